@@ -1,0 +1,120 @@
+"""The error tree. It knows no HTTP and no SQL; `api/problems.py` gives each branch its status.
+
+AuditError
+├── InputError                     something the sender can mend; carries the places, never the values
+│   ├── MalformedError             the bytes are not well-formed (broken JSON, bad UTF-8, duplicate keys)
+│   ├── InvalidEventError          well-formed, but breaks a rule of the event
+│   ├── InvalidQueryError          a query parameter is unknown, repeated, malformed or out of range
+│   ├── TooLargeError              a limit on size or count is exceeded
+│   └── UnsupportedMediaError      a media type or content encoding we do not take
+├── IdempotencyConflictError       the id is already used by an event with other content
+├── CredentialError                the caller may not
+│   ├── UnauthenticatedError       no usable credential
+│   └── ForbiddenError             a good credential without the scope
+├── NotFoundError                  no such thing, or not for this credential (never told apart)
+├── UnavailableError               try again later: the database is away, or a queue is full
+├── CanonicalError                 a value outside the profile of RFC 8785 we use
+└── IntegrityError                 stored bytes do not prove what they should
+    ├── ClockError                 the log's last time is too far ahead of the database's clock
+    ├── ProofError                 a proof is malformed or does not lead to the root
+    └── ChainBrokenError           an entry does not follow from the one before it
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One place that is wrong and why. `pointer` is a JSON Pointer (RFC 6901); neither holds a sent value.
+
+    `parameter` is set instead of `pointer` when the place is a query parameter or a header.
+    """
+
+    detail: str
+    pointer: str | None = None
+    parameter: str | None = None
+
+
+class AuditError(Exception):
+    """The root of every error this service raises on purpose."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InputError(AuditError):
+    """Something the sender can mend."""
+
+    def __init__(self, detail: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(detail)
+        self.faults = tuple(faults)
+
+
+class MalformedError(InputError):
+    """The bytes are not well-formed."""
+
+
+class InvalidEventError(InputError):
+    """Well-formed JSON that breaks a rule of the event."""
+
+
+class InvalidQueryError(InputError):
+    """A query parameter is unknown, repeated, malformed or out of range."""
+
+
+class TooLargeError(InputError):
+    """A limit on size or count is exceeded."""
+
+
+class UnsupportedMediaError(InputError):
+    """A media type or content encoding we do not take."""
+
+
+class IdempotencyConflictError(AuditError):
+    """The id is already used by an event with other content."""
+
+
+class CredentialError(AuditError):
+    """The caller may not."""
+
+
+class UnauthenticatedError(CredentialError):
+    """No usable credential."""
+
+
+class ForbiddenError(CredentialError):
+    """A good credential without the scope."""
+
+
+class NotFoundError(AuditError):
+    """No such thing, or not for this credential."""
+
+
+class UnavailableError(AuditError):
+    """Try again later; `retry_after_seconds` says when."""
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CanonicalError(AuditError, ValueError):
+    """A value outside the profile of RFC 8785 we use (NaN, infinity, an integer over 64 bits, a lone surrogate)."""
+
+
+class IntegrityError(AuditError):
+    """Stored bytes do not prove what they should."""
+
+
+class ClockError(IntegrityError):
+    """The log's last time is over five minutes ahead of the database's clock."""
+
+
+class ProofError(IntegrityError):
+    """A proof is malformed or does not lead to the root."""
+
+
+class ChainBrokenError(IntegrityError):
+    """An entry does not follow from the one before it."""

@@ -1,0 +1,121 @@
+"""Every setting of the service: one frozen class, one prefix (`AUDIT_`), units in the names.
+
+Only the top layer reads it; everything below gets plain values.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Settings from the environment. An invalid one stops the start; nothing runs half-configured."""
+
+    model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore")
+
+    service_name: str | None = Field(
+        None, description="First part of every origin; generated once when unset, then immutable"
+    )
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://… of the serving role; unset: the embedded PostgreSQL"
+    )
+    migration_database_url: SecretStr | None = Field(
+        None, description="postgresql://… of the owner role; default: the same as AUDIT_DATABASE_URL"
+    )
+    data_dir: Path = Field(Path("var"), description="Embedded database, keys and state")
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 picks one")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Worker processes")
+    bootstrap_key: SecretStr | None = Field(
+        None, description="32 to 200 visible characters; an admin key of the tenant `default` with every scope"
+    )
+
+    body_limit_bytes: Annotated[int, Field(ge=1024)] = Field(4 * MEBIBYTE, description="One request body")
+    stream_limit_bytes: Annotated[int, Field(ge=1024)] = Field(
+        1024 * MEBIBYTE, description="One NDJSON request body"
+    )
+    batch_limit_events: Annotated[int, Field(ge=1, le=10_000)] = Field(1000, description="Events in one batch")
+    pending_limit_events: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Events waiting for the database, per worker; over it: 503"
+    )
+    depth_limit: Annotated[int, Field(ge=4, le=128)] = Field(32, description="Nesting depth of an event")
+    string_limit_characters: Annotated[int, Field(ge=256)] = Field(
+        65_536, description="One string inside rows, metadata or changes"
+    )
+    keys_limit: Annotated[int, Field(ge=16)] = Field(5_000, description="Object members in one event")
+    changes_limit: Annotated[int, Field(ge=1)] = Field(2_000, description="Changes in one event")
+
+    keep_noop: bool = Field(False, description="Store events whose rows do not differ")
+    ignored_fields: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("updated_at", "last_updated", "modified_at"),
+        description="Names of columns whose change does not count, comma-separated",
+    )
+    link_templates: dict[str, str] = Field(
+        default_factory=dict, description='JSON: target type → URL template, e.g. {"server":"https://p/s/{id}"}'
+    )
+
+    redact_words: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="More secret words or word pairs, comma-separated, e.g. `key,license key`"
+    )
+    redact_harmless_words: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Words or word pairs that are never secret, comma-separated"
+    )
+    redact_patterns: tuple[str, ...] = Field((), description="JSON list of RE2 patterns of secret values")
+    redact_exempt_paths: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="JSON Pointers that are never redacted by name, comma-separated"
+    )
+    redact_pointers: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description='JSON: target type (or `*`) → JSON Pointers always redacted, e.g. {"server":["/env/*/value"]}',
+    )
+
+    database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
+        8, description="Database connections per worker for reads, and as many again for writes"
+    )
+    statement_timeout_seconds: Annotated[int, Field(ge=1)] = Field(30, description="One statement of a read")
+    shutdown_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
+        20, description="Time open requests get when the service stops"
+    )
+    docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json")
+    metrics_enabled: bool = Field(True, description="Serve /metrics")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @field_validator(
+        "ignored_fields", "redact_words", "redact_harmless_words", "redact_exempt_paths", mode="before"
+    )
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("service_name")
+    @classmethod
+    def _origin_part(cls, value: str | None) -> str | None:
+        # The origin is a line of the header and the key name of a signed note: C2SP forbids spaces and `+`.
+        if value is not None and not re.fullmatch(r"[^\s+\x00-\x1f\x7f]{1,200}", value):
+            raise ValueError("must be 1 to 200 characters without space, + or control characters")
+        return value
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _visible(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]{32,200}", value.get_secret_value()):
+            raise ValueError("must be 32 to 200 visible ASCII characters")
+        return value
+
+    @model_validator(mode="after")
+    def _migration_url(self) -> Self:
+        if self.migration_database_url is not None and self.database_url is None:
+            raise ValueError("AUDIT_MIGRATION_DATABASE_URL needs AUDIT_DATABASE_URL")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the service runs its own PostgreSQL."""
+        return self.database_url is None
