@@ -1,8 +1,81 @@
-"""Stub, being written by the lead."""
+"""The composition root: the only module that wires settings, database, recipe and routes into an app."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
 from fastapi import FastAPI
-def create_app() -> FastAPI:
-    app = FastAPI()
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+
+from audit_service.api import openapi, problems
+from audit_service.api.dependencies import Service
+from audit_service.api.logs import AccessLog
+from audit_service.api.routes import chain, events, keys, operations
+from audit_service.core.event import EventLimits
+from audit_service.core.redaction import compile_ruleset
+from audit_service.ingest import Recipe
+from audit_service.settings import Settings
+from audit_service.store.credentials import Installation
+from audit_service.store.engine import open_database
+
+DESCRIPTION = "Who did what, to what, from where: sealed in a hash chain that anybody can check."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The web application of one worker. `settings.database_url` must be set; `serve` fills it in for the embedded server.
+
+    Raises ValueError for redaction settings that do not compile: nothing runs half-configured.
+    """
+    if settings.database_url is None:
+        raise ValueError("create_app needs AUDIT_DATABASE_URL; `audit-service serve` starts an embedded PostgreSQL")
+    service = _service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.database.dispose()
+
+    app = FastAPI(
+        title="audit-service",
+        version=version("audit-service"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        docs_url="/docs" if settings.docs_enabled else None,
+        redoc_url=None,
+        # A request whose path only lacks or has a final slash is a mistake to show, not to redirect with its body.
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    problems.install(app)
+    for module in (events, chain, keys, operations):
+        app.include_router(module.router)
+    openapi.install(app)
+    app.add_middleware(AccessLog)
     return app
+
+
+def _service(settings: Settings) -> Service:
+    rules = compile_ruleset(
+        extra_words=settings.redact_words,
+        harmless_words=settings.redact_harmless_words,
+        extra_patterns=settings.redact_patterns,
+        exempt_paths=settings.redact_exempt_paths,
+        pointers=settings.redact_pointers,
+    )
+    limits = EventLimits(
+        depth=settings.depth_limit,
+        string_characters=settings.string_limit_characters,
+        keys=settings.keys_limit,
+        changes=settings.changes_limit,
+    )
+
+    def make_recipe(installation: Installation) -> Recipe:
+        return Recipe(rules, limits, installation.secret, settings.keep_noop, frozenset(settings.ignored_fields))
+
+    assert settings.database_url is not None  # noqa: S101 - checked by the caller
+    database = open_database(
+        settings.database_url.get_secret_value(),
+        pool_connections=settings.database_pool_connections,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+    )
+    return Service(settings, database, make_recipe)

@@ -1,0 +1,150 @@
+"""What every route needs: the service behind the app, and who is asking."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from audit_service.errors import (
+    Fault,
+    ForbiddenError,
+    MalformedError,
+    TooLargeError,
+    UnauthenticatedError,
+)
+from audit_service.core.api_key import PREFIX, is_well_formed, key_hash
+from audit_service.ingest import Log, Recipe
+from audit_service.settings import Settings
+from audit_service.store import credentials
+from audit_service.store.credentials import Credential, Installation
+from audit_service.store.engine import Database
+from audit_service.store.failures import translated
+
+# A revoked key is refused within this time by every worker.
+CREDENTIAL_CACHE_SECONDS = 1.0
+CREDENTIAL_CACHE_ENTRIES = 10_000
+TOUCH_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Service:
+    """The composed service: what `app.py` wires and the routes use."""
+
+    settings: Settings
+    database: Database
+    make_recipe: Callable[[Installation], Recipe]
+    _installation: Installation | None = None
+    _recipe: Recipe | None = None
+    _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
+    _touched: dict[str, float] = field(default_factory=dict)
+
+    async def installation(self) -> Installation:
+        """The installation's constants, read at the first use, so that workers start while the database is away."""
+        if self._installation is None:
+            async with translated(), self.database.reads.connect() as connection:
+                self._installation = await credentials.fetch_installation(connection)
+        return self._installation
+
+    async def recipe(self) -> Recipe:
+        """The ingest recipe."""
+        if self._recipe is None:
+            self._recipe = self.make_recipe(await self.installation())
+        return self._recipe
+
+    async def log_of(self, credential: Credential) -> Log:
+        """The log of a credential's tenant."""
+        return Log(credential.log_id, (await self.installation()).service_name, credential.log_key)
+
+    async def credential(self, key: str) -> Credential | None:
+        """The live credential of a key, from a cache that forgets after a second."""
+        digest, now = key_hash(key), time.monotonic()
+        cached = self._credentials.get(digest)
+        if cached is not None and cached[0] > now:
+            return cached[1]
+        async with translated(), self.database.reads.connect() as connection:
+            found = await credentials.find_credential(connection, key)
+        if found is None:
+            self._credentials.pop(digest, None)
+            return None
+        self._credentials[digest] = (now + CREDENTIAL_CACHE_SECONDS, found)
+        self._credentials.move_to_end(digest)
+        while len(self._credentials) > CREDENTIAL_CACHE_ENTRIES:
+            self._credentials.popitem(last=False)
+        await self._touch(found.key_id, now)
+        return found
+
+    async def _touch(self, key_id: str, now: float) -> None:
+        if now - self._touched.get(key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            self._touched[key_id] = now
+            async with translated(), self.database.writes.begin() as connection:
+                await credentials.touch_key(connection, key_id)
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a request's app."""
+    service: Service = request.app.state.service
+    return service
+
+
+_bearer = HTTPBearer(auto_error=False, description="An API key: `aud_…`")
+
+
+async def authenticate(request: Request) -> Credential:
+    """Who is asking. Raises UnauthenticatedError, the same for every reason a key is no good."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    key = key.strip()
+    if scheme.lower() != "bearer" or not key:
+        raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
+    if len(key) > 256 or (key.startswith(PREFIX) and not is_well_formed(key)):
+        raise UnauthenticatedError("the API key is not valid")
+    credential = await service_of(request).credential(key)
+    if credential is None:
+        raise UnauthenticatedError("the API key is not valid")
+    request.scope.setdefault("state", {})["key_id"] = credential.key_id
+    return credential
+
+
+def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
+    """A dependency that asks for a scope; `admin` does not imply the others."""
+
+    async def dependency(request: Request) -> Credential:
+        credential = await authenticate(request)
+        if scope not in credential.scopes:
+            raise ForbiddenError(f"the API key lacks the scope {scope}")
+        return credential
+
+    return dependency
+
+
+ServiceOf = Annotated[Service, Depends(service_of)]
+_documented = Depends(_bearer)  # adds the scheme to openapi.yaml; the check itself is `authenticate`
+documented_security = [_documented]
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body, counted as it arrives, whatever Content-Length says. Raises TooLargeError, MalformedError."""
+    length = request.headers.get("content-length")
+    if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > limit_bytes:
+        raise too_large(limit_bytes)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise too_large(limit_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def too_large(limit_bytes: int) -> TooLargeError:
+    """The error for a body over its limit."""
+    return TooLargeError(f"the body is larger than {limit_bytes} bytes", [Fault("the whole body", pointer="")])
+
+
+def require_text(data: bytes) -> None:
+    """Refuse an empty body with a sentence a beginner understands."""
+    if not data.strip():
+        raise MalformedError("the body is empty; send one JSON event")

@@ -1,0 +1,250 @@
+"""Query parameters of every endpoint that selects entries: strict, repeatable, negatable, the same everywhere (DESIGN 2.5).
+
+Unknown, repeated single-value and malformed parameters are a 400 that names them, never a guess.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import cast, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from audit_service.core.verb import VERBS
+from audit_service.errors import Fault, InvalidQueryError
+from audit_service.store.query import CONDITIONS, Filter, FilterValue, Selection, Sort
+
+NOT_SUFFIX = ".not"
+TIMES = ("since", "until", "recorded_since", "recorded_until")
+DATES = ("date_from", "date_to", "tz")
+PAGING = ("sort", "limit", "cursor", "count")
+VALUE_CHARACTERS = 512
+VALUES_LIMIT = 100
+LIMIT_DEFAULT, LIMIT_MAXIMUM = 50, 500
+SORTS: tuple[Sort, ...] = get_args(Sort)
+_CHOICES: dict[str, Collection[str]] = {"verb": VERBS, "outcome": ("success", "failure", "unknown")}
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+ -]\d{2}:\d{2})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """How a list is asked for."""
+
+    sort: Sort
+    limit: int
+    cursor: str | None
+    count: bool
+
+
+class Query:
+    """The parameters of a request, checked as a whole: `fail` collects faults, `finish` raises them."""
+
+    def __init__(self, items: Sequence[tuple[str, str]], allowed: Collection[str]) -> None:
+        self._values: dict[str, list[str]] = {}
+        self._faults: list[Fault] = []
+        for name, value in items:
+            if name not in allowed and name.removesuffix(NOT_SUFFIX) not in CONDITIONS.keys() & set(allowed):
+                self.fail(name[:64] if name.isprintable() else "", "is not a parameter of this endpoint")
+            elif "\0" in value or len(value) > VALUE_CHARACTERS or not _is_text(value):
+                self.fail(name, f"must be text of at most {VALUE_CHARACTERS} characters without NUL")
+            else:
+                self._values.setdefault(name, []).append(value)
+
+    def fail(self, name: str, detail: str) -> None:
+        """Note a fault of a parameter."""
+        self._faults.append(Fault(detail, parameter=name))
+
+    def many(self, name: str) -> list[str]:
+        """The values of a repeatable parameter."""
+        values = self._values.get(name, [])
+        if len(values) > VALUES_LIMIT:
+            self.fail(name, f"is given more than {VALUES_LIMIT} times")
+        return values
+
+    def one(self, name: str) -> str | None:
+        """The value of a parameter that may stand once."""
+        values = self._values.get(name, [])
+        if len(values) > 1:
+            self.fail(name, "is given more than once")
+        return values[0] if values else None
+
+    def finish(self) -> None:
+        """Raise InvalidQueryError with every fault found."""
+        if self._faults:
+            names = ", ".join(sorted({fault.parameter or "" for fault in self._faults}))
+            raise InvalidQueryError(f"these parameters are not valid: {names}", self._faults)
+
+
+def _is_text(value: str) -> bool:
+    # What was not UTF-8 after percent-decoding arrives as replacement characters or surrogates.
+    return "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def selection(query: Query, *, hash_session: object = None, fixed: Sequence[Filter] = ()) -> Selection:
+    """The filters and time ranges of a query. `fixed` filters come from the path and stand beside those asked for."""
+    filters = list(fixed)
+    for field in CONDITIONS:
+        for name, negated in ((field, False), (field + NOT_SUFFIX, True)):
+            values = [_filter_value(query, name, field, value, hash_session) for value in query.many(name)]
+            if values:
+                filters.append(Filter(field, tuple(values), negated))
+    since, until = _instant(query, "since"), _instant(query, "until")
+    first, after_last = _days(query)
+    return Selection(
+        filters=tuple(filters),
+        since=_later(since, first),
+        until=_earlier(until, after_last),
+        recorded_since=_instant(query, "recorded_since"),
+        recorded_until=_instant(query, "recorded_until"),
+    )
+
+
+def _filter_value(query: Query, name: str, field: str, value: str, hash_session: object) -> FilterValue:
+    if not value:
+        query.fail(name, "must not be empty")
+    if field in _CHOICES and value not in _CHOICES[field]:
+        query.fail(name, f"must be one of {', '.join(_CHOICES[field])}")
+    if field == "ip":
+        return _network(query, name, value)
+    if field == "session" and callable(hash_session):
+        return str(hash_session(value))
+    return value
+
+
+def _network(query: Query, name: str, value: str) -> IPv4Network | IPv6Network:
+    """An address or CIDR; an IPv4-mapped one as IPv4, as it is indexed."""
+    try:
+        network = ip_network(value.partition("%")[0], strict=False)
+    except ValueError:
+        query.fail(name, "must be an IP address or a network in CIDR notation")
+        return IPv4Network("0.0.0.0/32")
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped is not None:
+        return IPv4Network((int(network.network_address.ipv4_mapped), network.prefixlen - 96))
+    return network
+
+
+def _instant(query: Query, name: str) -> datetime | None:
+    text = query.one(name)
+    if text is None:
+        return None
+    if _TIME.fullmatch(text):
+        # A `+` that nobody percent-encoded arrives as a space; between time and offset it can mean nothing else.
+        spelled = text.upper().replace(" ", "+")
+        try:
+            at = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", spelled)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            at = None
+        if at is not None:
+            return at
+    query.fail(name, "must be an RFC 3339 date-time with an offset, such as 2026-11-22T10:15:00Z")
+    return None
+
+
+def _days(query: Query) -> tuple[datetime | None, datetime | None]:
+    """[first moment of date_from, first moment after date_to) in `tz`: whole days, the end inclusive."""
+    zone = _zone(query)
+    first, last = _date(query, "date_from"), _date(query, "date_to")
+    return (
+        None if first is None else datetime.combine(first, time(), zone).astimezone(UTC),
+        None if last is None else datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC),
+    )
+
+
+def _zone(query: Query) -> ZoneInfo:
+    name = query.one("tz")
+    if name is not None:
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            query.fail("tz", "must be a time zone of the IANA database, such as Europe/Berlin")
+    return ZoneInfo("UTC")
+
+
+def _date(query: Query, name: str) -> date | None:
+    text = query.one(name)
+    if text is None:
+        return None
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            day = date.fromisoformat(text)
+            if 1970 <= day.year <= 9000:
+                return day
+    except ValueError:
+        pass
+    query.fail(name, "must be a date such as 2026-11-22")
+    return None
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((at for at in (one, other) if at is not None), default=None)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((at for at in (one, other) if at is not None), default=None)
+
+
+def paging(query: Query) -> Paging:
+    """sort, limit, cursor and count. A limit over the maximum is the maximum; anything else malformed is a fault."""
+    sort = query.one("sort") or "-occurred_at"
+    if sort not in SORTS:
+        query.fail("sort", f"must be one of {', '.join(SORTS)}")
+    limit = whole_number(query, "limit", default=LIMIT_DEFAULT)
+    if limit < 1:
+        query.fail("limit", f"must be 1 to {LIMIT_MAXIMUM}")
+    count = query.one("count")
+    if count not in {None, "capped"}:
+        query.fail("count", "must be capped")
+    return Paging(cast("Sort", sort), min(limit, LIMIT_MAXIMUM), query.one("cursor"), count is not None)
+
+
+def whole_number(query: Query, name: str, *, default: int) -> int:
+    """A parameter in plain decimal digits, below 2^63."""
+    text = query.one(name)
+    if text is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,18}", text):
+        return int(text)
+    query.fail(name, "must be a whole number in decimal digits")
+    return default
+
+
+FILTERS = (*CONDITIONS, *TIMES, *DATES)
+
+
+def describe() -> list[dict[str, object]]:
+    """The OpenAPI parameters that `selection` takes."""
+    text: dict[str, object] = {"type": "string"}
+    described: list[dict[str, object]] = []
+    for name in CONDITIONS:
+        schema: dict[str, object] = {"type": "array", "items": {**text, "enum": list(_CHOICES[name])} if name in _CHOICES else text}
+        for spelled, what in ((name, _WHAT[name]), (name + NOT_SUFFIX, f"None of these values of {name}")):
+            described.append({"name": spelled, "in": "query", "required": False, "description": what, "schema": schema})
+    for name in (*TIMES, *DATES):
+        described.append({"name": name, "in": "query", "required": False, "description": _WHAT[name], "schema": text})
+    return described
+
+
+_WHAT = {
+    "actor": "Id, name or e-mail of who did it, case- and accent-insensitive; a prefix with `*` at the end",
+    "actor_type": "Type of actor",
+    "role": "Role of the actor at the time",
+    "action": "Exact action, or a prefix with `*` at the end (`server.*`)",
+    "verb": "Kind of action",
+    "category": "Category",
+    "target_type": "Type of what it was done to",
+    "target_id": "Id of what it was done to",
+    "server_id": "Server; `none` for global events",
+    "ip": "Address or network (CIDR)",
+    "outcome": "Outcome",
+    "id": "Event id",
+    "session": "Session id as the panel knows it; compared by its keyed hash",
+    "request_id": "Request id",
+    "since": "occurred_at at or after (RFC 3339)",
+    "until": "occurred_at before (RFC 3339)",
+    "recorded_since": "recorded_at at or after (RFC 3339)",
+    "recorded_until": "recorded_at before (RFC 3339)",
+    "date_from": "First day, whole, in `tz`",
+    "date_to": "Last day, whole (inclusive), in `tz`",
+    "tz": "IANA time zone of date_from and date_to; default UTC",
+}

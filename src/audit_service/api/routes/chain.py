@@ -1,0 +1,99 @@
+"""The chain: its head, and its verification. And exports, which read the whole of it."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, cast, get_args
+
+import orjson
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response, StreamingResponse
+
+from audit_service import export, ingest, verify
+from audit_service.api import parameters, schemas
+from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.logs import VERIFIED
+from audit_service.core.chain import format_origin
+from audit_service.core.entry import format_time
+from audit_service.store.credentials import Credential
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
+from audit_service.store.query import fetch_head
+from audit_service.verify import Report
+
+router = APIRouter(tags=["chain"], dependencies=documented_security)
+Verifier = Annotated[Credential, Depends(scoped("verify"))]
+Exporter = Annotated[Credential, Depends(scoped("export"))]
+
+
+@router.get("/v1/chain", responses=schemas.CHAIN_RESPONSES, response_model=None)
+async def get_chain(request: Request, service: ServiceOf, credential: Verifier) -> Response:
+    """Origin, size and head hash of the log. Note the head somewhere else: it is what a later log is held against."""
+    parameters.Query(request.query_params.multi_items(), ()).finish()
+    async with translated(), bound(service.database.reads, credential.log_id) as connection:
+        head = await fetch_head(connection, credential.log_id)
+    body = {
+        "origin": format_origin(head.service_name, head.log_key, head.epoch),
+        "size": head.size,
+        "head": head.last_hash.hex(),
+        "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
+        "last_checkpoint": None,
+        "pruned_before": None,
+    }
+    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+@router.get("/v1/chain/verify", openapi_extra={"parameters": schemas.RANGE_PARAMETERS}, responses=schemas.VERIFY_RESPONSES, response_model=None)
+async def verify_chain(request: Request, service: ServiceOf, credential: Verifier) -> Response:
+    """Read the log and check every hash, link, disclosure and query column; answers a report with every break.
+
+    While it reads, it sends line breaks, so that no proxy takes the silence for a hang.
+    """
+    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq"))
+    from_seq = parameters.whole_number(asked, "from_seq", default=0)
+    to_seq = parameters.whole_number(asked, "to_seq", default=-1)
+    asked.finish()
+    steps = verify.verify(
+        service.database.reads, credential.log_id, from_seq=from_seq, to_seq=None if to_seq < 0 else to_seq
+    )
+    first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
+
+    async def body() -> AsyncIterator[bytes]:
+        step = first
+        while not isinstance(step, Report):
+            yield b"\n"
+            step = await anext(steps)
+        VERIFIED.set(step.breaks_total)
+        yield orjson.dumps(step.as_json()) + b"\n"
+
+    return StreamingResponse(body(), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/v1/export", openapi_extra={"parameters": schemas.EXPORT_PARAMETERS}, responses=schemas.EXPORT_RESPONSES, response_model=None)
+async def export_events(request: Request, service: ServiceOf, credential: Exporter) -> Response:
+    """Everything the filters select, in seq order, streamed. Exactly what existed when the export began."""
+    asked = parameters.Query(request.query_params.multi_items(), (*parameters.FILTERS, "format"))
+    secret = (await service.installation()).secret
+    selection = parameters.selection(
+        asked, hash_session=lambda value: ingest.hash_session(value, secret, credential.log_id)
+    )
+    format_ = asked.one("format") or "ndjson"
+    if format_ not in get_args(export.Format):
+        asked.fail("format", "must be csv, json or ndjson")
+    asked.finish()
+    chosen = cast("export.Format", format_)
+    stream = export.export(
+        service.database.reads, credential.log_id, selection, chosen, service.settings.link_templates
+    )
+    first = await anext(stream)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in stream:
+            yield piece
+
+    headers = {
+        "Content-Disposition": f'attachment; filename="audit-{credential.tenant}.{chosen}"',
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(body(), media_type=export.MEDIA_TYPES[chosen], headers=headers)
+
+

@@ -1,0 +1,87 @@
+"""API keys over HTTP: an admin key manages the keys of its own tenant."""
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from audit_service.api import parameters, schemas
+from audit_service.api.dependencies import ServiceOf, documented_security, read_body, require_text, scoped
+from audit_service.core.entry import format_time
+from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
+from audit_service.errors import Fault, ForbiddenError, InvalidEventError, InvalidQueryError, NotFoundError
+from audit_service.store import credentials
+from audit_service.store.credentials import Credential, KeyRecord
+from audit_service.store.failures import translated
+
+router = APIRouter(tags=["keys"], dependencies=documented_security)
+Admin = Annotated[Credential, Depends(scoped("admin"))]
+BODY_LIMIT_BYTES = 16_384
+
+
+class NewKey(BaseModel):
+    """What a new key may do."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    scopes: Annotated[list[str], Field(min_length=1, max_length=16)]
+    expires_at: AwareDatetime | None = None
+
+
+@router.post("/v1/keys", status_code=201, openapi_extra=schemas.KEY_BODY, responses=schemas.KEY_RESPONSES, response_model=None)
+async def create_key(request: Request, service: ServiceOf, credential: Admin) -> Response:
+    """Create an API key. The answer is the only place that ever shows it."""
+    data = await read_body(request, BODY_LIMIT_BYTES)
+    require_text(data)
+    value = parse_json(data)
+    check_limits(value, EventLimits())
+    try:
+        wanted = NewKey.model_validate(value)
+        scopes = credentials.check_scopes(wanted.scopes)
+    except ValidationError as error:
+        raise InvalidEventError("the key breaks its schema", faults_of(error)) from None
+    except InvalidQueryError as error:
+        raise InvalidEventError("the key breaks its schema", [Fault(error.detail, "/scopes")]) from None
+    beyond = set(scopes) - credential.scopes
+    if beyond:
+        raise ForbiddenError("a key cannot hand out scopes it does not have")
+    async with translated(), service.database.writes.begin() as connection:
+        key_id, key = await credentials.create_key(
+            connection, credential.log_id, wanted.name, scopes, wanted.expires_at
+        )
+    body = {"key_id": key_id, "key": key, "name": wanted.name, "scopes": scopes}
+    return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+
+
+@router.get("/v1/keys", responses=schemas.KEYS_RESPONSES, response_model=None)
+async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> Response:
+    """Every key of the tenant, live and revoked; never a secret."""
+    parameters.Query(request.query_params.multi_items(), ()).finish()
+    async with translated(), service.database.reads.connect() as connection:
+        records = await credentials.list_keys(connection, credential.log_id)
+    return Response(orjson.dumps({"keys": [key_view(record) for record in records]}), media_type="application/json")
+
+
+@router.delete("/v1/keys/{key_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
+async def revoke_key(key_id: str, service: ServiceOf, credential: Admin) -> Response:
+    """Revoke a key. Every worker refuses it within a second."""
+    if not key_id.isascii() or not key_id.isprintable():
+        raise NotFoundError("no such key")
+    async with translated(), service.database.writes.begin() as connection:
+        await credentials.revoke_key(connection, key_id, credential.log_id)
+    return Response(status_code=204)
+
+
+def key_view(record: KeyRecord) -> dict[str, object]:
+    """A key as JSON."""
+    times = ("created_at", "expires_at", "revoked_at", "last_used_at")
+    shown = {name: getattr(record, name) for name in times}
+    return {
+        "key_id": record.key_id,
+        "tenant": record.tenant,
+        "name": record.name,
+        "scopes": list(record.scopes),
+        **{name: None if at is None else format_time(at) for name, at in shown.items()},
+    }

@@ -1,0 +1,315 @@
+"""What the OpenAPI document says of requests and answers. Output members have no defaults: clients always see all of them.
+
+The answers are built as plain dicts (`core.view`, `receipt_view`), because validating what we made ourselves costs more than making
+it; tests hold the dicts and these models together.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from audit_service.api import parameters
+from audit_service.core.checker import BreakKind
+from audit_service.core.event import Event
+from audit_service.core.verb import Verb
+
+JSON = Any
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProblemError(_Answer):
+    """One place that is wrong: a JSON Pointer into the body, or the name of a parameter."""
+
+    pointer: str | None = None
+    parameter: str | None = None
+    detail: str
+
+
+class Problem(_Answer):
+    """An error (RFC 9457). Never holds a value of the request."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemError] | None = None
+
+
+class Receipt(_Answer):
+    """The proof that an event was accepted: keep it. seq, hash and prev_hash are null when the event was not kept."""
+
+    id: str
+    origin: str
+    seq: int | None
+    recorded_at: datetime
+    hash: str | None
+    prev_hash: str | None
+    kept: bool
+
+
+class Result(_Answer):
+    """What became of one event of a batch: `receipt` (200, 201) or `problem`."""
+
+    status: int
+    replayed: bool | None = None
+    receipt: Receipt | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(_Answer):
+    """One result for each event, in order."""
+
+    accepted: int
+    rejected: int
+    results: list[Result]
+
+
+class ActorView(_Answer):
+    """Who did it, as they were then."""
+
+    type: str | None
+    id: str | None
+    name: str | None
+    email: str | None
+    role: str | None
+
+
+class TargetView(_Answer):
+    """What it was done to; `url` by AUDIT_LINK_TEMPLATES."""
+
+    type: str | None
+    id: str | None
+    name: str | None
+    url: str | None
+
+
+class ContextView(_Answer):
+    """From where; `session_id` is a keyed hash."""
+
+    ip: str | None
+    user_agent: str | None
+    session_id: str | None
+    request_id: str | None
+    traceparent: str | None
+
+
+class ChangeView(BaseModel):
+    """One changed field. A redacted change carries no value."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str
+    op: Literal["replace", "add", "remove"]
+    old: JSON = None
+    new: JSON = None
+    redacted: Literal[True] | None = None
+
+
+class Proof(_Answer):
+    """The entry's hash and the one before it, lower-case hex."""
+
+    hash: str
+    prev_hash: str
+
+
+class EventView(_Answer):
+    """An event as stored: redacted, with defaults filled in and its place in the chain."""
+
+    id: str
+    seq: int
+    kind: str
+    recorded_at: datetime
+    occurred_at: datetime
+    action: str
+    verb: Verb
+    category: str
+    actor: ActorView | None
+    on_behalf_of: dict[str, JSON] | None
+    target: TargetView | None
+    related: list[dict[str, JSON]]
+    server_id: str | None
+    outcome: Literal["success", "failure", "unknown"] | None
+    reason: str | None
+    description: str | None
+    context: ContextView | None
+    changes: list[ChangeView]
+    metadata: dict[str, JSON] | None
+    source: dict[str, JSON] | None
+    details: dict[str, JSON] | None
+    erased: list[str]
+    proof: Proof
+    summary: str
+
+
+class EventPage(_Answer):
+    """A page. `next_cursor` null is the only end; `count` only with count=capped."""
+
+    events: list[EventView]
+    next_cursor: str | None
+    count: int | None = None
+    count_capped: bool | None = None
+
+
+class Chain(_Answer):
+    """The head of the log."""
+
+    origin: str
+    size: int
+    head: str
+    last_recorded_at: datetime | None
+    last_checkpoint: str | None
+    pruned_before: int | None
+
+
+class BreakView(_Answer):
+    """One thing that does not hold."""
+
+    seq: int
+    kind: BreakKind
+    expected: str | int | None
+    found: str | int | None
+
+
+class CheckedRange(_Answer):
+    """Half-open: [from_seq, to_seq)."""
+
+    from_seq: int
+    to_seq: int
+    count: int
+
+
+class CheckpointStatus(_Answer):
+    """How the log stands to a checkpoint kept elsewhere."""
+
+    status: Literal["consistent", "inconsistent", "none"]
+
+
+class VerifyReport(_Answer):
+    """What a verification found. What was not checked is listed and never reads as ok."""
+
+    status: Literal["ok", "broken", "incomplete"]
+    origin: str
+    checked: CheckedRange
+    pruned_before: int | None
+    erased: int
+    head: str
+    root: str | None
+    checkpoint: CheckpointStatus
+    breaks: list[BreakView]
+    breaks_total: int
+    not_checked: list[str]
+
+
+class NewKeyAnswer(_Answer):
+    """A new key; `key` is shown here and never again."""
+
+    key_id: str
+    key: str
+    name: str
+    scopes: list[str]
+
+
+class KeyView(_Answer):
+    """A key without its secret."""
+
+    key_id: str
+    tenant: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyList(_Answer):
+    """The keys of a tenant."""
+
+    keys: list[KeyView]
+
+
+_DESCRIPTIONS = {
+    200: "Accepted before (replayed), not kept, or done", 201: "Accepted and durable", 204: "Done", 207: "Some accepted, some not",
+    400: "Not well-formed", 401: "No usable credential", 403: "The key lacks the scope", 404: "Not found",
+    409: "The id is used by an event with other content", 413: "Over a limit", 415: "Media type not taken",
+    422: "Breaks a rule; errors[] says where", 503: "Try again after Retry-After",
+}  # fmt: skip
+
+
+def _responses(models: dict[int, Any], *problems: int) -> dict[int | str, dict[str, Any]]:
+    described: dict[int | str, dict[str, Any]] = {}
+    for status, model in models.items():
+        described[status] = {"description": _DESCRIPTIONS[status]} | ({"model": model} if model is not None else {})
+    for status in problems:
+        schema = {"$ref": "#/components/schemas/Problem"}
+        described[status] = {
+            "description": _DESCRIPTIONS[status],
+            "content": {"application/problem+json": {"schema": schema}},
+        }
+    return described
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _body(schema: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}, **others}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_EVENT = {"$ref": "#/components/schemas/Event"}
+_BATCH = {"type": "object", "required": ["events"], "additionalProperties": False,
+          "properties": {"events": {"type": "array", "items": _EVENT}}}  # fmt: skip
+INGEST_BODY = _body(
+    {"anyOf": [_EVENT, _BATCH, {"type": "array", "items": _EVENT}]},
+    **{"application/x-ndjson": {"schema": {"type": "string", "description": "One event a line"}}},
+) | {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "The event's id when it has none of its own; in a batch `<key>/<index>`",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 240},
+        }
+    ]
+}
+INGEST_RESPONSES = _responses(
+    {200: Receipt, 201: Receipt | BatchResults, 207: BatchResults}, 400, 401, 403, 409, 413, 415, 422, 503
+)
+PAGING_PARAMETERS = [
+    _parameter("sort", "Order; ties are broken by seq", {"type": "string", "enum": list(parameters.SORTS), "default": "-occurred_at"}),
+    _parameter("limit", "Events a page", {"type": "integer", "minimum": 1, "maximum": parameters.LIMIT_MAXIMUM, "default": parameters.LIMIT_DEFAULT}),
+    _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
+    _parameter("count", "Also count the matches, exactly up to 10,000", {"type": "string", "enum": ["capped"]}),
+]  # fmt: skip
+LIST_PARAMETERS = [*parameters.describe(), *PAGING_PARAMETERS]
+ACTIVITY_PARAMETERS = [item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}]
+EXPORT_PARAMETERS = [
+    *parameters.describe(),
+    _parameter("format", "Format", {"type": "string", "enum": ["csv", "json", "ndjson"], "default": "ndjson"}),
+]
+RANGE_PARAMETERS = [
+    _parameter("from_seq", "First entry to check; default 0", {"type": "integer", "minimum": 0}),
+    _parameter("to_seq", "One past the last entry to check; default: the size of the log", {"type": "integer", "minimum": 0}),
+]
+LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
+EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
+CHAIN_RESPONSES = _responses({200: Chain}, 400, 401, 403, 503)
+VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
+EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
+    200: {
+        "description": "The export. JSON and NDJSON end with the count, so that a cut download shows",
+        "content": {kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "application/json", "text/csv")},
+    }
+}
+KEY_BODY = _body({"$ref": "#/components/schemas/NewKey"})
+KEY_RESPONSES = _responses({201: NewKeyAnswer}, 400, 401, 403, 413, 422, 503)
+KEYS_RESPONSES = _responses({200: KeyList}, 400, 401, 403, 503)
+REVOKE_RESPONSES = _responses({204: None}, 401, 403, 404, 503)
+# Schemas that only `openapi_extra` and the problem answers name, so FastAPI does not find them by itself.
+EXTRA_SCHEMAS: tuple[Any, ...] = (Event, Problem)

@@ -1,0 +1,223 @@
+"""Check stored entries one after another and name every break (DESIGN 3.4).
+
+Pure: rows go in in seq order, breaks come out. It re-derives everything from the stored bytes and shares nothing with the
+append function but the format. Memory is constant: the chain's state is one hash and one frontier.
+
+For each entry, numbered as in `Checker.check`:
+1. position    `gap`, `duplicate`
+2. header      `header_mismatch`: the hash is not the header's
+3. link        `link_broken`: prev is not the hash of the entry before
+4. time        `time_backwards`
+5. body        `body_mismatch`, `unrecorded_erasure` (a body that is gone)
+6. disclosures `disclosure_mismatch`, `unrecorded_erasure` (a disclosure that is gone)
+7. projections `projection_mismatch`: a query column differs from what body and disclosures say
+Then, over the whole log, by `Checker.finish`: `truncated`, `head_mismatch`, `root_mismatch`.
+"""
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal, cast, get_args
+
+import orjson
+
+from audit_service.core import chain
+from audit_service.core.canonical import JSONValue
+from audit_service.core.entry import GROUPS, SALT_BYTES, JSONObject, Projection, disclosure_hash, project
+from audit_service.core.merkle import Frontier
+from audit_service.errors import ProofError
+
+BreakKind = Literal[
+    "header_mismatch", "body_mismatch", "disclosure_mismatch", "projection_mismatch", "link_broken", "gap", "duplicate",
+    "time_backwards", "head_mismatch", "truncated", "root_mismatch", "unrecorded_prune", "unrecorded_erasure",
+]  # fmt: skip
+BREAK_KINDS: tuple[BreakKind, ...] = get_args(BreakKind)
+BREAKS_LIMIT = 1000
+BODY_VERSION = 1
+PROJECTED = tuple(item.name for item in fields(Projection))
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One thing that does not hold. expected and found are hashes, positions or column names, never values of an event."""
+
+    seq: int
+    kind: BreakKind
+    expected: str | int | None
+    found: str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head row as stored. `frontier` is 32 bytes for each set bit of `size`."""
+
+    service_name: str
+    log_key: str
+    epoch: int
+    size: int
+    last_hash: bytes
+    frontier: bytes
+
+    def origin(self, epoch: int) -> str:
+        """The origin of entries of an epoch; not validated, so that a tampered name shows as mismatching headers."""
+        return f"{self.service_name}/t/{self.log_key}/{epoch}"
+
+
+@dataclass(slots=True)
+class Checker:
+    """The state of a verification. Start it at seq 0, or elsewhere with the hash of the entry before."""
+
+    head: Head
+    from_seq: int = 0
+    prev_hash: bytes | None = None
+    expected_seq: int = field(init=False)
+    count: int = field(init=False, default=0)
+    breaks: list[Break] = field(init=False, default_factory=list)
+    breaks_total: int = field(init=False, default=0)
+    not_checked: list[str] = field(init=False, default_factory=list)
+    _last_us: int = field(init=False, default=0)
+    _frontier: Frontier | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.expected_seq = self.from_seq
+        self._frontier = Frontier() if self.from_seq == 0 else None
+        if self.from_seq == 0:
+            self.prev_hash = chain.genesis_hash(self.head.origin(1))
+
+    def check(self, row: Any) -> None:  # noqa: ANN401 - a row with every column of audit.entry
+        """Steps 1 to 7 for the next row in seq order."""
+        seq: int = row.seq
+        self.count += 1
+        # 1. position
+        if seq > self.expected_seq:
+            self._gap(seq)
+        elif seq < self.expected_seq:
+            self._break(seq, "duplicate", self.expected_seq, seq)
+            return
+        self.expected_seq = seq + 1
+        # 2. header
+        at_us = microseconds(row.recorded_at)
+        header = chain.header_bytes(self.head.origin(row.epoch), seq, at_us, row.kind, row.prev_hash, row.body_hash)
+        hashed = chain.entry_hash(header)
+        if hashed != row.hash:
+            self._break(seq, "header_mismatch", hashed.hex(), row.hash.hex())
+        # 3. link
+        if self.prev_hash is not None and row.prev_hash != self.prev_hash:
+            self._break(seq, "link_broken", self.prev_hash.hex(), row.prev_hash.hex())
+        self.prev_hash = row.hash
+        if self._frontier is not None:
+            self._frontier.append(hashed)
+        # 4. time
+        if at_us < self._last_us:
+            self._break(seq, "time_backwards", self._last_us, at_us)
+        self._last_us = at_us
+        # 5 to 7
+        self._check_body(row)
+
+    def _gap(self, seq: int) -> None:
+        self._break(self.expected_seq, "gap", self.expected_seq, seq)
+        # What stood in the gap is unknown, so neither the next link nor the root can be checked.
+        self.prev_hash = None
+        self._frontier = None
+
+    def _check_body(self, row: Any) -> None:  # noqa: ANN401
+        body_text = row.body
+        if body_text is None:
+            self._break(row.seq, "unrecorded_erasure", "body", None)
+            return
+        digest = chain.body_hash(body_text)
+        if digest != row.body_hash:
+            self._break(row.seq, "body_mismatch", row.body_hash.hex(), digest.hex())
+        try:
+            body = orjson.loads(body_text)
+        except orjson.JSONDecodeError:
+            body = None
+        if not isinstance(body, dict):
+            if digest == row.body_hash:
+                self._not_checked(f"seq {row.seq}: the body is not a JSON object")
+            return
+        if body.get("v") != BODY_VERSION:
+            self._not_checked(f"seq {row.seq}: unknown body version")
+            return
+        values = self._check_disclosures(row, body)
+        self._check_projection(row, body, values)
+
+    def _check_disclosures(self, row: Any, body: JSONObject) -> JSONObject:  # noqa: ANN401
+        """The values that may be trusted: those whose commitment holds."""
+        sd = body.get("sd")
+        commitments = sd if isinstance(sd, dict) else {}
+        values: JSONObject = {}
+        for group in (*GROUPS, *(set(commitments) - set(GROUPS))):
+            committed = commitments.get(group)
+            stored: bytes | None = getattr(row, f"d_{group}", None)
+            if stored is None:
+                if committed is not None:
+                    self._break(row.seq, "unrecorded_erasure", group, None)
+                continue
+            found = disclosure_hash(group, stored).hex()
+            if found != committed:
+                self._break(row.seq, "disclosure_mismatch", cast("str | None", committed), found)
+                continue
+            values[group] = cast("JSONValue", orjson.loads(memoryview(stored)[SALT_BYTES:]))
+        return values
+
+    def _check_projection(self, row: Any, body: JSONObject, values: JSONObject) -> None:  # noqa: ANN401
+        try:
+            expected = project(body, values)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._not_checked(f"seq {row.seq}: body or disclosures cannot be projected")
+            return
+        for name in PROJECTED:
+            if not _same(name, getattr(expected, name), getattr(row, name)):
+                self._break(row.seq, "projection_mismatch", f"{name} as in body and disclosures", name)
+
+    def finish(self, to_seq: int, stored_size: int) -> None:
+        """The checks over the whole log. `to_seq`: where the check was to end; `stored_size`: last seq + 1 in the table,
+        read in one snapshot with the head."""
+        if self.expected_seq < to_seq:
+            self._break(self.expected_seq, "truncated", to_seq, self.expected_seq)
+            self._frontier = None
+        if to_seq < self.head.size:
+            self._not_checked("head and root: the range ends before the log does")
+            return
+        if stored_size > self.head.size:
+            self._break(self.head.size, "head_mismatch", self.head.size, stored_size)
+        if self.prev_hash is not None and self.prev_hash != self.head.last_hash:
+            self._break(max(self.head.size - 1, 0), "head_mismatch", self.prev_hash.hex(), self.head.last_hash.hex())
+        if self._frontier is None:
+            self._not_checked("root: not every entry from seq 0 on was read")
+        elif self._frontier.to_bytes() != self.head.frontier:
+            self._break(max(self.head.size - 1, 0), "root_mismatch", self._frontier.root().hex(), _root(self.head))
+
+    def root(self) -> bytes | None:
+        """The Merkle root over what was read; None unless everything from seq 0 on was."""
+        return None if self._frontier is None else self._frontier.root()
+
+    def _break(self, seq: int, kind: BreakKind, expected: str | int | None, found: str | int | None) -> None:
+        self.breaks_total += 1
+        if len(self.breaks) < BREAKS_LIMIT:
+            self.breaks.append(Break(seq, kind, expected, found))
+
+    def _not_checked(self, what: str) -> None:
+        if len(self.not_checked) < BREAKS_LIMIT:
+            self.not_checked.append(what)
+
+
+def microseconds(at: datetime) -> int:
+    """Whole microseconds since the Unix epoch, exactly (a float would miss some)."""
+    delta = at - EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def _same(name: str, expected: object, found: object) -> bool:
+    # An address compares by its text: one that was given a netmask comes back as another type.
+    return expected == found or (name == "ip" and str(expected) == str(found))
+
+
+def _root(head: Head) -> str | None:
+    try:
+        return Frontier.from_bytes(head.size, head.frontier).root().hex()
+    except ProofError:
+        return None

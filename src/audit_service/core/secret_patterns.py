@@ -1,0 +1,461 @@
+"""Secrets recognised by their value, and secrets named in running text.
+
+Two kinds of finding, all on google-re2 (linear time) and on UTF-8 bytes:
+
+- *tokens*: formats their providers document (GitHub, AWS, Stripe …), private keys, JWTs, password hashes. One
+  alternation without groups finds them all.
+- *context*: what stands around gives it away: `scheme://user:pass@host`, `Bearer …`, `--password=…`, `DB_PASS=…`,
+  `?token=…`, `<password>…</password>`, `IDENTIFIED BY '…'`, card numbers (Luhn and an issuer's prefix).
+
+`ValuePatterns.screen(bytes)` is the cheap check before all of it: if it says no, `spans` finds nothing. It may be asked
+about several texts at once, joined by NUL with a NUL at both ends: no pattern looks across a NUL for its evidence.
+
+>>> patterns = ValuePatterns(SecretNames())
+>>> redact_spans(b"mysql://app:hunter2@db/x --token=abc", patterns.spans(b"mysql://app:hunter2@db/x --token=abc"))
+b'mysql://[redacted]@db/x --token=[redacted]'
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import re2
+
+from audit_service.core.secret_names import SecretNames
+
+__all__ = [
+    "CONTEXT_PATTERNS",
+    "PLACEHOLDER",
+    "TOKEN_PATTERNS",
+    "ValuePatterns",
+    "is_card_number",
+    "redact_spans",
+]
+
+PLACEHOLDER: Final = b"[redacted]"
+Span = tuple[int, int]
+
+# Left without a word border where the prefix can not occur by chance: a token glued to a word is still a token.
+TOKEN_PATTERNS: Final[dict[str, str]] = {
+    "private key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)",
+    "PuTTY key": r"Private-Lines: [0-9]+\s(?s:.*?)(?:Private-MAC: [0-9a-f]+|\z)",
+    "OpenSSH key body": r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=\s]*",
+    "age": r"AGE-SECRET-KEY-1[0-9A-Za-z]{40,}",
+    "JWT": r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*(?:\.[\w-]+){0,2}",
+    "tunnel token": r"eyJhIjoi[A-Za-z0-9+/]{60,}={0,2}",
+    "otpauth": r"otpauth(?:-migration)?://[^\s\"'<>]+",
+    "our keys": r"\baud[a-z]?_[0-9A-Za-z][0-9A-Za-z_.\-]{38,}",
+    "GitHub": r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}",
+    "GitLab": r"gl(?:pat|dt|ptt|rt|rtr|cbt|ft|soat|ffct|imt|agent|oas|wt)-[\w.\-]{20,}|GR1348941[\w-]{20,}",
+    "AWS": r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b|(?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=]{40,}|ABSK[A-Za-z0-9+/=]{100,}|amzn\.mws\.[0-9a-f-]{36}",
+    "Google": r"AIza[\w-]{35}|ya29\.[\w.\-]{20,}|GOCSPX-[\w-]{20,}|\b1//0[\w-]{30,}|\bAQ\.[\w-]{40,}|AAAA[\w-]{7}:[\w-]{120,}",
+    "Azure": r"\b[\w.~-]{3}[0-9]Q~[\w.~-]{31,34}|\b[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{18}AZDO[A-Za-z0-9]{4}|[A-Za-z0-9+/]{70,80}\+A(?:St|Rm|Cb|EB)[A-Za-z0-9+/]{4,5}={1,2}",
+    "Stripe": r"\b[sr]k_(?:live|test|prod|org)_\w{10,}|whsec_[A-Za-z0-9+/=]{20,}|\b(?:pi|seti|cs|src|pm)_\w{8,}_secret_\w{10,}",
+    "Slack": r"xox[a-z]-[\w.%-]{10,}|xoxe\.xox[a-z]-[\w-]{10,}|xapp-[\w-]{20,}|xwfp-[\w-]{20,}",
+    "chat webhooks": r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/+-]{20,}|(?:discord|discordapp)\.com/api/(?:v[0-9]+/)?webhooks/[0-9]+/[\w-]{30,}|webhook\.office\.com/webhookb2/[^\s\"'<>]+|hooks\.zapier\.com/hooks/catch/[\w/]+|/api/webhooks/[0-9]{15,}/[\w-]{40,}",
+    "Discord": r"\b[MNO][A-Za-z0-9_-]{22,29}\.[\w-]{6,7}\.[\w-]{27,42}|\bmfa\.[\w-]{60,}",
+    "Telegram": r"(?:\b|bot)[0-9]{6,12}:[A-Za-z0-9_-]{35}\b|[0-9]{6,12}:AA[\w-]{32,36}",
+    "mail services": r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}|\bkey-[0-9a-zA-Z]{32}\b|\b[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b|\b[0-9a-f]{32}-us[0-9]{1,2}\b|x(?:keysib|smtpsib)-[0-9a-f]{64}-\w{16}|\bre_[A-Za-z0-9]{6,}_[A-Za-z0-9]{20,}|\bmd-[\w-]{22}\b|\bmlsn\.[0-9a-f]{60,}",
+    "Twilio": r"\bSK[0-9a-f]{32}\b",
+    "package registries": r"\bnpm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}|rubygems_[0-9a-f]{40,}|\bcio[A-Za-z0-9]{32}\b|\boy2[a-z0-9]{43}\b|dckr_(?:pat|oat)_[\w-]{20,}|CLOJARS_[a-z0-9]{60}|packagist_\w{30,}|AKCp[A-Za-z0-9]{60,}",
+    "DigitalOcean": r"\bdo[opr]_v1_[0-9a-f]{60,}|\bDO00[A-Z0-9]{16}\b",
+    "Cloudflare": r"\bcf(?:k|ut|at)_[\w-]{40,}|\bv1\.0-[0-9a-f]{24}-[0-9a-f]{100,}",
+    "OpenAI and kin": r"\bsk-(?:proj|svcacct|admin|None|or|lf|ant)-[\w-]{16,}|\bsk-[A-Za-z0-9]{20,}\b|\bhf_[A-Za-z0-9]{30,}|\bapi_org_[A-Za-z0-9]{30,}|\bgsk_[A-Za-z0-9]{40,}|\bxai-[A-Za-z0-9]{40,}|\bpplx-[A-Za-z0-9]{40,}|\br8_[A-Za-z0-9]{30,}|\bnvapi-[\w-]{40,}|lsv2_(?:pt|sk)_\w{30,}|\bpcsk_\w{30,}|\btvly-[\w-]{20,}|\bcsk-[a-z0-9]{40,}|\bfw_[A-Za-z0-9]{20,}|\btgp_v1_[\w-]{40,}|\bsk_[0-9a-f]{48}\b",
+    "Shopify": r"shp(?:at|ca|pa|ss|ua|tka|rt)_[0-9a-zA-Z]{30,}",
+    "Square and Meta": r"\bsq0(?:atp|csp|idp)-[\w-]{22,}|\bEAAA[\w-]{50,}|\bEAA[A-Za-z0-9]{80,}",
+    "payment services": r"access_token\$(?:production|sandbox)\$\w{16}\$[0-9a-f]{32}|\brzp_(?:live|test)_\w{14,}|FLWSECK(?:_TEST)?-[\w-]{20,}|\b(?:live|test)_[A-Za-z0-9]{30,}\b|access-(?:sandbox|development|production)-[0-9a-f-]{36}|pdl_(?:live|sdbx)_apikey_\w{20,}|\bAQE[\w+/=.\-]{60,}|shippo_(?:live|test)_[0-9a-f]{40}|\bEZ[AT]K[A-Za-z0-9]{54}",
+    "secret stores": r"\bdp\.(?:pt|st|ct|sa|said|scim|audit)\.[\w.\-]{30,}|\bhv[sbr]\.[\w-]{20,}|\bs\.[A-Za-z0-9]{24}\b|[A-Za-z0-9]{14}\.atlasv1\.[\w-]{50,}|\bpul-[0-9a-f]{40}\b|\bops_eyJ[\w-]{40,}|\bst\.[0-9a-f-]{20,}\.[0-9a-f]{20,}\.[0-9a-f]{20,}",
+    "game panels": r"\bptl[acr]_[A-Za-z0-9]{16,}|\b(?:pacc|papp|peli|plcn)_[A-Za-z0-9]{30,}",
+    "Laravel": r"\b[0-9]{1,10}\|[A-Za-z0-9]{40,}|\bbase64:[A-Za-z0-9+/]{43}=",
+    "monitoring": r"\bgl(?:c|sa)_[A-Za-z0-9+/=_]{30,}|\beyJrIjoi[A-Za-z0-9+/=]{40,}|\bNR(?:AK|JS|II|RA)-[\w-]{20,}|sntr(?:ys|yu)_[\w+/=.-]{40,}|dt0[a-z][0-9]{2}\.[A-Z0-9]{24}\.[A-Z0-9]{64}|\bhc[abcd]i[ck]_\w{50,}|\bphx_\w{40,}",
+    "work tools": r"\blin_api_[A-Za-z0-9]{30,}|\b(?:secret_[A-Za-z0-9]{43}|ntn_[A-Za-z0-9]{40,})\b|\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}|\bAT(?:ATT3|CTT3|BB)[\w=.\-]{28,}|\bfig[du]_[\w-]{36,}|\bPMAK-[0-9a-f]{24}-[0-9a-f]{34}|\bCFPAT-[\w-]{40,}|\bpat-[a-z]{2}[0-9]-[0-9a-f-]{36}|\b00D[A-Za-z0-9]{12,15}![\w.]{60,}|\b[0-9]/[0-9]{16}:[0-9a-f]{32}|\bsl\.[\w-]{100,}|\btfp_[\w-]{40,}|\bwaka_[0-9a-f-]{36}|\brdme_\w{40,}",
+    "clouds": r"\bdapi[0-9a-f]{32}|\bsbp_[0-9a-f]{40}|\bsb_secret_[\w-]{20,}|pscale_(?:tkn|pw|oauth)_[\w.-]{30,}|\bnapi_\w{40,}|\bfo1_[\w-]{40,}|\bfm[12][ar]?_[\w+/=,-]{60,}|\bHRKU-[\w-]{30,}|\bnfp_[\w-]{30,}|\bvc[piark]_\w{40,}|\brnd_\w{28,}|\bSCW[A-Z0-9]{17}\b|tskey-[a-z]+-[\w-]{16,}|\bLTAI[A-Za-z0-9]{12,24}\b|\bAKID[A-Za-z0-9]{32}\b|\by[0-3]_[\w-]{50,}|\bAQVN[\w-]{35,}|\bt1\.[\w-]{40,}\.[\w-]{60,}",
+    "build services": r"SWMTKN-1-[\w-]{40,}|CCIP(?:AT|RJ)_\w{20,}_[0-9a-f]{20,}|\bbk[ua]a?_[0-9a-f]{40}|\bsq[pua]_[0-9a-f]{40}|\bpnu_\w{36}|\btoken-[a-z0-9]{5}:[a-z0-9]{50,}",
+    "maps and bearer keys": r"\bsk\.eyJ[\w-]{20,}\.[\w-]{20,}|A{20,}[\w%]{60,}",
+    "wallets": r"\bxprv[1-9A-HJ-NP-Za-km-z]{100,}|\bnsec1[a-z0-9]{58}|\b[5KL][1-9A-HJ-NP-Za-km-z]{50,51}\b",
+    "password hashes": r"\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}|\$argon2(?:id|i|d)\$[^\s\"'<>]{20,}|\$(?:1|5|6|7|y|gy|apr1|md5|sha1|scrypt|bcrypt-sha256|pbkdf2[\w-]*)\$[^\s\"'<>:]{8,}|\$[PH]\$[./A-Za-z0-9]{31}|\{(?:S?SHA(?:256|384|512)?|S?MD5|CRYPT|ARGON2|PBKDF2[\w-]*)\}[A-Za-z0-9+/=$.,*]{16,}|\b(?:pbkdf2_sha(?:1|256|512)|bcrypt_sha256|bcrypt|argon2|scrypt)\$[^\s\"'<>]{20,}|\bpbkdf2:sha(?:1|256|512)(?::[0-9]+)?\$[^\s\"'<>]{20,}|\bscrypt:[0-9]+:[0-9]+:[0-9]+\$[^\s\"'<>]{20,}|SCRAM-SHA-(?:1|256)\$[^\s\"'<>]{20,}|\*[0-9A-F]{40}\b|\bmd5[0-9a-f]{32}\b|\$A\$005\$[^\s\"'<>]{20,}",
+}  # fmt: skip
+
+# Whole values without a prefix: Hetzner (64), AWS secret keys and older Cloudflare tokens (40). Checked by `_is_random`.
+_BARE_TOKEN: Final = rb"(?:\A|[\x00\s\"'=])(?:[A-Za-z0-9]{64}|[A-Za-z0-9+/_-]{40})(?:\z|[\x00\s\"',;])"
+_NAME: Final = r"[\w.\-\x80-\xff\[$@]"
+_CLOSE: Final = r"""\\*["'`\])]{0,3}"""
+_SEPARATOR: Final = r"""[ \t]{0,8}(?:=>|:=|==?|:|\xef\xbc\x9a|;s:[0-9]+:|%3[dD])[ \t]{0,8}"""
+_USERINFO: Final = rb"(?i)[a-z][a-z0-9+.\-]{0,30}:/{2}[^\s/?#\"'<>\x00]*@|[a-z][a-z0-9+.\-]{0,30}:/{2}[^\s/?#:@\"'<>\x00]*:[^\s@\"'<>\x00]*@"
+_SCHEME: Final = rb"(?i)\b(?:bearer|basic|digest|negotiate|splunk|token|apikey|api-key|bot|sso-key|genielogin|genietoken|key|hawk|oauth)[ \t]+[\w.~+/|:=%\-]{8,}"
+_SIGNED: Final = rb"(?i)[?&;](?:x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|x-ms-signature|signature|sig|hmac|se_sig|key|code|auth|sid|session|ticket|hash|st)=[^&#\s\"'<>\x00]+|\bSignature=[0-9a-f]{64}"
+_COMMAND: Final = rb"(?i)\b(?:mysql[a-z_]*|mariadb[a-z_\-]*|sshpass|mongo[a-z]*)(?: [^\n|;\x00]*)? -p *|\b(?:redis-cli|htpasswd)[^\n|;\x00]* -[ab]+ +(?:\S+ +\S+ +)?|\b(?:curl|wget|http)\b[^\n|;\x00]* (?:-u|--user|--proxy-user) *[\"']?[^\s:\"'@/\x00]+:"
+_SQL: Final = rb"(?i)\b(?:identified(?: with \S+)? (?:by|as)|(?:encrypted )?password) +[\"']"
+_CARD: Final = rb"[0-9](?:[0-9 \-]{11,})[0-9]"
+# For the digest of a ruleset: it changes whenever one of these does.
+CONTEXT_PATTERNS: Final = (
+    *(pattern.decode("latin-1") for pattern in (_BARE_TOKEN, _USERINFO, _SCHEME, _SIGNED, _COMMAND, _SQL, _CARD)),
+    _NAME, _CLOSE, _SEPARATOR,
+)  # fmt: skip
+_SIGNED_ALWAYS: Final = (b"x-amz", b"x-goog", b"x-ms", b"sig", b"hmac", b"se_sig")
+
+# One of these as the value says something about the secret and is none.
+_STATES: Final = frozenset(
+    """true false null none nil undefined yes no on off changed updated reset expired enabled disabled required invalid missing
+    empty set unset removed deleted created added rotated revoked ok failed n/a unchanged not was is has""".split()
+)
+_NAME_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@") | set(
+    range(0x80, 0x100)
+)
+_HEADER_WORDS: Final = ("authoriz", "cookie", "authoris")
+_FINDINGS_LIMIT: Final = 2000
+_PHRASE_LIMIT: Final = 160
+
+
+def _latin(pattern: bytes) -> "re2._Regexp[bytes]":
+    # Byte by byte: UTF-8 letters are bytes over 0x7f, and no sequence is ever invalid.
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.max_mem = 64 << 20
+    return re2.compile(pattern, options)
+
+
+_TOKENS = _latin("|".join(f"(?:{pattern})" for pattern in TOKEN_PATTERNS.values()).encode("latin-1"))
+_BARE = _latin(_BARE_TOKEN)
+_USERINFOS = _latin(_USERINFO)
+_SCHEMES = _latin(_SCHEME)
+_SIGNATURES = _latin(_SIGNED)
+_COMMANDS = _latin(_COMMAND)
+_SQLS = _latin(_SQL)
+_CARDS = _latin(_CARD)
+_QUOTED = _latin(rb"""(?s)\\+"[^"]*|\\+'[^']*|"(?:[^"\\]|\\.)*|'(?:[^'\\]|\\.)*|`[^`]*""")
+_BRACED = _latin(rb"\{[^}]*\}?|\[[^\]]*\]?")
+_BARE_VALUE = _latin(rb"""[^\s"'<>&;\x00][^\s"<>&;\x00]*""")
+_TO_LINE_END = _latin(rb"[^\r\n\x00]+")
+_TO_QUOTE = _latin(rb"""[^\r\n"'\\<>\x00]+""")
+_XML_TEXT = _latin(rb"[^<\x00]+")
+
+
+class ValuePatterns:
+    """The compiled patterns for one set of names and operator patterns."""
+
+    __slots__ = ("_anchored", "_anchors", "_extra", "_flags", "_loose", "_names", "_screen")
+
+    def __init__(self, names: SecretNames, extra: Sequence[str] = ()) -> None:
+        """`ValueError` naming an operator's pattern that RE2 refuses or that matches the empty text."""
+        self._names = names
+        self._extra = tuple(map(_compiled_extra, extra))
+        self._anchored = tuple(e for e in self._extra if _is_anchored(e.pattern))
+        self._loose = tuple(e for e in self._extra if not _is_anchored(e.pattern))
+        stems = "|".join(re2.escape(stem) for stem in names.stems).encode().decode("latin-1")
+        name_end = rf"(?:{stems}|[\x80-\xff]|[04135@$][a-z]+){_NAME}*"
+        anchor = rf"(?i){name_end}(?: {{1,2}}{_NAME}+){{0,3}}{_CLOSE}{_SEPARATOR}|(?i)<[\w:.\-]*{name_end}(?: [^<>\x00]*)?>"
+        flag = rf"(?i)(?:\A|[\s\"'\x00])--?[\w.\-]*(?:{stems})[\w.\-]*[ \t]+"
+        self._anchors = _latin(anchor.encode("latin-1"))
+        self._flags = _latin(flag.encode("latin-1"))
+        parts = [
+            "|".join(f"(?:{pattern})" for pattern in TOKEN_PATTERNS.values()), anchor, flag, *map(
+                _text, (_BARE_TOKEN, _USERINFO, _SCHEME, _SIGNED, _COMMAND, _SQL)
+            ), r"[0-9](?:[ \-]?[0-9]){12}", r"\x00\s*[\[{\"]",
+        ]  # fmt: skip
+        self._screen = _latin("|".join(f"(?:{part})" for part in parts).encode("latin-1"))
+
+    def screen(self, data: bytes) -> bool:
+        """Whether a pattern, or JSON text, may stand in the texts. Anchored patterns of the operator are not asked."""
+        if self._screen.search(data) is not None:
+            return True
+        return bool(self._loose) and any(extra.search(data) is not None for extra in self._loose)
+
+    def screen_anchored(self, texts: Iterable[str]) -> bool:
+        """Whether a pattern of the operator with `^` or `$` matches one of the texts: joined, it would not show."""
+        if not self._anchored:
+            return False
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        return any(extra.search(data) is not None for extra in self._anchored for data in encoded)
+
+    def spans(self, data: bytes, *, cards: bool = True) -> list[Span]:
+        """The ranges of bytes to replace, sorted and apart; the whole text when there are over 2,000 findings."""
+        found = [match.span() for match in _TOKENS.finditer(data)]
+        for extra in self._extra:
+            found += [match.span() for match in extra.finditer(data) if match.end() > match.start()]
+        for finder in (_userinfo_spans, _scheme_spans, _signature_spans, _command_spans, _bare_spans):
+            found += finder(data)
+        found += self._named_spans(data)
+        if cards:
+            found += _card_spans(data)
+        if len(found) > _FINDINGS_LIMIT:
+            return [(0, len(data))]
+        return _united(span for span in found if data[span[0] : span[1]] != PLACEHOLDER)
+
+    def _named_spans(self, data: bytes) -> Iterator[Span]:
+        memo: dict[bytes, bool] = {}
+        for match in self._anchors.finditer(data):
+            named = _Named.at(data, match.start(), match.end())
+            secret = memo.get(named.key)
+            if secret is None:
+                secret = memo[named.key] = self._is_secret(named)
+            if secret and (span := named.value_span(data)) is not None:
+                yield span
+        for match in self._flags.finditer(data):
+            start, end = match.span()
+            name = data[start:end].strip(b" \t\r\n\"'\0-").decode("utf-8", "replace")
+            if self._names.is_secret(name) and data[end : end + 1] != b"-" and (span := _value_at(data, end)):
+                yield span
+
+    def _is_secret(self, named: "_Named") -> bool:
+        if self._names.is_secret(named.name.decode("utf-8", "replace")):
+            return True
+        # In prose the secret word has to stand right before the colon: "reset token for user: bob" names a user.
+        words = named.phrase.decode("utf-8", "replace").split(" ")
+        phrases = (" ".join(words[-count:]) for count in range(2, len(words) + 1))
+        return any(self._names.is_secret(phrase) and self._names.ends_secret(phrase) for phrase in phrases)
+
+
+class _Named:
+    """`name = value` in running text: the name, the up to four words that end in it, and where the value begins."""
+
+    __slots__ = ("key", "name", "own_line", "phrase", "tag", "value_at")
+
+    def __init__(self, data: bytes, start: int, end: int, *, tag: bool) -> None:
+        head = data[start:end]
+        self.tag, self.value_at = tag, end
+        self.phrase = head[1:].split(b" ", 1)[0].rstrip(b">") if tag else _without_separator(head)
+        self.name = self.phrase.rsplit(b" ", 1)[-1]
+        self.own_line = self.name == self.phrase and data[start - 1 : start] in (b"\n", b"\r", b"")
+        self.key = self.phrase + (b"\0" if tag else b"")
+
+    @classmethod
+    def at(cls, data: bytes, start: int, end: int) -> "_Named":
+        """The match begins at the secret word; the name may begin before it (`DB_` of `DB_PASS`, `API` of `API key`)."""
+        if data[start : start + 1] == b"<":
+            return cls(data, start, end, tag=True)
+        before = data[max(0, start - _PHRASE_LIMIT) : start]
+        kept = len(before)
+        for _ in range(4):
+            while kept and (before[kept - 1] in _NAME_BYTES):
+                kept -= 1
+            if kept < 2 or before[kept - 1] != 0x20 or before[kept - 2] not in _NAME_BYTES:
+                break
+            kept -= 1
+        else:
+            kept += 1
+        return cls(data, start - len(before) + kept, end, tag=False)
+
+    def value_span(self, data: bytes) -> Span | None:
+        """Where the value stands; None when there is none, or it only tells a state."""
+        if self.tag:
+            match = _XML_TEXT.match(data, self.value_at)
+            return match.span() if match is not None and match.group().strip() else None
+        lowered = self.name.lower()
+        if any(word.encode() in lowered for word in _HEADER_WORDS) and data[self.value_at : self.value_at + 1] not in (
+            b'"', b"'", b"\\", b"{", b"[",
+        ):  # fmt: skip
+            match = _TO_QUOTE.match(data, self.value_at)
+            return match.span() if match is not None else None
+        # A line of an .env or YAML file: its value ends with the line, whatever stands in it.
+        return _value_at(data, self.value_at, whole_line=self.own_line and b"\n" in data)
+
+
+def _without_separator(head: bytes) -> bytes:
+    head = head.rstrip(b" \t")
+    if head.endswith(b":") and b";s:" in head:
+        head = head[: head.rindex(b";s:")]
+    if head.endswith(b"\xef\xbc\x9a"):
+        head = head[:-3]
+    if head[-3:].lower() == b"%3d":
+        head = head[:-3]
+    return head.rstrip(b" \t=>:\\\"'`])").lstrip(b"- ")
+
+
+def _value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | None:
+    quoted = _QUOTED.match(data, start)
+    if quoted is not None:
+        text = quoted.group()
+        head = len(text) - len(text.lstrip(b"\\")) + 1
+        content = text[head:].rstrip(b"\\") if head > 1 else text[head:]
+        return (start + head, start + head + len(content)) if content else None
+    braced = _BRACED.match(data, start)
+    if braced is not None:
+        # `[redacted]` of an earlier pass is followed by nothing.
+        return braced.span() if len(braced.group()) > 2 else None
+    match = (_TO_LINE_END if whole_line else _BARE_VALUE).match(data, start)
+    if match is None or match.group().strip(b" ,.)").decode("utf-8", "replace").lower() in _STATES:
+        return None
+    return match.span()
+
+
+def _userinfo_spans(data: bytes) -> Iterator[Span]:
+    for match in _USERINFOS.finditer(data):
+        start = match.start() + match.group().index(b"//") + 2
+        userinfo = data[start : match.end() - 1]
+        name, colon, password = userinfo.partition(b":")
+        port, slash, _ = password.partition(b"/")
+        if colon and password and not (slash and port.isdigit()):
+            yield start, match.end() - 1
+        elif b"%3a" in name.lower() or (not colon and len(name) >= 20 and any(48 <= c <= 57 for c in name)):
+            # A long name alone is a token (`https://<token>@host`), a short one a login (`git@`).
+            yield start, match.end() - 1
+
+
+def _scheme_spans(data: bytes) -> Iterator[Span]:
+    for match in _SCHEMES.finditer(data):
+        scheme, _, token = match.group().replace(b"\t", b" ").partition(b" ")
+        token = token.lstrip(b" ").rstrip(b".:")
+        if _is_scheme_token(scheme.lower(), token):
+            yield (
+                match.end() - len(match.group().replace(b"\t", b" ").partition(b" ")[2].lstrip(b" ")),
+                match.end(),
+            )
+
+
+def _is_scheme_token(scheme: bytes, token: bytes) -> bool:
+    if scheme == b"basic":
+        try:
+            return b":" in base64.b64decode(token + b"=" * (-len(token) % 4), validate=True)
+        except binascii.Error:
+            return False
+    digits = sum(48 <= c <= 57 for c in token)
+    if scheme in (b"bearer", b"negotiate"):
+        return len(token) >= 20 or digits > 0
+    # "key 2026-11-22" and "token 12345678" are prose; a credential is long and mixed.
+    return len(token) >= 20 and digits > 1 and not token.isdigit() and b":/" not in token
+
+
+def _signature_spans(data: bytes) -> Iterator[Span]:
+    for match in _SIGNATURES.finditer(data):
+        name, _, value = match.group().partition(b"=")
+        # `key=`, `code=`, `hash=` of an ordinary link are short; a credential is not.
+        if name[1:].lower().startswith(_SIGNED_ALWAYS) or name == b"Signature" or _is_random(value):
+            yield match.end() - len(value), match.end()
+
+
+def _command_spans(data: bytes) -> Iterator[Span]:
+    for match in _COMMANDS.finditer(data):
+        if (span := _value_at(data, match.end())) is not None and data[span[0]] != 0x2D:
+            yield span
+    for match in _SQLS.finditer(data):
+        if (span := _value_at(data, match.end() - 1)) is not None:
+            yield span
+
+
+def _bare_spans(data: bytes) -> Iterator[Span]:
+    for match in _BARE.finditer(data):
+        text = match.group()
+        token = text.strip(b"\0 \t\r\n\f\v\"'=,;")
+        # A line of a certificate or of an image is no token: it has neighbours of its own length.
+        if _is_random(token) and not (b"\n" in text or b"\r" in text):
+            start = match.start() + text.index(token)
+            yield start, start + len(token)
+
+
+def _is_random(token: bytes) -> bool:
+    """Upper, lower and at least three digits, and neither hex nor words joined by hyphens."""
+    digits = sum(48 <= c <= 57 for c in token)
+    return (
+        len(token) >= 20 and digits >= 3 and token.upper() != token and token.lower() != token
+        and sum(c in b"-_/" for c in token) <= 3
+    )  # fmt: skip
+
+
+def _card_spans(data: bytes) -> Iterator[Span]:
+    for match in _CARDS.finditer(data):
+        start, end = match.span()
+        attached = data[max(0, start - 1) : start] + data[end : end + 1]
+        # Digits glued to a letter, a dot or an underscore belong to an identifier, an IBAN or a decimal.
+        if any(c >= 0x80 or c in b"_.-+" or bytes((c,)).isalnum() for c in attached):
+            continue
+        yield from ((start + a, start + b) for a, b in _card_windows(match.group()))
+
+
+def _card_windows(run: bytes) -> Iterator[Span]:
+    groups: list[Span] = []
+    position = 0
+    for group in run.replace(b"-", b" ").split(b" "):
+        if group:
+            groups.append((position, position + len(group)))
+        position += len(group) + 1
+    shapes = [end - start for start, end in groups]
+    for first in range(len(groups)):
+        for count in (1, 3, 4, 5):
+            shape = shapes[first : first + count]
+            if len(shape) < count or not _is_card_shape(shape):
+                continue
+            start, end = groups[first][0], groups[first + count - 1][1]
+            if is_card_number(bytes(c for c in run[start:end] if 48 <= c <= 57).decode()):
+                yield start, end
+
+
+def _is_card_shape(shape: list[int]) -> bool:
+    if len(shape) == 1:
+        return 13 <= shape[0] <= 19
+    return shape in ([4, 4, 4, 4], [4, 6, 5], [4, 6, 4], [4, 4, 4, 4, 3], [4, 5, 6])
+
+
+def is_card_number(digits: str) -> bool:
+    """Luhn, and the length and first digits of an issuer."""
+    return _has_issuer(digits) and _passes_luhn(digits)
+
+
+def _has_issuer(digits: str) -> bool:
+    length, four = len(digits), int(digits[:4] or 0)
+    two = four // 100
+    if length == 16:
+        mastercard = 51 <= two <= 55 or 2221 <= four <= 2720
+        return (
+            digits[0] == "4"
+            or mastercard
+            or two in (62, 65)
+            or four == 6011
+            or 644 <= four // 10 <= 649
+            or 3528 <= four <= 3589
+        )
+    if length == 15:
+        return two in (34, 37)
+    if length == 14:
+        return 300 <= four // 10 <= 305 or two in (36, 38)
+    return 17 <= length <= 19 and (two == 62 or (length == 19 and two in (50, 58, 63, 67) and four != 5000))
+
+
+def _passes_luhn(digits: str) -> bool:
+    total = 0
+    for position, character in enumerate(reversed(digits)):
+        digit = ord(character) - 48
+        if position % 2:
+            digit = digit * 2 - 9 if digit > 4 else digit * 2
+        total += digit
+    return total % 10 == 0
+
+
+def _united(spans: Iterable[Span]) -> list[Span]:
+    united: list[Span] = []
+    for start, end in sorted(spans):
+        if united and start < united[-1][1]:
+            united[-1] = united[-1][0], max(united[-1][1], end)
+        else:
+            united.append((start, end))
+    return united
+
+
+def redact_spans(data: bytes, spans: Sequence[Span]) -> bytes:
+    """The text with each range replaced by the placeholder; the ranges sorted and apart."""
+    pieces = []
+    position = 0
+    for start, end in spans:
+        pieces += [data[position:start], PLACEHOLDER]
+        position = end
+    return b"".join([*pieces, data[position:]])
+
+
+def _compiled_extra(pattern: str) -> "re2._Regexp[str]":
+    try:
+        compiled = re2.compile(pattern)
+    except (re2.error, UnicodeEncodeError) as error:
+        raise ValueError(f"not an RE2 pattern: {pattern!r}: {error}") from error
+    if compiled.search("") is not None:
+        raise ValueError(f"matches the empty text: {pattern!r}")
+    return compiled
+
+
+def _is_anchored(pattern: str) -> bool:
+    rest = pattern.replace("[^", "[")
+    return any(mark in rest for mark in ("^", "$", "\\A", "\\z"))
+
+
+def _text(pattern: bytes) -> str:
+    return pattern.decode("latin-1")

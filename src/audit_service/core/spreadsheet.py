@@ -1,0 +1,30 @@
+"""CSV cells that a spreadsheet shows as text and never runs as a formula (RFC 4180; OWASP ASVS 1.2.10).
+
+A cell is dangerous when, after blanks and quotes, it starts with one of = + - @ (also full-width and the en dash) or with a control
+character that starts a new cell or line. Such a cell gets an apostrophe in front. JSON exports keep the raw value.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+_FORMULA = re.compile(r"[\s\"'\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20\u2013\t\r\n]")
+
+
+def neutral(cell: str) -> str:
+    """`cell`, with an apostrophe in front when a spreadsheet might run it.
+
+    >>> neutral('=1+1'), neutral(' @SUM(A1)'), neutral('plain -1')
+    ("'=1+1", "' @SUM(A1)", 'plain -1')
+    """
+    return "'" + cell if _FORMULA.match(cell) else cell
+
+
+def csv_lines(rows: Iterable[Sequence[str | int | None]]) -> bytes:
+    """Rows as CSV with CRLF (RFC 4180), text neutralised, None as an empty cell."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in row])
+    return buffer.getvalue().encode()

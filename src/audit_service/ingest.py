@@ -1,0 +1,265 @@
+"""The write path, as a recipe. Every door (single, batch, NDJSON, adapters) leads through it.
+
+1. parse      bytes → JSON values (`core.event.parse_json`; in the API layer, because framing is its business)
+2. validate   shape, limits, spelling → an event
+3. diff       old and new row → changes; or check the ready-made ones
+4. redact     take secrets out of everything that can carry text; after this step nobody holds the original
+5. seal       defaults, fingerprint, body, disclosures, projection: all that does not depend on the place in the chain
+6. append     one call into PostgreSQL; durable when it returns
+7. settle     receipt, replay or conflict for each event, in order
+
+Steps 2 to 5 are pure and run before any lock; step 6 is the only one that waits. Nothing is acknowledged before step 6 returned.
+"""
+
+import hmac
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Literal, cast
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from audit_service.core import diff, entry, redaction, verb
+from audit_service.core.canonical import JSONValue, canonical_bytes
+from audit_service.core.chain import format_origin
+from audit_service.core.entry import JSONObject
+from audit_service.core.event import EventLimits, validate
+from audit_service.core.redaction import Ruleset
+from audit_service.errors import (
+    AuditError,
+    CanonicalError,
+    Fault,
+    IdempotencyConflictError,
+    InputError,
+    InvalidEventError,
+    UnavailableError,
+)
+from audit_service.store.append import Appended, Candidate, append_entries
+
+FINGERPRINT_SALT_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log an event goes to, as the credential names it. `origin` parts without the epoch, which an append reports."""
+
+    log_id: int
+    service_name: str
+    log_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to an accepted event. seq, hash and prev_hash are None when it was not kept."""
+
+    id: str
+    origin: str
+    seq: int | None
+    recorded_at: datetime
+    hash: bytes | None
+    prev_hash: bytes | None
+    kept: bool
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the steps need to know; the same for every event of a process."""
+
+    rules: Ruleset
+    limits: EventLimits
+    secret: bytes
+    keep_noop: bool = False
+    ignored_fields: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A candidate with what its fingerprint was made of, to tell a repeat within one call from a conflict."""
+
+    candidate: Candidate
+    content: bytes
+
+
+
+Outcome = Receipt | AuditError
+
+
+async def ingest(
+    engine: AsyncEngine,
+    recipe: Recipe,
+    log: Log,
+    values: "Sequence[JSONValue | AuditError]",
+    *,
+    default_ids: Sequence[str | None] | None = None,
+) -> list[Outcome]:
+    """Steps 2 to 7 for parsed values of one log: an outcome for each, in order; a bad one does not sink the others.
+
+    An item that is already an error (a line that could not be parsed) keeps it. Durable when it returns. Raises
+    UnavailableError, ClockError or NotFoundError when nothing could be appended.
+    """
+    now = datetime.now(UTC)
+    defaults = default_ids or [None] * len(values)
+    sealed = [
+        value if isinstance(value, AuditError) else seal_or_error(recipe, log, value, default_id, now)
+        for value, default_id in zip(values, defaults, strict=True)
+    ]
+    return await append_sealed(engine, recipe, log, sealed)
+
+
+def seal_or_error(
+    recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now: datetime
+) -> Sealed | InputError:
+    """Steps 2 to 5, with the sender's faults as a value."""
+    try:
+        return seal(recipe, log, value, default_id, now)
+    except InputError as error:
+        # A pointer may hold a member's name that is itself a secret.
+        faults = [Fault(f.detail, None if f.pointer is None else redaction.redact_text(f.pointer, recipe.rules)) for f in error.faults]
+        return type(error)(error.detail, faults)
+    except CanonicalError:
+        return InvalidEventError("the event holds a value that JSON cannot carry exactly")
+
+
+def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now: datetime) -> Sealed:
+    """Steps 2 to 5 for one event. Raises InvalidEventError."""
+    # 2. validate
+    event = validate(value, now=now, limits=recipe.limits)
+    # 3. diff
+    changes, brought_rows = find_changes(event, recipe)
+    # 4. redact
+    _hash_session(event, recipe.secret, log.log_id)
+    event, changes = redaction.redact_event(event, changes, recipe.rules)
+    # 5. seal
+    event_id = cast("str", event.pop("id", None) or default_id or new_id(now))
+    salt = os.urandom(FINGERPRINT_SALT_BYTES)
+    content = canonical_bytes(event)
+    sealed_event = with_defaults(event, event_id, now)
+    prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
+    keep = bool(changes) or not brought_rows or recipe.keep_noop
+    return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
+
+
+def find_changes(event: JSONObject, recipe: Recipe) -> tuple[list[JSONObject], bool]:
+    """The changes of an event, and whether it brought anything to compare. Raises InvalidEventError."""
+    ready_made = event.get("changes")
+    if ready_made:
+        found = diff.check_changes(cast("list[JSONValue]", ready_made))
+        kept = [change for change in found if _last_segment(cast("str", change["path"])) not in recipe.ignored_fields]
+        return cast("list[JSONObject]", kept), True
+    if "before" not in event and "after" not in event:
+        return [], False
+    partial = cast('Literal["none", "after", "before", "both"]', event.get("partial", "none"))
+    found = diff.diff(
+        cast("JSONObject | None", event.get("before")),
+        cast("JSONObject | None", event.get("after")),
+        partial=partial,
+        ignored=recipe.ignored_fields,
+    )
+    if len(found) > recipe.limits.changes:
+        raise InvalidEventError(
+            "the event changes too much at once", [Fault(f"brings more than {recipe.limits.changes} changes", "")]
+        )
+    return cast("list[JSONObject]", found), True
+
+
+def _last_segment(path: str) -> str:
+    return path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+
+
+def with_defaults(event: JSONObject, event_id: str, now: datetime) -> JSONObject:
+    """The event with id, time, verb and category filled in."""
+    action = cast("str", event["action"])
+    return {
+        "occurred_at": entry.format_time(now),
+        "verb": verb.derive_verb(action),
+        "category": verb.derive_category(action),
+        **event,
+        "id": event_id,
+    }
+
+
+def new_id(now: datetime) -> str:
+    """A UUIDv7 (RFC 9562 section 5.7): ordered by time, so that the index of ids grows at its end."""
+    del now  # the clock of the id is the wall clock in milliseconds, whatever `now` the caller froze
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    number = number & ~(0xF << 76) | (0x7 << 76)
+    return str(UUID(int=number & ~(0x3 << 62) | (0x2 << 62)))
+
+
+def hash_session(session_id: str, secret: bytes, log_id: int) -> str:
+    """The keyed hash under which a session is stored and found: it correlates, but cannot be used to take the session over."""
+    return hmac.new(secret, f"session\n{log_id}\n{session_id}".encode(), sha256).hexdigest()[:32]
+
+
+def _hash_session(event: JSONObject, secret: bytes, log_id: int) -> None:
+    context = event.get("context")
+    if isinstance(context, dict) and isinstance(context.get("session_id"), str):
+        context["session_id"] = hash_session(cast("str", context["session_id"]), secret, log_id)
+
+
+async def append_sealed(
+    engine: AsyncEngine, recipe: Recipe, log: Log, sealed: Sequence[Sealed | AuditError]
+) -> list[Outcome]:
+    """Steps 6 and 7."""
+    # 6. append: each id once; later ones with the same id are settled against what the first became
+    firsts: dict[str, Sealed] = {}
+    for item in sealed:
+        if isinstance(item, Sealed):
+            firsts.setdefault(item.candidate.id, item)
+    appended = await _append_again(engine, recipe, log, [first.candidate for first in firsts.values()])
+    found = dict(zip(firsts, appended, strict=True))
+    # 7. settle
+    return [
+        _settle(item, firsts[item.candidate.id], found[item.candidate.id], recipe, log)
+        if isinstance(item, Sealed)
+        else item
+        for item in sealed
+    ]
+
+
+async def _append_again(
+    engine: AsyncEngine, recipe: Recipe, log: Log, candidates: Sequence[Candidate]
+) -> Sequence[Appended]:
+    """Append, and once more when the connection broke: a restarted database leaves dead connections in the pool. The ids make
+    the second try safe even when the first one had committed."""
+    if not candidates:
+        return []
+    try:
+        return await append_entries(engine, log.log_id, recipe.rules.digest, candidates)
+    except UnavailableError:
+        return await append_entries(engine, log.log_id, recipe.rules.digest, candidates)
+
+
+def _settle(item: Sealed, first: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outcome:
+    replayed = appended.known or item is not first
+    if appended.known:
+        same = _same_as_stored(item, appended, recipe)
+    else:
+        same = item.content == first.content
+    if not same:
+        return IdempotencyConflictError("the id is already used by an event with other content")
+    return Receipt(
+        id=item.candidate.id,
+        origin=format_origin(log.service_name, log.log_key, appended.epoch),
+        seq=appended.seq,
+        recorded_at=appended.recorded_at,
+        hash=appended.hash,
+        prev_hash=appended.prev_hash,
+        kept=appended.kept,
+        replayed=replayed,
+    )
+
+
+def _same_as_stored(item: Sealed, appended: Appended, recipe: Recipe) -> bool:
+    """Whether the content is the first one's. An erased event, or one redacted by other rules, cannot be compared: a replay."""
+    if appended.salt is None or appended.fingerprint is None or appended.ruleset != recipe.rules.digest:
+        return True
+    if appended.fingerprint == item.candidate.fingerprint:  # our own first try, committed although its answer was lost
+        return True
+    return hmac.compare_digest(sha256(appended.salt + item.content).digest(), appended.fingerprint)

@@ -1,0 +1,56 @@
+"""Bring a migrated database to a state in which the service can start: installation, tenant `default`, first key."""
+
+import asyncio
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from audit_service.core.api_key import SCOPES
+from audit_service.errors import AuditError
+from audit_service.settings import Settings
+from audit_service.store import credentials
+from audit_service.store.engine import check_durability, driver, sqlalchemy_url
+from audit_service.store.tables import api_key
+
+
+class NotDurableError(AuditError):
+    """The database's settings would let an acknowledged event be lost. The text says which ones."""
+
+
+def prepare(settings: Settings, url: str, *, serving_password: str | None) -> str | None:
+    """As the migrating login at `url`: make sure of installation, tenant and keys; let the serving role log in.
+
+    `serving_password` is set for the embedded server only. Returns an admin key to print, at the first start without
+    AUDIT_BOOTSTRAP_KEY; else None. Raises NotDurableError.
+    """
+    return asyncio.run(_prepare(settings, url, serving_password))
+
+
+async def _prepare(settings: Settings, url: str, serving_password: str | None) -> str | None:
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            problems = await check_durability(driver(connection))
+            if problems:
+                raise NotDurableError("refusing to start: " + "; ".join(problems))
+            if serving_password is not None:
+                await connection.execute(text(f"ALTER ROLE audit_serving LOGIN PASSWORD '{_plain(serving_password)}'"))
+            await connection.execute(text("SET LOCAL ROLE audit_owner"))
+            installed = await credentials.ensure_installation(connection, settings.service_name)
+            log_id = await credentials.ensure_default_tenant(connection, installed.service_name)
+            bootstrap = settings.bootstrap_key and settings.bootstrap_key.get_secret_value()
+            await credentials.set_bootstrap_key(connection, log_id, bootstrap)
+            if bootstrap is None and not await connection.scalar(select(func.count()).select_from(api_key)):
+                _, key = await credentials.create_key(connection, log_id, "first admin", SCOPES)
+                return key
+            return None
+    finally:
+        await engine.dispose()
+
+
+def _plain(password: str) -> str:
+    """A generated password, which cannot end the SQL literal it is put in (utility statements take no parameters)."""
+    if not password.isascii() or not password.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("a generated password is letters, digits, - and _")
+    return password

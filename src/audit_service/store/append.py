@@ -1,0 +1,114 @@
+"""Append: one call of `audit.append_entries` for any number of events of one log.
+
+The call is a statement outside any explicit transaction, so it is its own transaction, and the driver returns only when
+the server reports it committed: what comes back from here is durable.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from audit_service.core.entry import GROUPS, Prepared, Projection
+from audit_service.store.engine import driver
+from audit_service.store.failures import translated
+
+# Ragged arrays travel as array literals; see the function's comment.
+_LITERALS = frozenset({"actor_keys", "paths"})
+_ARRAY_TYPES = {"occurred_at": "timestamptz", "source_seq": "bigint", "ip": "inet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An event ready to be appended. `fingerprint` is SHA-256(salt || canonical redacted input)."""
+
+    id: str
+    keep: bool
+    salt: bytes
+    fingerprint: bytes
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What the log says of one candidate. `known`: the id was there before, and the rest is the first receipt."""
+
+    known: bool
+    kept: bool
+    epoch: int
+    seq: int | None
+    recorded_at: datetime
+    hash: bytes | None
+    prev_hash: bytes | None
+    salt: bytes | None
+    fingerprint: bytes | None
+    ruleset: str | None
+
+
+def _projected() -> list[str]:
+    # The function's parameters after the disclosures, in its order.
+    order = ("occurred_at", "source_seq", "action", "verb", "category", "outcome", "actor_type", "actor_id", "actor_name",
+             "actor_email", "actor_role", "actor_keys", "target_type", "target_id", "target_name", "server_id", "ip",
+             "session", "request_id", "source_id", "paths", "search")  # fmt: skip
+    assert set(order) | {"id"} == {field.name for field in fields(Projection)}  # noqa: S101 - a column forgotten here would be lost
+    return list(order)
+
+
+_PROJECTED = _projected()
+_TYPES = [
+    "bigint", "text", "boolean[]", "text[]", "bytea[]", "bytea[]", "text[]",
+    *["bytea[]"] * len(GROUPS),
+    *[_ARRAY_TYPES.get(name, "text") + "[]" for name in _PROJECTED],
+]  # fmt: skip
+_CALL = "SELECT * FROM audit.append_entries({})".format(
+    ", ".join(f"${place}::{type_}" for place, type_ in enumerate(_TYPES, start=1))
+)
+
+
+async def append_entries(
+    engine: AsyncEngine, log_id: int, ruleset: str, candidates: Sequence[Candidate]
+) -> list[Appended]:
+    """Append the candidates whose ids are new, in order, and say for each what became of it. Ids must be distinct.
+
+    Durable when it returns. Raises UnavailableError (then nothing is known about the outcome: ask again with the same ids),
+    ClockError, NotFoundError.
+    """
+    async with translated(), engine.connect() as connection:
+        connection_driver = driver(connection)
+        try:
+            rows = await connection_driver.fetch(_CALL, *_arguments(log_id, ruleset, candidates))
+        except BaseException:
+            # A cancelled or broken call leaves the connection in an unknown state: never back into the pool.
+            await connection.invalidate()
+            raise
+    return [Appended(*tuple(row)[1:]) for row in rows]
+
+
+def _arguments(log_id: int, ruleset: str, candidates: Sequence[Candidate]) -> list[Any]:
+    prepared = [candidate.prepared for candidate in candidates]
+    projections = [part.projection for part in prepared]
+    return [
+        log_id,
+        ruleset,
+        [candidate.keep for candidate in candidates],
+        [candidate.id for candidate in candidates],
+        [candidate.salt for candidate in candidates],
+        [candidate.fingerprint for candidate in candidates],
+        [part.body for part in prepared],
+        *([part.disclosures.get(group) for part in prepared] for group in GROUPS),
+        *(_column(name, [getattr(projection, name) for projection in projections]) for name in _PROJECTED),
+    ]
+
+
+def _column(name: str, values: list[Any]) -> list[Any]:
+    if name not in _LITERALS:
+        return values
+    return [None if value is None else _array_literal(value) for value in values]
+
+
+def _array_literal(items: list[str]) -> str:
+    """A PostgreSQL array literal with every element quoted."""
+    quoted = ('"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"' for item in items)
+    return "{" + ",".join(quoted) + "}"

@@ -1,0 +1,116 @@
+"""Connections: one URL form in, SQLAlchemy engines out, and the checks a database must pass before we promise anything.
+
+Two engines per worker, so that slow readers never take the connections appends need.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+SERVING_ROLE = "audit_serving"
+# What must hold for "acknowledged means durable": `kill -9` cannot reveal a missing fsync, so the settings are read.
+DURABLE_SETTINGS = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "remote_apply"),
+    "data_sync_retry": ("off",),
+}
+SUPPORTED_VERSIONS = range(15, 19)
+
+
+def sqlalchemy_url(url: str) -> URL:
+    """The asyncpg dialect's URL for `postgresql://…` (or `postgres://…`, or one already with a driver).
+
+    libpq's `sslmode` becomes asyncpg's `ssl`; other query parameters pass through. Raises ValueError for another scheme.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        raise ValueError("the database URL must start with postgresql://")
+    query = [("ssl" if key == "sslmode" else key, value) for key, value in parse_qsl(parts.query)]
+    return make_url(
+        urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), parts.fragment))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The two pools of a worker: `writes` for appends and credentials, `reads` for everything a person may ask for."""
+
+    writes: AsyncEngine
+    reads: AsyncEngine
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        await self.writes.dispose()
+        await self.reads.dispose()
+
+
+def open_database(
+    url: str, *, pool_connections: int = 8, statement_timeout_seconds: int = 30, connect_timeout_seconds: int = 4
+) -> Database:
+    """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
+
+    def pool(name: str, timeout_seconds: int) -> AsyncEngine:
+        return create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=pool_connections,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_use_lifo=True,
+            connect_args={
+                "timeout": connect_timeout_seconds,
+                "server_settings": {
+                    "role": SERVING_ROLE,
+                    "application_name": f"audit-service {name}",
+                    "statement_timeout": f"{timeout_seconds}s",
+                    "idle_in_transaction_session_timeout": "60s",
+                    "lock_timeout": "5s",
+                    "timezone": "UTC",
+                    # Left to the server, jit would compile plans that run for a millisecond.
+                    "jit": "off",
+                },
+            },
+        )
+
+    return Database(writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds))
+
+
+def driver(connection: AsyncConnection) -> Any:  # noqa: ANN401 - a pool proxy of asyncpg.Connection
+    """The asyncpg connection below, for the two places where speed asks for it (append and export)."""
+    raw = connection.sync_connection
+    assert raw is not None  # noqa: S101 - an AsyncConnection in use always has one
+    return cast("Any", raw.connection.dbapi_connection).driver_connection
+
+
+@asynccontextmanager
+async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
+    """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here."""
+    async with engine.connect() as connection:
+        await connection.execute(
+            text("SELECT set_config('audit.log_id', :log_id, true), set_config('transaction_read_only', 'on', true)"),
+            {"log_id": str(log_id)},
+        )
+        yield connection
+
+
+async def check_durability(connection: asyncpg.Connection) -> list[str]:
+    """Why this server must not be trusted with a promise; empty when it may. Read at start and by `/readyz`."""
+    problems = []
+    for name, wanted in DURABLE_SETTINGS.items():
+        found = await connection.fetchval("SELECT current_setting($1, true)", name)
+        if found not in wanted:
+            problems.append(f"{name} is {found}, must be {' or '.join(wanted)}")
+    version = connection.get_server_version().major
+    if version not in SUPPORTED_VERSIONS:
+        problems.append(f"PostgreSQL {version} is not supported, use {SUPPORTED_VERSIONS[0]} to {SUPPORTED_VERSIONS[-1]}")
+    encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
+    if encoding != "UTF8":
+        problems.append(f"server_encoding is {encoding}, must be UTF8")
+    return problems

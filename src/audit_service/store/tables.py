@@ -1,0 +1,159 @@
+"""The schema as SQLAlchemy sees it: for building queries and for `alembic check`. The SQL itself is in `migrations/sql`.
+
+`entry`, `log` and `receipt` are for the owner; the serving role reads `bound_entry`, `bound_log` and `bound_receipt`, views that show
+the one log bound in the transaction (decision 0002).
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    column,
+    table,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, INET, TIMESTAMP
+
+SCHEMA = "audit"
+metadata = MetaData(schema=SCHEMA)
+
+_time = TIMESTAMP(timezone=True)
+_c = Text(collation="C")
+_now = text("clock_timestamp()")
+
+# Disclosure groups in the order of their columns `d_<group>`; DESIGN 3.2.
+GROUPS = ("actor", "actor_email", "on_behalf_of", "ip", "context", "target", "text", "metadata", "changes")
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("one", Boolean, nullable=False, server_default=text("true")),
+    Column("service_name", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("one", name="installation_pkey"),
+    CheckConstraint("one", name="installation_one"),
+    CheckConstraint("octet_length(secret) = 32", name="installation_secret"),
+)
+
+tenant = Table(
+    "tenant",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("log_id", BigInteger, nullable=False),
+    Column("log_key", Text, nullable=False),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    PrimaryKeyConstraint("name", name="tenant_pkey"),
+    UniqueConstraint("log_id", name="tenant_log"),
+)
+
+log = Table(
+    "log",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("service_name", Text, nullable=False),
+    Column("log_key", Text, nullable=False),
+    Column("epoch", Integer, nullable=False, server_default=text("1")),
+    Column("size", BigInteger, nullable=False, server_default=text("0")),
+    Column("last_hash", LargeBinary, nullable=False),
+    Column("last_recorded_at", _time, nullable=False, server_default=text("'epoch'")),
+    Column("frontier", LargeBinary, nullable=False, server_default=text("''")),
+    PrimaryKeyConstraint("log_id", name="log_pkey"),
+)
+
+entry = Table(
+    "entry",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("seq", BigInteger, nullable=False, autoincrement=False),
+    Column("recorded_at", _time, nullable=False),
+    Column("occurred_at", _time),
+    Column("source_seq", BigInteger),
+    Column("epoch", Integer, nullable=False),
+    Column("kind", _c, nullable=False),
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("body", _c),
+    *(Column(f"d_{group}", LargeBinary) for group in GROUPS),
+    Column("id", _c),
+    Column("action", _c),
+    Column("verb", _c),
+    Column("category", _c),
+    Column("outcome", _c),
+    Column("actor_type", _c),
+    Column("actor_id", _c),
+    Column("actor_name", _c),
+    Column("actor_email", _c),
+    Column("actor_role", _c),
+    Column("actor_keys", ARRAY(_c)),
+    Column("target_type", _c),
+    Column("target_id", _c),
+    Column("target_name", _c),
+    Column("server_id", _c),
+    Column("ip", INET),
+    Column("session", _c),
+    Column("request_id", _c),
+    Column("source_id", _c),
+    Column("paths", ARRAY(_c)),
+    Column("search", _c),
+    PrimaryKeyConstraint("log_id", "seq", name="entry_pkey"),
+    Index("entry_time", "log_id", "occurred_at", "seq"),
+    Index("entry_server", "log_id", "server_id", "occurred_at", "seq"),
+    Index("entry_actor", "log_id", "actor_id", "occurred_at", "seq"),
+    Index("entry_target", "log_id", "target_id", "target_type", "occurred_at", "seq"),
+    Index("entry_action", "log_id", "action", "occurred_at", "seq"),
+)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("seq", BigInteger),
+    Column("recorded_at", _time, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    Column("id", _c, nullable=False),
+    Column("prev_hash", LargeBinary),
+    Column("hash", LargeBinary),
+    Column("salt", LargeBinary),
+    Column("fingerprint", LargeBinary),
+    Column("ruleset", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "id", name="receipt_pkey"),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_id", _c, nullable=False),
+    Column("log_id", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("expires_at", _time),
+    Column("revoked_at", _time),
+    Column("last_used_at", _time),
+    PrimaryKeyConstraint("key_id", name="api_key_pkey"),
+    UniqueConstraint("secret_hash", name="api_key_hash"),
+)
+
+
+def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> Any:  # noqa: ANN401 - a TableClause
+    columns: list[Any] = [column(c.name, c.type) for c in source.columns if c.name not in leave_out]
+    return table(name, *columns, schema=SCHEMA)
+
+
+bound_entry = _view("bound_entry", entry)
+bound_log = _view("bound_log", log)
+bound_receipt = _view("bound_receipt", receipt, frozenset({"salt", "fingerprint", "ruleset"}))

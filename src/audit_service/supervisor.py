@@ -1,0 +1,366 @@
+"""`serve`: the process that parents PostgreSQL and the workers.
+
+1. Take the data directory: private, and locked against a second `serve`.
+2. Bind the port, so that a taken one is known before anything is done.
+3. Start the embedded PostgreSQL, unless a database is given.
+4. Migrate and prepare the database under the migrating role.
+5. Listen, and start the children; they inherit the socket and get their settings, secrets included, on stdin.
+6. Watch: what dies is started again, PostgreSQL without touching the workers (they answer 503 meanwhile).
+7. On SIGTERM or SIGINT let the workers finish, then stop PostgreSQL; a second signal hurries the workers.
+
+Children live in sessions of their own, so that a Ctrl-C reaches them through here, and die when we do.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import asyncpg
+from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
+
+from audit_service.embedded import EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
+from audit_service.errors import AuditError
+from audit_service.provision import prepare
+from audit_service.settings import Settings
+from audit_service.store.migrate import upgrade
+
+EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_BIND_PATIENCE_SECONDS = 5.0
+_BACKLOG_CONNECTIONS = 2048
+_WATCH_SECONDS = 0.2
+# A child that lived this long has started well: its next failure is a first one.
+_HEALTHY_SECONDS = 30.0
+_CHILD_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+_DATABASE_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+# Beyond the time for open requests, a worker gets this for closing its pools.
+_CLOSING_SECONDS = 2.0
+
+
+class ServeRefusedError(AuditError):
+    """`serve` may not run here: another one does."""
+
+
+class _StopRequestedError(KeyboardInterrupt):
+    """A stop signal before the watching began; of the one kind that event loops let pass at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A Python module run as a child process: what it gets on stdin, and the descriptors it inherits."""
+
+    name: str
+    module: str
+    settings_line: bytes = field(repr=False)
+    descriptors: tuple[int, ...] = ()
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line; -P keeps the working folder out of the import path."""
+        return (sys.executable, "-P", "-m", self.module, *map(str, self.descriptors))
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until a signal stops it. Returns the exit code: 0 stopped, 1 failed, 2 refused."""
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
+    postgres = _embedded(settings) if settings.embedded else None
+    try:
+        with (
+            _stop_signals_raise(),
+            _locked(settings.data_dir),
+            _bound(settings.host, settings.port) as listener,
+        ):
+            try:
+                serving = _ready_database(settings, postgres)
+                _listen(listener)
+                return asyncio.run(_Watch(_children(serving, listener), postgres, settings).run())
+            finally:
+                _ignore_stop_signals()
+                if postgres is not None:
+                    postgres.stop()
+    except _StopRequestedError:
+        return EXIT_STOPPED
+    except AuditError as error:
+        _say(f"audit-service: {error.detail}")
+        return EXIT_REFUSED if isinstance(error, ServeRefusedError) else EXIT_FAILED
+
+
+# -- steps 1 to 5 --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    make_private_dir(data_dir)
+    lock = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ServeRefusedError(
+            f"another `serve` already runs on {data_dir}; stop it or set AUDIT_DATA_DIR to another folder"
+        ) from None
+    else:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise AuditError(f"AUDIT_HOST {host} is no address of this machine ({error.strerror})") from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        deadline = time.monotonic() + _BIND_PATIENCE_SECONDS
+        while True:
+            try:
+                listener.bind(address)
+                break
+            except OSError as error:
+                # Workers of a killed `serve` may hold the port for a moment.
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise _taken(f"{host}:{port}", error) from error
+            time.sleep(0.05)
+        yield listener
+
+
+def _listen(listener: socket.socket) -> None:
+    """Take connections: from here on a client waits for a worker instead of being turned away."""
+    try:
+        listener.listen(_BACKLOG_CONNECTIONS)
+    except OSError as error:
+        raise _taken(_address(listener), error) from error
+    _say(f"audit-service listening on {_address(listener)}")
+
+
+def _taken(place: str, error: OSError) -> AuditError:
+    return AuditError(f"cannot listen on {place} ({error.strerror}); set AUDIT_HOST or AUDIT_PORT")
+
+
+def _embedded(settings: Settings) -> EmbeddedPostgres:
+    # Each worker has a pool for reads and one for writes; the rest is for the CLI and for operators.
+    connections = settings.workers * 2 * settings.database_pool_connections + 40
+    options = {"max_connections": str(connections)} if connections > 200 else {}
+    return EmbeddedPostgres(settings.data_dir, options=options, report=_say)
+
+
+def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Settings:
+    """Start, migrate and prepare the database. Returns the children's settings: the serving role only."""
+    password = None
+    if postgres is not None:
+        postgres.start()
+        migration_url, serving_url = postgres.url("postgres"), postgres.url("audit_serving")
+        password = postgres.password("audit_serving")
+        _say("embedded PostgreSQL ready")
+    else:
+        given = settings.database_url or SecretStr("")
+        serving_url = given.get_secret_value()
+        migration_url = (settings.migration_database_url or given).get_secret_value()
+    try:
+        upgrade(migration_url)
+        key = prepare(settings, migration_url, serving_password=password)
+    except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise AuditError(f"the database cannot be prepared: {_first_line(error)}") from error
+    _say("database migrated")
+    if key is not None:
+        _say(f"admin API key, shown only this once: {key}")
+    secret = SecretStr(serving_url)
+    return settings.model_copy(
+        update={"database_url": secret, "migration_database_url": None, "bootstrap_key": None}
+    )
+
+
+def _children(settings: Settings, listener: socket.socket) -> list[Child]:
+    line = json.dumps({"parent": os.getpid(), "settings": dict(settings)}, default=_plain).encode() + b"\n"
+    return [
+        Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),))
+        for number in range(1, settings.workers + 1)
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a setting of type {type(value).__name__} cannot be handed to a child")
+
+
+# -- steps 6 and 7 -------------------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Keeps the children and PostgreSQL alive until it is told to stop."""
+
+    def __init__(
+        self, children: Sequence[Child], postgres: EmbeddedPostgres | None, settings: Settings
+    ) -> None:
+        self._children = children
+        self._postgres = postgres
+        self._grace_seconds = settings.shutdown_timeout_seconds + _CLOSING_SECONDS
+        self._running: dict[str, Process] = {}
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
+        database = asyncio.create_task(self._keep_database())
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((*keepers, database, stopped), return_when=asyncio.FIRST_COMPLETED)
+        code = EXIT_STOPPED if self._stopping.is_set() else EXIT_FAILED
+        self._stopping.set()
+        if self._postgres is not None:
+            self._postgres.cancel()
+        await self._stop_children(keepers)
+        await asyncio.gather(*keepers, database, stopped)
+        if self._postgres is not None:
+            await asyncio.to_thread(self._postgres.stop)
+        _say("audit-service stopped")
+        return code
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            self._hurry.set()
+        else:
+            _say("stopping; open requests may finish")
+            self._stopping.set()
+
+    async def _keep(self, child: Child) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            ending = await self._live(child)
+            if self._stopping.is_set():
+                return
+            failures = 0 if time.monotonic() - began > _HEALTHY_SECONDS else failures
+            delay = _CHILD_DELAYS_SECONDS[min(failures, len(_CHILD_DELAYS_SECONDS) - 1)]
+            failures += 1
+            _say(f"{child.name} {ending}; starting it again in {delay:g} s")
+            await self._pause(delay)
+
+    async def _live(self, child: Child) -> str:
+        """One life of a child; returns how it ended."""
+        try:
+            process = await _spawn(child)
+        except OSError as error:
+            return f"could not be started ({error.strerror})"
+        self._running[child.name] = process
+        if self._stopping.is_set():  # a stop that came while it was being started has not reached it
+            process.terminate()
+        return f"ended with status {await process.wait()}"
+
+    async def _keep_database(self) -> None:
+        if self._postgres is None:
+            await self._stopping.wait()
+            return
+        while not self._stopping.is_set():
+            if self._postgres.is_running():
+                await self._pause(_WATCH_SECONDS)
+                continue
+            _say("PostgreSQL ended; starting it again")
+            if not await self._restart_database(self._postgres):
+                return
+
+    async def _restart_database(self, postgres: EmbeddedPostgres) -> bool:
+        for delay in _DATABASE_DELAYS_SECONDS:
+            await self._pause(delay)
+            if self._stopping.is_set():
+                return False
+            try:
+                await asyncio.to_thread(postgres.start)
+            except EmbeddedDatabaseError as error:
+                _say(f"audit-service: {error.detail}")
+            else:
+                _say("embedded PostgreSQL ready")
+                return True
+        _say("audit-service: PostgreSQL cannot be started again")
+        return False
+
+    async def _stop_children(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        self._signal_children(signal.SIGTERM)
+        gone = asyncio.gather(*keepers)
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((gone, hurry), timeout=self._grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        self._signal_children(signal.SIGKILL)
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        for process in self._running.values():
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until the stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+async def _spawn(child: Child) -> Process:
+    """Start a child and hand it its settings. Its stdin stays open: its end is the sign that we are gone."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
+    process = await asyncio.create_subprocess_exec(
+        *child.command, stdin=PIPE, pass_fds=child.descriptors, env=environment, start_new_session=True
+    )
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    with contextlib.suppress(ConnectionError):  # it died at once; `wait` tells
+        process.stdin.write(child.settings_line)
+        await process.stdin.drain()
+    return process
+
+
+# -- small things --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _stop_signals_raise() -> Iterator[None]:
+    """Let a stop signal interrupt the steps before the watching, whatever they wait for."""
+
+    def interrupt(*_: object) -> NoReturn:
+        _ignore_stop_signals()
+        raise _StopRequestedError
+
+    before = [signal.signal(number, interrupt) for number in _STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(_STOP_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _ignore_stop_signals() -> None:
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads any more; the service goes on
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

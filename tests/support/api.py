@@ -1,0 +1,57 @@
+"""Calling the service as a panel would, and saying that the log is intact afterwards."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from audit_service.api.dependencies import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """An HTTP client with the admin key, and the service behind it."""
+
+    client: httpx.AsyncClient
+    service: Service
+
+    async def post(self, event: Any, **headers: str) -> httpx.Response:  # noqa: ANN401 - any JSON
+        """POST /v1/events."""
+        return await self.client.post("/v1/events", json=event, headers=headers)
+
+    async def accept(self, *events: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+        """Post each event by itself; every one must be stored. Their receipts."""
+        receipts = []
+        for event in events:
+            response = await self.post(event)
+            assert response.status_code == 201, response.text
+            receipts.append(response.json())
+        return receipts
+
+    async def list(self, **parameters: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+        """The events of the first page."""
+        response = await self.client.get("/v1/events", params={k.replace("__", "."): v for k, v in parameters.items()})
+        assert response.status_code == 200, response.text
+        events: list[dict[str, Any]] = response.json()["events"]
+        return events
+
+    async def event(self, event_id: str) -> dict[str, Any]:
+        """One event."""
+        response = await self.client.get(f"/v1/events/{event_id}")
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    async def verify(self, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401
+        """The verify report."""
+        response = await self.client.get("/v1/chain/verify", params=parameters)
+        assert response.status_code == 200, response.text
+        report: dict[str, Any] = response.json()
+        return report
+
+    async def assert_intact(self, size: int) -> None:
+        """The log verifies and has exactly `size` entries."""
+        report = await self.verify()
+        assert report["breaks"] == [], report["breaks"][:5]
+        assert report["status"] == "ok"
+        assert report["checked"] == {"from_seq": 0, "to_seq": size, "count": size}
