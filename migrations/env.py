@@ -18,7 +18,7 @@ LOCK_TIMEOUT = "10s"
 ADVISORY_KEY = 0x61756469745F7376  # "audit_sv": serialises concurrent starts
 
 
-def _include_object(obj: object, name: str | None, type_: str, reflected: bool, compare_to: object) -> bool:  # noqa: ARG001, FBT001
+def _include_object(obj: object, name: str | None, type_: str, reflected: bool, compare_to: object) -> bool:  # noqa: ARG001
     return not (type_ == "table" and name == "alembic_version")
 
 

@@ -44,7 +44,6 @@ from audit_service.embedded_process import (
     hand_over,
     identities,
     log_tail,
-    nobody_uid,
     program,
     program_environment,
     read_pid_file,
@@ -143,9 +142,7 @@ class EmbeddedPostgres:
     def url(self, role: str = "postgres", database: str = DATABASE) -> str:
         """The connection URL of `role`, password included, as asyncpg, SQLAlchemy and libpq read it."""
         if self._socket_dir is None:
-            raise EmbeddedDatabaseError(
-                "The embedded PostgreSQL is not running; start it with `audit-service serve`."
-            )
+            raise EmbeddedDatabaseError("The embedded PostgreSQL is not running; start it with `audit-service serve`.")
         host = quote(str(self._socket_dir), safe="/")
         return f"postgresql://{quote(role)}:{self.password(role)}@/{quote(database)}?host={host}"
 
@@ -250,11 +247,7 @@ class EmbeddedPostgres:
         with contextlib.suppress(OSError):
             owners = {os.geteuid(), self.cluster_dir.stat().st_uid}
             found = path.lstat()
-            return (
-                found.st_uid in owners
-                and stat.S_ISDIR(found.st_mode)
-                and stat.S_IMODE(found.st_mode) == 0o700
-            )
+            return found.st_uid in owners and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
         return False
 
     # -- the cluster -----------------------------------------------------------------------------------------
@@ -293,14 +286,11 @@ class EmbeddedPostgres:
         shutil.rmtree(new_dir, ignore_errors=True)
         new_dir.mkdir(mode=0o700)
         _write_private(password_path, self._passwords["postgres"])
-        # initdb, unlike the server, insists on a user that has a name.
-        maker = identity if identity.uid is None else Identity(uid=nobody_uid())
+        maker = identity.with_name()
         hand_over(new_dir, maker.file_uid)
         hand_over(password_path, maker.file_uid)
         try:
-            made = run_program(
-                maker, "initdb", f"--pgdata={new_dir}", f"--pwfile={password_path}", *_INITDB_ARGUMENTS
-            )
+            made = run_program(maker, "initdb", f"--pgdata={new_dir}", f"--pwfile={password_path}", *_INITDB_ARGUMENTS)
         finally:
             password_path.unlink()
         if made.returncode != 0:
@@ -361,9 +351,7 @@ class EmbeddedPostgres:
                 )
             if time.monotonic() - reported > _PROGRESS_SECONDS:
                 reported = time.monotonic()
-                self._report(
-                    f"waiting for PostgreSQL, {reported - began:.0f} s so far (it recovers after a crash)"
-                )
+                self._report(f"waiting for PostgreSQL, {reported - began:.0f} s so far (it recovers after a crash)")
             if self._cancelled.wait(_POLL_SECONDS):
                 raise EmbeddedDatabaseError("The start of PostgreSQL was cancelled.")
 

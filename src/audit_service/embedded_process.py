@@ -85,6 +85,12 @@ class Identity:
         """The owner of the server's files, seen from here."""
         return os.geteuid() if self.uid is None else self.uid
 
+    def with_name(self) -> "Identity":
+        """This identity where it has a name, else one that does: initdb, unlike the server, insists on it."""
+        if self.shown_uid is not None or _has_name(self.file_uid):
+            return self
+        return Identity(shown_uid=nobody_uid()) if self.uid is None else Identity(uid=nobody_uid())
+
 
 def program(name: str) -> Path:
     """The path of a program of the wheel (`postgres`, `psql`, `pg_dump`, …).
@@ -122,6 +128,12 @@ def nobody_uid() -> int:
         return pwd.getpwnam("nobody").pw_uid
     except KeyError:
         return 65534
+
+
+def _has_name(uid: int) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(pwd.getpwuid(uid).pw_name)
+    return False
 
 
 def _group_of(uid: int) -> int:
@@ -176,15 +188,11 @@ def start_server(identity: Identity, arguments: list[str], log_path: Path) -> su
     threading.Thread(target=_keep, args=(command, log_path, outcome), name="postgres", daemon=True).start()
     process = outcome.get()
     if isinstance(process, OSError):
-        raise EmbeddedDatabaseError(
-            f"PostgreSQL could not be started ({process.strerror}); mend that and retry."
-        )
+        raise EmbeddedDatabaseError(f"PostgreSQL could not be started ({process.strerror}); mend that and retry.")
     return process
 
 
-def _keep(
-    command: list[str], log_path: Path, outcome: "queue.SimpleQueue[subprocess.Popen[bytes] | OSError]"
-) -> None:
+def _keep(command: list[str], log_path: Path, outcome: "queue.SimpleQueue[subprocess.Popen[bytes] | OSError]") -> None:
     """Fork the server and stay: the kernel takes the forking thread's end for the death of the parent."""
     _bound(log_path)
     try:

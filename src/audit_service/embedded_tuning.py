@@ -70,9 +70,7 @@ def memory_bytes(cgroup_path: Path = Path("/proc/self/cgroup"), root: Path = Pat
             names = controllers.split(",")
             if controllers and "memory" not in names:
                 continue
-            top, file_name = (
-                (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
-            )
+            top, file_name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
             place = top / group.lstrip("/")
             for folder in (place, *place.parents):
                 with contextlib.suppress(OSError, ValueError):  # `max`, or not mounted here

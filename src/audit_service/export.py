@@ -1,7 +1,8 @@
 """Export: everything a selection matches, as CSV, JSON or NDJSON, with bounded memory.
 
-The size is fixed at the start; entries below it are read in short slices, each its own transaction, so no snapshot is held and
-appends are never slowed. A download that was cut shows: NDJSON and JSON end with the count, and a broken stream never ends its chunked body.
+The size is fixed at the start; entries below it are read in short slices, each its own transaction, so no snapshot is
+held and appends are never slowed. A download that was cut shows: NDJSON and JSON end with the count, and a broken stream
+never ends its chunked body.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -54,7 +55,13 @@ async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: 
     while position < size:
         async with translated(), bound(engine, log_id) as connection:
             rows = await list_slice(
-                connection, log_id, EVENT_COLUMNS, from_seq=position, to_seq=size, limit=SLICE_ENTRIES, selection=selection
+                connection,
+                log_id,
+                EVENT_COLUMNS,
+                from_seq=position,
+                to_seq=size,
+                limit=SLICE_ENTRIES,
+                selection=selection,
             )
         if rows:
             yield rows

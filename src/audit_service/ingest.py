@@ -85,7 +85,6 @@ class Sealed:
     content: bytes
 
 
-
 Outcome = Receipt | AuditError
 
 
@@ -119,7 +118,10 @@ def seal_or_error(
         return seal(recipe, log, value, default_id, now)
     except InputError as error:
         # A pointer may hold a member's name that is itself a secret.
-        faults = [Fault(f.detail, None if f.pointer is None else redaction.redact_text(f.pointer, recipe.rules)) for f in error.faults]
+        faults = [
+            Fault(f.detail, None if f.pointer is None else redaction.redact_text(f.pointer, recipe.rules))
+            for f in error.faults
+        ]
         return type(error)(error.detail, faults)
     except CanonicalError:
         return InvalidEventError("the event holds a value that JSON cannot carry exactly")
@@ -150,7 +152,7 @@ def find_changes(event: JSONObject, recipe: Recipe) -> tuple[list[JSONObject], b
     if ready_made:
         found = diff.check_changes(cast("list[JSONValue]", ready_made))
         kept = [change for change in found if _last_segment(cast("str", change["path"])) not in recipe.ignored_fields]
-        return cast("list[JSONObject]", kept), True
+        return kept, True
     if "before" not in event and "after" not in event:
         return [], False
     partial = cast('Literal["none", "after", "before", "both"]', event.get("partial", "none"))
@@ -162,9 +164,10 @@ def find_changes(event: JSONObject, recipe: Recipe) -> tuple[list[JSONObject], b
     )
     if len(found) > recipe.limits.changes:
         raise InvalidEventError(
-            "the event changes too much at once", [Fault(f"brings more than {recipe.limits.changes} changes", "")]
+            "the event changes too much at once",
+            [Fault(f"brings more than {recipe.limits.changes} changes", "")],
         )
-    return cast("list[JSONObject]", found), True
+    return found, True
 
 
 def _last_segment(path: str) -> str:
@@ -238,10 +241,7 @@ async def _append_again(
 
 def _settle(item: Sealed, first: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outcome:
     replayed = appended.known or item is not first
-    if appended.known:
-        same = _same_as_stored(item, appended, recipe)
-    else:
-        same = item.content == first.content
+    same = _same_as_stored(item, appended, recipe) if appended.known else item.content == first.content
     if not same:
         return IdempotencyConflictError("the id is already used by an event with other content")
     return Receipt(

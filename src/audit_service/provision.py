@@ -39,7 +39,7 @@ async def _prepare(settings: Settings, url: str, serving_password: str | None) -
             await connection.execute(text("SET LOCAL ROLE audit_owner"))
             installed = await credentials.ensure_installation(connection, settings.service_name)
             log_id = await credentials.ensure_default_tenant(connection, installed.service_name)
-            bootstrap = settings.bootstrap_key and settings.bootstrap_key.get_secret_value()
+            bootstrap = None if settings.bootstrap_key is None else settings.bootstrap_key.get_secret_value()
             await credentials.set_bootstrap_key(connection, log_id, bootstrap)
             if bootstrap is None and not await connection.scalar(select(func.count()).select_from(api_key)):
                 _, key = await credentials.create_key(connection, log_id, "first admin", SCOPES)

@@ -32,13 +32,12 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 picks one")
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Worker processes")
     bootstrap_key: SecretStr | None = Field(
-        None, description="32 to 200 visible characters; an admin key of the tenant `default` with every scope"
+        None,
+        description="32 to 200 visible characters; an admin key of the tenant `default` with every scope",
     )
 
     body_limit_bytes: Annotated[int, Field(ge=1024)] = Field(4 * MEBIBYTE, description="One request body")
-    stream_limit_bytes: Annotated[int, Field(ge=1024)] = Field(
-        1024 * MEBIBYTE, description="One NDJSON request body"
-    )
+    stream_limit_bytes: Annotated[int, Field(ge=1024)] = Field(1024 * MEBIBYTE, description="One NDJSON request body")
     batch_limit_events: Annotated[int, Field(ge=1, le=10_000)] = Field(1000, description="Events in one batch")
     pending_limit_events: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Events waiting for the database, per worker; over it: 503"
@@ -56,7 +55,8 @@ class Settings(BaseSettings):
         description="Names of columns whose change does not count, comma-separated",
     )
     link_templates: dict[str, str] = Field(
-        default_factory=dict, description='JSON: target type → URL template, e.g. {"server":"https://p/s/{id}"}'
+        default_factory=dict,
+        description='JSON: target type → URL template, e.g. {"server":"https://p/s/{id}"}',
     )
 
     redact_words: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -85,9 +85,7 @@ class Settings(BaseSettings):
     metrics_enabled: bool = Field(True, description="Serve /metrics")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
-    @field_validator(
-        "ignored_fields", "redact_words", "redact_harmless_words", "redact_exempt_paths", mode="before"
-    )
+    @field_validator("ignored_fields", "redact_words", "redact_harmless_words", "redact_exempt_paths", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

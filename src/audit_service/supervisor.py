@@ -180,9 +180,7 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     if key is not None:
         _say(f"admin API key, shown only this once: {key}")
     secret = SecretStr(serving_url)
-    return settings.model_copy(
-        update={"database_url": secret, "migration_database_url": None, "bootstrap_key": None}
-    )
+    return settings.model_copy(update={"database_url": secret, "migration_database_url": None, "bootstrap_key": None})
 
 
 def _children(settings: Settings, listener: socket.socket) -> list[Child]:
@@ -207,9 +205,7 @@ def _plain(value: object) -> str:
 class _Watch:
     """Keeps the children and PostgreSQL alive until it is told to stop."""
 
-    def __init__(
-        self, children: Sequence[Child], postgres: EmbeddedPostgres | None, settings: Settings
-    ) -> None:
+    def __init__(self, children: Sequence[Child], postgres: EmbeddedPostgres | None, settings: Settings) -> None:
         self._children = children
         self._postgres = postgres
         self._grace_seconds = settings.shutdown_timeout_seconds + _CLOSING_SECONDS

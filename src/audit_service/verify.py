@@ -47,7 +47,8 @@ class Report:
             "root": self.root,
             "checkpoint": {"status": "none"},
             "breaks": [
-                {"seq": item.seq, "kind": item.kind, "expected": item.expected, "found": item.found} for item in self.breaks
+                {"seq": item.seq, "kind": item.kind, "expected": item.expected, "found": item.found}
+                for item in self.breaks
             ],
             "breaks_total": self.breaks_total,
             "not_checked": self.not_checked,
@@ -123,7 +124,9 @@ def _report(checker: Checker, head: Head, end: int, *, interrupted: bool) -> Rep
     not_checked = [*checker.not_checked]
     incomplete = interrupted or any(item.startswith("seq ") for item in not_checked)
     root = checker.root() if end == head.size else None
-    not_checked.append("checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one")
+    not_checked.append(
+        "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
+    )
     return Report(
         status="broken" if checker.breaks_total else "incomplete" if incomplete else "ok",
         origin=head.origin(head.epoch),

@@ -64,9 +64,7 @@ def _die_with(parent: int) -> None:
 
 
 def _await_end_of_stdin() -> None:
-    os.read(
-        sys.stdin.fileno(), 1
-    )  # not through the buffer: its lock would hold up the end of the interpreter
+    os.read(sys.stdin.fileno(), 1)  # not through the buffer: its lock would hold up the end of the interpreter
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -126,9 +126,7 @@ def server() -> Iterator[EmbeddedPostgres]:
         ("max_connections", "200"),
     ],
 )
-def test_the_server_is_durable_private_and_tuned(
-    server: EmbeddedPostgres, setting: str, expected: str
-) -> None:
+def test_the_server_is_durable_private_and_tuned(server: EmbeddedPostgres, setting: str, expected: str) -> None:
     assert expected == ask(server.url(), f"SHOW {setting}")
 
 
@@ -417,9 +415,7 @@ def test_without_namespaces_in_a_closed_folder_root_is_told_what_to_do() -> None
     folder = Path(tempfile.mkdtemp(prefix="embedded-"))
     try:
         output = _without_namespaces(folder / "var")
-        assert output.startswith(
-            "refused: PostgreSQL cannot run here as this user (user namespaces are refused"
-        )
+        assert output.startswith("refused: PostgreSQL cannot run here as this user (user namespaces are refused")
         assert f"user id 54329 cannot reach {folder / 'var'}" in output
         assert "set AUDIT_DATABASE_URL" in output
     finally:

@@ -249,9 +249,7 @@ def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="home-"))
     try:
         for name in ("src", "migrations"):
-            shutil.copytree(
-                SOURCE / name, folder / "clone" / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(SOURCE / name, folder / "clone" / name, ignore=shutil.ignore_patterns("__pycache__"))
         yield folder
     finally:
         shutil.rmtree(folder)

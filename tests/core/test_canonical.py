@@ -22,18 +22,14 @@ from audit_service.errors import CanonicalError
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "jcs"
 
 # Random texts rarely hold what matters here: escapes, and keys where UTF-16 and code point order differ.
-texts = st.text() | st.text(
-    st.sampled_from('\x00\x08\t\n\x0b\x0c\r\x1f "\\/\x7f\u2028é\uffe5\ufb33\U0001f600')
-)
+texts = st.text() | st.text(st.sampled_from('\x00\x08\t\n\x0b\x0c\r\x1f "\\/\x7f\u2028é\uffe5\ufb33\U0001f600'))
 safe_integers = st.integers(-(2**53) + 1, 2**53 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def values(scalars: st.SearchStrategy[JSONValue]) -> st.SearchStrategy[JSONValue]:
     """JSON values over these scalars."""
-    return st.recursive(
-        scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5)
-    )
+    return st.recursive(scalars, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5))
 
 
 plain_values = values(st.none() | st.booleans() | safe_integers | texts)

@@ -221,9 +221,7 @@ def test_equality(before: JSONValue, after: JSONValue, expected: str | list[str]
         pytest.param(
             {"x": []}, {"x": {"k": 1}}, {"path": "/x/k", "op": "add", "new": 1}, id="PHP's map gains a member"
         ),
-        pytest.param(
-            {"x": {"k": 1}}, {"x": []}, {"path": "/x/k", "op": "remove", "old": 1}, id="PHP's map loses one"
-        ),
+        pytest.param({"x": {"k": 1}}, {"x": []}, {"path": "/x/k", "op": "remove", "old": 1}, id="PHP's map loses one"),
         pytest.param({}, {"x": None}, {"path": "/x", "op": "add", "new": None}, id="absent is not null"),
         pytest.param({"x": None}, {}, {"path": "/x", "op": "remove", "old": None}, id="null is not absent"),
         pytest.param(
@@ -256,9 +254,7 @@ def test_equality(before: JSONValue, after: JSONValue, expected: str | list[str]
             {"path": "//", "op": "replace", "old": 1, "new": 2},
             id="empty names",
         ),
-        pytest.param(
-            {"~1": 1}, {"~1": 2}, {"path": "/~01", "op": "replace", "old": 1, "new": 2}, id="a name ~1"
-        ),
+        pytest.param({"~1": 1}, {"~1": 2}, {"path": "/~01", "op": "replace", "old": 1, "new": 2}, id="a name ~1"),
     ],
 )
 def test_one_change(before: JSONValue, after: JSONValue, expected: Change) -> None:
@@ -308,9 +304,10 @@ def test_ignored_names_at_every_depth() -> None:
     """A volatile column counts nowhere, not even when it appears; list indexes are not names."""
     before: Row = {"updated_at": 1, "x": {"updated_at": 1, "y": [{"updated_at": 1}, 1]}}
     after: Row = {"updated_at": {"z": 2}, "x": {"updated_at": 2, "y": [{"updated_at": 2, "m": 0}, 2]}}
-    assert [
-        change["path"] for change in diff(before, after, ignored=frozenset({"updated_at", "0", "1"}))
-    ] == ["/x/y/0/m", "/x/y/1"]
+    assert [change["path"] for change in diff(before, after, ignored=frozenset({"updated_at", "0", "1"}))] == [
+        "/x/y/0/m",
+        "/x/y/1",
+    ]
     assert diff({}, {"updated_at": 1}, ignored=frozenset({"updated_at"})) == []
     assert diff({"updated_at": 1}, None, ignored=frozenset({"updated_at"})) == []
 

@@ -303,9 +303,7 @@ def test_a_rewritten_history_has_no_consistency_proof() -> None:
     assert NAIVE.root(0, 10) == caught.value.expected
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "size"), [(0, 5, 5), (2, 5, 9), (3, 8, 21), (16, 20, 33), (7, 7, 12)]
-)
+@pytest.mark.parametrize(("start", "end", "size"), [(0, 5, 5), (2, 5, 9), (3, 8, 21), (16, 20, 33), (7, 7, 12)])
 def test_mutated_ranges_are_refused(start: int, end: int, size: int) -> None:
     """A leaf left out, repeated, swapped or changed; either side of the proof touched."""
     root, leaves = NAIVE.root(0, size), LEAVES[start:end]

@@ -15,11 +15,11 @@ class Api:
     client: httpx.AsyncClient
     service: Service
 
-    async def post(self, event: Any, **headers: str) -> httpx.Response:  # noqa: ANN401 - any JSON
+    async def post(self, event: Any, **headers: str) -> httpx.Response:
         """POST /v1/events."""
         return await self.client.post("/v1/events", json=event, headers=headers)
 
-    async def accept(self, *events: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    async def accept(self, *events: Any) -> list[dict[str, Any]]:
         """Post each event by itself; every one must be stored. Their receipts."""
         receipts = []
         for event in events:
@@ -28,7 +28,7 @@ class Api:
             receipts.append(response.json())
         return receipts
 
-    async def list(self, **parameters: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    async def list(self, **parameters: Any) -> list[dict[str, Any]]:
         """The events of the first page."""
         response = await self.client.get("/v1/events", params={k.replace("__", "."): v for k, v in parameters.items()})
         assert response.status_code == 200, response.text
@@ -42,7 +42,7 @@ class Api:
         body: dict[str, Any] = response.json()
         return body
 
-    async def verify(self, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401
+    async def verify(self, **parameters: Any) -> dict[str, Any]:
         """The verify report."""
         response = await self.client.get("/v1/chain/verify", params=parameters)
         assert response.status_code == 200, response.text

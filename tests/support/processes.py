@@ -44,9 +44,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) 
 class Service:
     """A running `serve`. Leave its `with` block and every process it ever had is gone."""
 
-    def __init__(
-        self, command: list[str], data_dir: Path, environment: Mapping[str, str], uid: int | None
-    ) -> None:
+    def __init__(self, command: list[str], data_dir: Path, environment: Mapping[str, str], uid: int | None) -> None:
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{environment['AUDIT_PORT']}"
         self.admin_key = environment["AUDIT_BOOTSTRAP_KEY"]
@@ -91,9 +89,7 @@ class Service:
 
     def wait_until_answering(self, seconds: float = START_SECONDS) -> None:
         """Wait until a worker answers."""
-        wait_until(
-            lambda: self.answers("/healthz"), f"an answer from {self.url}; it said:\n{self.output}", seconds
-        )
+        wait_until(lambda: self.answers("/healthz"), f"an answer from {self.url}; it said:\n{self.output}", seconds)
 
     def answers(self, path: str) -> bool:
         """Whether a GET of `path` succeeds now."""
@@ -181,9 +177,7 @@ def start_service(
         "AUDIT_BOOTSTRAP_KEY": "test-" + secrets.token_urlsafe(32),
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
-    service = Service(
-        command or [sys.executable, "-P", "-c", SERVE], data_dir, kept | settings | environment, uid
-    )
+    service = Service(command or [sys.executable, "-P", "-c", SERVE], data_dir, kept | settings | environment, uid)
     try:
         if wait:
             service.wait_for_line("listening on")

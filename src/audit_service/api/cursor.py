@@ -46,5 +46,3 @@ def parse_cursor(text: str, secret: bytes, binding: str) -> Position:
 
 def _mac(secret: bytes, binding: str, body: bytes) -> bytes:
     return hmac.new(secret, b"cursor\n" + binding.encode() + b"\n" + body, sha256).digest()[:_MAC_BYTES]
-
-

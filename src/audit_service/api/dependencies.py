@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from audit_service.core.api_key import PREFIX, is_well_formed, key_hash
 from audit_service.errors import (
     Fault,
     ForbiddenError,
@@ -16,7 +17,6 @@ from audit_service.errors import (
     TooLargeError,
     UnauthenticatedError,
 )
-from audit_service.core.api_key import PREFIX, is_well_formed, key_hash
 from audit_service.ingest import Log, Recipe
 from audit_service.settings import Settings
 from audit_service.store import credentials

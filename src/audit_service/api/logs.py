@@ -27,7 +27,11 @@ APPEND_SECONDS = Histogram(
     "audit_append_seconds", "Time of one append call, until durable",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )  # fmt: skip
-VERIFIED = Gauge("audit_verify_breaks", "Breaks found by the last verification of this process", multiprocess_mode="mostrecent")
+VERIFIED = Gauge(
+    "audit_verify_breaks",
+    "Breaks found by the last verification of this process",
+    multiprocess_mode="mostrecent",
+)
 
 _log = structlog.get_logger("audit_service")
 
@@ -106,7 +110,7 @@ class AccessLog:
     def __init__(self, app: App) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:  # noqa: ANN401
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -217,11 +217,16 @@ def describe() -> list[dict[str, object]]:
     text: dict[str, object] = {"type": "string"}
     described: list[dict[str, object]] = []
     for name in CONDITIONS:
-        schema: dict[str, object] = {"type": "array", "items": {**text, "enum": list(_CHOICES[name])} if name in _CHOICES else text}
+        schema: dict[str, object] = {
+            "type": "array",
+            "items": {**text, "enum": list(_CHOICES[name])} if name in _CHOICES else text,
+        }
         for spelled, what in ((name, _WHAT[name]), (name + NOT_SUFFIX, f"None of these values of {name}")):
             described.append({"name": spelled, "in": "query", "required": False, "description": what, "schema": schema})
-    for name in (*TIMES, *DATES):
-        described.append({"name": name, "in": "query", "required": False, "description": _WHAT[name], "schema": text})
+    described.extend(
+        {"name": name, "in": "query", "required": False, "description": _WHAT[name], "schema": text}
+        for name in (*TIMES, *DATES)
+    )
     return described
 
 

@@ -101,5 +101,10 @@ def install(app: FastAPI) -> None:
     async def _unexpected(request: Request, error: Exception) -> Response:
         logs.unexpected(request.scope, error)
         return problem_response(
-            {"type": "about:blank", "title": "Internal error", "status": 500, "detail": "an unexpected error; see the log"}
+            {
+                "type": "about:blank",
+                "title": "Internal error",
+                "status": 500,
+                "detail": "an unexpected error; see the log",
+            }
         )

@@ -295,7 +295,11 @@ EXPORT_PARAMETERS = [
 ]
 RANGE_PARAMETERS = [
     _parameter("from_seq", "First entry to check; default 0", {"type": "integer", "minimum": 0}),
-    _parameter("to_seq", "One past the last entry to check; default: the size of the log", {"type": "integer", "minimum": 0}),
+    _parameter(
+        "to_seq",
+        "One past the last entry to check; default: the size of the log",
+        {"type": "integer", "minimum": 0},
+    ),
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
@@ -304,7 +308,9 @@ VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
 EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
     200: {
         "description": "The export. JSON and NDJSON end with the count, so that a cut download shows",
-        "content": {kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "application/json", "text/csv")},
+        "content": {
+            kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "application/json", "text/csv")
+        },
     }
 }
 KEY_BODY = _body({"$ref": "#/components/schemas/NewKey"})

@@ -54,11 +54,7 @@ def canonical_bytes(value: JSONValue) -> bytes:
         written: bytes | None = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
         written = None  # falls through, so that orjson's error does not ride along with ours
-    if (
-        written
-        and (written.isascii() or not any(lead in written for lead in _ASTRAL_LEADS))
-        and _in_profile(value)
-    ):
+    if written and (written.isascii() or not any(lead in written for lead in _ASTRAL_LEADS)) and _in_profile(value):
         return written
     return _slow_bytes(value)
 

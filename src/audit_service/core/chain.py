@@ -51,9 +51,7 @@ def body_hash(body: str) -> bytes:
     return sha256(_BODY_PREFIX + body.encode()).digest()
 
 
-def header_bytes(
-    origin: str, seq: int, recorded_at_us: int, kind: str, prev_hash: bytes, body_hash: bytes
-) -> bytes:
+def header_bytes(origin: str, seq: int, recorded_at_us: int, kind: str, prev_hash: bytes, body_hash: bytes) -> bytes:
     """The header: seven lines, each ended by LF."""
     return (
         f"{HEADER_VERSION}\n{origin}\n{seq}\n{recorded_at_us}\n{kind}\n{prev_hash.hex()}\n{body_hash.hex()}\n"

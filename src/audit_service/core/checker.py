@@ -83,7 +83,7 @@ class Checker:
         if self.from_seq == 0:
             self.prev_hash = chain.genesis_hash(self.head.origin(1))
 
-    def check(self, row: Any) -> None:  # noqa: ANN401 - a row with every column of audit.entry
+    def check(self, row: Any) -> None:
         """Steps 1 to 7 for the next row in seq order."""
         seq: int = row.seq
         self.count += 1
@@ -119,7 +119,7 @@ class Checker:
         self.prev_hash = None
         self._frontier = None
 
-    def _check_body(self, row: Any) -> None:  # noqa: ANN401
+    def _check_body(self, row: Any) -> None:
         body_text = row.body
         if body_text is None:
             self._break(row.seq, "unrecorded_erasure", "body", None)
@@ -141,7 +141,7 @@ class Checker:
         values = self._check_disclosures(row, body)
         self._check_projection(row, body, values)
 
-    def _check_disclosures(self, row: Any, body: JSONObject) -> JSONObject:  # noqa: ANN401
+    def _check_disclosures(self, row: Any, body: JSONObject) -> JSONObject:
         """The values that may be trusted: those whose commitment holds."""
         sd = body.get("sd")
         commitments = sd if isinstance(sd, dict) else {}
@@ -160,7 +160,7 @@ class Checker:
             values[group] = cast("JSONValue", orjson.loads(memoryview(stored)[SALT_BYTES:]))
         return values
 
-    def _check_projection(self, row: Any, body: JSONObject, values: JSONObject) -> None:  # noqa: ANN401
+    def _check_projection(self, row: Any, body: JSONObject, values: JSONObject) -> None:
         try:
             expected = project(body, values)
         except (ValueError, KeyError, TypeError, AttributeError):

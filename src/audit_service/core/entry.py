@@ -204,7 +204,8 @@ def _search_text(body: JSONObject, values: JSONObject, changes: list[JSONObject]
     for change in changes:
         words.extend(_scalars(change.get("old")))
         words.extend(_scalars(change.get("new")))
-    return fold("\n".join(dict.fromkeys(words))) or None
+    # Sorted, because a verifier meets the members in canonical order, not in the sender's.
+    return fold("\n".join(sorted(set(words)))) or None
 
 
 def _scalars(value: JSONValue) -> Iterator[str]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NotRequired, cast
 
 import jiter
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from audit_service.core.canonical import JSONValue
@@ -29,9 +29,7 @@ LATEST_AHEAD = timedelta(hours=24)
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 FAULTS_LIMIT = 20
 
-_TIME = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
-)
+_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +96,10 @@ UnsignedInteger = Annotated[int, Field(ge=0, lt=2**63)]
 _CLOSED = ConfigDict(extra="forbid", strict=True)
 
 
+@with_config(_CLOSED)
 class Actor(TypedDict):
     """Who did it, as they were then: a snapshot, never joined later."""
 
-    __pydantic_config__ = _CLOSED
     type: NotRequired[Kind | None]
     id: NotRequired[Id | None]
     name: NotRequired[Name | None]
@@ -109,19 +107,19 @@ class Actor(TypedDict):
     role: NotRequired[Name | None]
 
 
+@with_config(_CLOSED)
 class Target(TypedDict):
     """What it was done to."""
 
-    __pydantic_config__ = _CLOSED
     type: NotRequired[Kind | None]
     id: NotRequired[Id | None]
     name: NotRequired[Name | None]
 
 
+@with_config(_CLOSED)
 class Context(TypedDict):
     """From where; the panel's claim."""
 
-    __pydantic_config__ = _CLOSED
     ip: NotRequired[Annotated[str, Field(max_length=64), AfterValidator(_address)] | None]
     user_agent: NotRequired[Annotated[str, Field(max_length=4096)] | None]
     session_id: NotRequired[Annotated[str, Field(min_length=1, max_length=4096)] | None]
@@ -129,18 +127,18 @@ class Context(TypedDict):
     traceparent: NotRequired[Annotated[str, Field(max_length=512)] | None]
 
 
+@with_config(_CLOSED)
 class Source(TypedDict):
     """The producer and its own count, so that an event never sent can be noticed."""
 
-    __pydantic_config__ = _CLOSED
     id: NotRequired[Id | None]
     seq: NotRequired[UnsignedInteger | None]
 
 
+@with_config(_CLOSED)
 class Event(TypedDict):
     """One event as sent. Only `action` is required; null means absent, save inside rows."""
 
-    __pydantic_config__ = _CLOSED
     id: NotRequired[Id | None]
     occurred_at: NotRequired[Annotated[str, Field(max_length=64), AfterValidator(_occurred_at)] | None]
     action: Annotated[str, Field(pattern=ACTION_PATTERN), AfterValidator(_reserved)]
@@ -178,7 +176,8 @@ def parse_json(data: bytes) -> JSONValue:
     try:
         # catch_duplicate_keys: every other parser keeps the last one silently, so two readers could see two events.
         return cast(
-            "JSONValue", jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+            "JSONValue",
+            jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"),
         )
     except ValueError as error:
         message = str(error)
@@ -237,7 +236,9 @@ def check_limits(value: JSONValue, limits: EventLimits) -> None:
                 else:
                     stack.append((child, (*path, key)))
         elif not _is_exact(node):
-            faults.append(Fault("must be an integer of at most 64 bits or a finite double; send a string", pointer(path)))
+            faults.append(
+                Fault("must be an integer of at most 64 bits or a finite double; send a string", pointer(path))
+            )
     if keys > limits.keys:
         faults.append(Fault(f"holds more than {limits.keys} members and elements", ""))
     if faults:
@@ -257,10 +258,10 @@ def _text_fault(text: str, characters: int) -> str | None:
     return None
 
 
-def _is_exact(number: bool | float | None) -> bool:  # noqa: FBT001
+def _is_exact(number: JSONValue) -> bool:
     if isinstance(number, float):
         return math.isfinite(number)
-    return number is None or INTEGER_MIN <= number <= INTEGER_MAX
+    return not isinstance(number, int) or INTEGER_MIN <= number <= INTEGER_MAX
 
 
 def validate(value: JSONValue, *, now: datetime, limits: EventLimits) -> JSONObject:
@@ -330,7 +331,7 @@ _RULES: dict[str, str | Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _rule(item: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+def _rule(item: Any) -> str:
     rule = _RULES.get(item["type"], "is not what the schema asks for")
     return rule if isinstance(rule, str) else rule(item["ctx"])
 

@@ -275,9 +275,7 @@ def prove_consistency(old_size: int, new_size: int, reader: HashReader) -> list[
     return _read_spans(spans[::-1], reader)
 
 
-def check_consistency(
-    old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
-) -> None:
+def check_consistency(old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes) -> None:
     """Raise `ProofError` unless the tree with the new root begins with the tree with the old root."""
     _require_position(0 < old_size <= new_size)
     _require_hashes((old_root, new_root), 2)
@@ -313,9 +311,7 @@ def prove_range(start: int, end: int, size: int, reader: HashReader) -> RangePro
     return RangeProof(tuple(hashes[: len(left)]), tuple(hashes[len(left) :]))
 
 
-def check_range(
-    start: int, end: int, size: int, leaves: Iterable[bytes], proof: RangeProof, *, root: bytes
-) -> None:
+def check_range(start: int, end: int, size: int, leaves: Iterable[bytes], proof: RangeProof, *, root: bytes) -> None:
     """Raise `ProofError` unless `leaves` (their hashes) are exactly [start, end) of the tree with this root.
 
     Reads the leaves once, one at a time, so they may come from a stream.

@@ -19,22 +19,32 @@ come back as the same objects.
 [{'path': '/token', 'op': 'replace', 'redacted': True}]
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
-
-import jiter
+from typing import Final
 
 from audit_service.core.canonical import JSONValue
-from audit_service.core.secret_names import VOCABULARY, SecretNames, fold, split_words
-from audit_service.core.secret_patterns import (
-    CONTEXT_PATTERNS,
-    TOKEN_PATTERNS,
-    ValuePatterns,
-    is_card_number,
-    redact_spans,
+from audit_service.core.diff import Change
+from audit_service.core.redaction_tree import (
+    CARD,
+    DEPTH_LIMIT,
+    MEMO_NAME_LIMIT,
+    NAMING,
+    REDACTED,
+    RENAMED,
+    SECRET,
+    VALUE,
+    Nodes,
+    Ruleset,
+    compile_ruleset,
+    is_final,
+    names_a_secret,
+    redact_part,
+    redact_text,
+    redact_value,
+    segments_of,
+    step,
 )
+from audit_service.core.secret_patterns import ValuePatterns
 
 __all__ = [
     "DEPTH_LIMIT",
@@ -48,356 +58,24 @@ __all__ = [
     "redact_value",
 ]
 
-Change: TypeAlias = dict[str, JSONValue]
-
-REDACTED: Final = "[redacted]"
-DEPTH_LIMIT: Final = 64
-
-# Raise it when the code judges otherwise while the lists stay the same: a replay under another ruleset is told so.
-_RULES_VERSION: Final = 1
-_MEMO_LIMIT: Final = 8192
-_MEMO_NAME_LIMIT: Final = 128
-_JSON_DEPTH_LIMIT: Final = 8
-_PASSES_LIMIT: Final = 4
-
-# What a name means for what stands beside or under it.
-_SECRET, _NAMING, _VALUE, _CARD, _RENAMED, _ID = 1, 2, 4, 8, 16, 32
-_PATH_ACTING = _SECRET | _VALUE | _CARD | _RENAMED
-_ACTING = _SECRET | _NAMING | _CARD | _RENAMED
-
-_NAMING_NAMES: Final = frozenset(
-    "name key variable env_variable field header setting option param parameter attribute property var env column".split()
-)
-_VALUE_NAMES: Final = frozenset(
-    """value val values old new old_value new_value oldvalue newvalue from to content data default default_value defaultvalue
-    server_value current previous was became text stringvalue string_value raw before after""".split()
-)
-_CARD_WORDS: Final = frozenset(
-    "card cc pan creditcard ccnum cardnumber ccnumber kreditkarte carte tarjeta cartao carta kaart karta".split()
-)
-_ID_WORDS: Final = frozenset(
-    """id uuid guid order invoice number no nr ref reference sku serial ean gtin upc barcode isbn imei iccid tracking transaction
-    txn ticket sequence seq version phone iban account timestamp time offset size bytes count snowflake""".split()
-)
+_ACTING: Final = SECRET | NAMING | CARD | RENAMED
 _UNTOUCHED: Final = frozenset(
-    "action verb category outcome partial occurred_at recorded_at seq erased proof".split()
+    (
+        "action",
+        "verb",
+        "category",
+        "outcome",
+        "partial",
+        "occurred_at",
+        "recorded_at",
+        "seq",
+        "erased",
+        "proof",
+    )
 )
 _TREES: Final = ("before", "after", "metadata")
-_OWN_IDS: Final = frozenset("id server_id request_id traceparent tracestate seq".split())
-
-_Nodes: TypeAlias = "tuple[_Node, ...]"
-
-
-class _Node:
-    """One segment of the configured pointers, as a tree; `*` stands for any segment."""
-
-    __slots__ = ("children", "final")
-
-    def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
-        self.final = False
-
-    def add(self, pointer: str) -> None:
-        """`ValueError` for what is no JSON Pointer, or points at the whole row."""
-        if not pointer.startswith("/") or _has_bad_escape(pointer):
-            raise ValueError(f"not a JSON Pointer to a member: {pointer!r}")
-        node = self
-        for segment in _segments(pointer):
-            node = node.children.setdefault(segment, _Node())
-        node.final = True
-
-
-def _has_bad_escape(pointer: str) -> bool:
-    return "~" in pointer.replace("~0", "").replace("~1", "")
-
-
-def _step(nodes: _Nodes, segment: str) -> _Nodes:
-    if not nodes:
-        return nodes
-    return tuple(
-        child for node in nodes for name in (segment, "*") if (child := node.children.get(name)) is not None
-    )
-
-
-def _is_final(nodes: _Nodes) -> bool:
-    return any(node.final for node in nodes)
-
-
-class Ruleset:
-    """Compiled rules. Made by `compile_ruleset`; immutable but for its bounded caches of judged names."""
-
-    __slots__ = ("_exempt", "_names", "_paths", "_pointers", "digest", "memo", "patterns")
-
-    def __init__(
-        self,
-        names: SecretNames,
-        patterns: ValuePatterns,
-        exempt: _Node,
-        pointers: Mapping[str, _Node],
-        digest: str,
-    ) -> None:
-        self._names = names
-        self.patterns = patterns
-        self._exempt: _Nodes = (exempt,) if exempt.children else ()
-        self._pointers = dict(pointers)
-        self.memo: dict[str, tuple[int, str]] = {}
-        self._paths: dict[str, bool] = {}
-        self.digest = digest
-
-    def exempt_nodes(self) -> "_Nodes":
-        """The root of the exempt paths; empty when there are none."""
-        return self._exempt
-
-    def pointer_nodes(self, target_type: str | None) -> "_Nodes":
-        """The roots of the pointers of this target type and of every type (`*`)."""
-        kinds = {"*"} if target_type is None else {"*", target_type}
-        return tuple(self._pointers[kind] for kind in sorted(kinds) if kind in self._pointers)
-
-    def judge(self, name: str) -> tuple[int, str]:
-        """What the name means, and the name itself without secrets in it."""
-        judged = self.memo.get(name)
-        if judged is None:
-            judged = self._judged(name)
-            if len(name) <= _MEMO_NAME_LIMIT:
-                # Names come from senders: a bound, and a fresh start, keep them from filling the memory.
-                if len(self.memo) >= _MEMO_LIMIT:
-                    self.memo.clear()
-                self.memo[name] = judged
-        return judged
-
-    def is_plain_path(self, path: str) -> bool:
-        """Whether no segment of a change's path calls for anything."""
-        plain = self._paths.get(path)
-        if plain is None:
-            plain = not any(self.judge(segment)[0] & _PATH_ACTING for segment in _segments(path))
-            if len(path) <= 4 * _MEMO_NAME_LIMIT:
-                if len(self._paths) >= _MEMO_LIMIT:
-                    self._paths.clear()
-                self._paths[path] = plain
-        return plain
-
-    def _judged(self, name: str) -> tuple[int, str]:
-        shown = redact_text(name, self)
-        words = set(split_words(fold(name)))
-        lowered = name.lower()
-        # After a redaction the name is judged again as it will be read next time, so that twice is like once.
-        flags = (
-            _SECRET if self._names.is_secret(name) or (shown != name and self._names.is_secret(shown)) else 0
-        )
-        flags |= _NAMING if lowered in _NAMING_NAMES else 0
-        flags |= _VALUE if lowered in _VALUE_NAMES else 0
-        flags |= _CARD if not _CARD_WORDS.isdisjoint(words) else 0
-        flags |= _ID if not _ID_WORDS.isdisjoint(words) and not flags & _CARD else 0
-        return flags | (_RENAMED if shown != name else 0), shown
-
-    def is_secret_name(self, name: str) -> bool:
-        """Whether what stands under this name is secret."""
-        return bool(self.judge(name)[0] & _SECRET)
-
-
-def compile_ruleset(
-    *,
-    extra_words: Sequence[str] = (),
-    harmless_words: Sequence[str] = (),
-    extra_patterns: Sequence[str] = (),
-    exempt_paths: Sequence[str] = (),
-    pointers: Mapping[str, Sequence[str]] = {},
-) -> Ruleset:
-    """The built-in rules with an operator's. `ValueError` names the entry that can not be used; nothing is skipped."""
-    names = SecretNames(extra_words, harmless_words)
-    patterns = ValuePatterns(names, extra_patterns)
-    exempt = _Node()
-    for path in exempt_paths:
-        exempt.add(path)
-    roots: dict[str, _Node] = {}
-    for kind, kind_pointers in pointers.items():
-        roots[kind] = _Node()
-        for pointer in kind_pointers:
-            roots[kind].add(pointer)
-    described = [
-        _RULES_VERSION, VOCABULARY, TOKEN_PATTERNS, CONTEXT_PATTERNS, list(extra_words), list(harmless_words),
-        list(extra_patterns), list(exempt_paths), {kind: list(paths) for kind, paths in pointers.items()},
-    ]  # fmt: skip
-    written = json.dumps(described, sort_keys=True).encode()
-    return Ruleset(names, patterns, exempt, roots, hashlib.sha256(written).hexdigest()[:16])
-
-
-# --- text ---
-
-
-def redact_text(text: str, rules: Ruleset, *, cards: bool = True) -> str:
-    """The text without what the value patterns find; the same object when they find nothing.
-
-    With `cards=False` card numbers stay: an order number can be one by chance.
-    """
-    return _redact_text(text, rules, cards=cards)
-
-
-def _redact_text(text: str, rules: Ruleset, *, cards: bool) -> str:
-    if not _may_hold_secret(text, rules):
-        return text
-    # Lone surrogates have no UTF-8: they are read as question marks, and stay when nothing is found.
-    current = readable = text.encode("utf-8", "replace").decode()
-    # A replacement can bring together what then reads as a finding. Repeat until nothing moves: twice is like once.
-    for _ in range(_PASSES_LIMIT):
-        redacted = _redact_once(current, rules, cards=cards, depth=0)
-        if redacted == current:
-            return text if current == readable else current
-        current = redacted
-    return REDACTED
-
-
-def _may_hold_secret(text: str, rules: Ruleset) -> bool:
-    data = b"\0" + text.encode("utf-8", "replace") + b"\0"
-    return rules.patterns.screen(data) or rules.patterns.screen_anchored((text,))
-
-
-def _redact_once(text: str, rules: Ruleset, *, cards: bool, depth: int) -> str:
-    if text.lstrip()[:1] in ("{", "[", '"'):
-        text = _redact_json_text(text, rules, depth)
-    data = text.encode()
-    spans = rules.patterns.spans(data, cards=cards)
-    return redact_spans(data, spans).decode() if spans else text
-
-
-def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str:
-    """The text written anew when it is JSON that holds secrets; the same when it holds none or is no JSON."""
-    try:
-        value: JSONValue = jiter.from_json(text.encode(), catch_duplicate_keys=True, allow_inf_nan=False)
-    except ValueError as error:
-        # Too deep for the parser is too deep to walk. What is no JSON, or has a name twice, is read as text.
-        return REDACTED if "recursion" in str(error) else text
-    if not isinstance(value, (dict, list, str)):
-        return text
-    if depth >= _JSON_DEPTH_LIMIT:
-        return REDACTED
-    redacted = _Walk(rules, (), (), texts=True, json_depth=depth + 1).value(value, 0)
-    return text if redacted is value else json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
-
-
-# --- trees ---
-
-
-class _Walk:
-    """Rebuilds a value without its secrets; parts without findings are returned as they are."""
-
-    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_texts")
-
-    def __init__(
-        self, rules: Ruleset, pointers: _Nodes, exempt: _Nodes, *, texts: bool, json_depth: int = 0
-    ) -> None:
-        self._rules = rules
-        self._pointers = pointers
-        self._exempt = exempt
-        self._texts = texts
-        self._json_depth = json_depth
-
-    def value(self, value: JSONValue, flags: int) -> JSONValue:
-        """The value without secrets; `flags` say what the name it stands under means."""
-        return self._value(value, flags, 0, self._pointers, self._exempt)
-
-    def _value(self, value: JSONValue, flags: int, depth: int, pointers: _Nodes, exempt: _Nodes) -> JSONValue:
-        if isinstance(value, str):
-            return self._string(value, flags) if self._texts else value
-        if isinstance(value, (dict, list)):
-            if depth >= DEPTH_LIMIT:
-                return REDACTED
-            if isinstance(value, dict):
-                return self._object(value, flags, depth, pointers, exempt)
-            return self._list(value, flags, depth, pointers, exempt)
-        if flags & _CARD and _is_card_scalar(value):
-            return REDACTED
-        return value
-
-    def _string(self, text: str, flags: int) -> str:
-        if flags & _CARD and is_card_number("".join(c for c in text if c.isdigit() and c.isascii())):
-            return REDACTED
-        cards = not flags & _ID
-        if not self._json_depth:
-            return _redact_text(text, self._rules, cards=cards)
-        # Inside JSON text the outermost text repeats: repeating on every level would cost a power of the levels.
-        if not _may_hold_secret(text, self._rules):
-            return text
-        return _redact_once(text, self._rules, cards=cards, depth=self._json_depth)
-
-    def _list(
-        self, values: list[JSONValue], flags: int, depth: int, pointers: _Nodes, exempt: _Nodes
-    ) -> list[JSONValue]:
-        result = values
-        for index, value in enumerate(values):
-            below = _step(pointers, str(index)) if pointers else pointers
-            if below and value is not None and _is_final(below):
-                redacted: JSONValue = REDACTED
-            else:
-                redacted = self._value(
-                    value, flags, depth + 1, below, _step(exempt, str(index)) if exempt else exempt
-                )
-            if redacted is not value:
-                result = list(values) if result is values else result
-                result[index] = redacted
-        return result
-
-    def _object(
-        self, members: dict[str, JSONValue], flags: int, depth: int, pointers: _Nodes, exempt: _Nodes
-    ) -> dict[str, JSONValue]:
-        judge = self._rules.judge
-        named = _names_a_secret(members, self._rules)
-        result: dict[str, JSONValue] | None = None
-        for position, (name, value) in enumerate(members.items()):
-            own, shown = judge(name)
-            below = _step(pointers, name) if pointers else pointers
-            exempt_below = _step(exempt, name) if exempt else exempt
-            if value is None:
-                redacted: JSONValue = None
-            elif (below and _is_final(below)) or (
-                (own & _SECRET or (named and own & _VALUE)) and not (exempt_below and _is_final(exempt_below))
-            ):
-                redacted = REDACTED
-            else:
-                redacted = self._value(value, own | (flags & _CARD), depth + 1, below, exempt_below)
-            if result is None and (redacted is not value or shown != name):
-                result = dict(list(members.items())[:position])
-            if result is not None:
-                # Two names that read the same once redacted: one member stays, and says nothing.
-                result[shown] = REDACTED if shown in result else redacted
-        return members if result is None else result
-
-
-def _names_a_secret(members: Mapping[str, JSONValue], rules: Ruleset) -> bool:
-    """Whether a member such as `name` or `key` holds a secret name: `{"name": "DB_PASSWORD", "value": "…"}`."""
-    for name, value in members.items():
-        if isinstance(value, str) and len(value) <= _MEMO_NAME_LIMIT and rules.judge(name)[0] & _NAMING:
-            if rules.is_secret_name(value):
-                return True
-    return False
-
-
-def _is_card_scalar(value: JSONValue) -> bool:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e20:
-        value = int(value)
-    return isinstance(value, int) and 10**12 <= value < 10**19 and is_card_number(str(value))
-
-
-def redact_value(
-    value: JSONValue, rules: Ruleset, *, path: tuple[str, ...] = (), target_type: str | None = None
-) -> JSONValue:
-    """A row, metadata, or the part of one that stands at `path` (the segments from its root), without its secrets."""
-    return _redact_part(value, rules, path, rules.pointer_nodes(target_type), texts=True)
-
-
-def _redact_part(
-    value: JSONValue, rules: Ruleset, path: Sequence[str], pointers: _Nodes, *, texts: bool
-) -> JSONValue:
-    exempt = rules.exempt_nodes()
-    flags = 0
-    for segment in path:
-        pointers, exempt = _step(pointers, segment), _step(exempt, segment)
-        own = rules.judge(segment)[0]
-        if value is not None and (_is_final(pointers) or (own & _SECRET and not _is_final(exempt))):
-            return REDACTED
-        # A list element has no name of its own: it keeps that of the list.
-        flags = own | (flags & _CARD) if not segment.isdigit() else flags
-    return _Walk(rules, pointers, exempt, texts=texts).value(value, flags)
+# Ids may be decimal, and then pass for a card number by chance.
+_OWN_IDS: Final = frozenset(("id", "server_id", "request_id", "traceparent", "tracestate"))
 
 
 # --- changes ---
@@ -430,11 +108,11 @@ def _redact_changes(
 
 
 def _redact_change(
-    change: Change, rules: Ruleset, pointers: _Nodes, rows: Sequence[JSONValue], *, texts: bool
+    change: Change, rules: Ruleset, pointers: Nodes, rows: Sequence[JSONValue], *, texts: bool
 ) -> Change:
     path = str(change["path"])
     exempt = rules.exempt_nodes()
-    segments = _segments(path)
+    segments = segments_of(path)
     if pointers or exempt or not rules.is_plain_path(path):
         cut = _secret_depth(segments, rules, pointers, exempt, rows)
         shown = [rules.judge(segment)[1] for segment in segments[:cut]]
@@ -445,30 +123,23 @@ def _redact_change(
     redacted["path"] = path
     for side in ("old", "new"):
         if side in change:
-            redacted[side] = _redact_part(change[side], rules, segments, pointers, texts=texts)
+            redacted[side] = redact_part(change[side], rules, segments, pointers, texts=texts)
     # What differed only in its secrets would now read as a change from one value to the same.
-    if (
-        "old" in change
-        and "new" in change
-        and redacted["old"] == redacted["new"]
-        and change["old"] != change["new"]
-    ):
+    if "old" in change and "new" in change and redacted["old"] == redacted["new"] and change["old"] != change["new"]:
         return {"path": path, "op": change["op"], "redacted": True}
     return redacted
 
 
 def _secret_depth(
-    segments: Sequence[str], rules: Ruleset, pointers: _Nodes, exempt: _Nodes, rows: Sequence[JSONValue]
+    segments: Sequence[str], rules: Ruleset, pointers: Nodes, exempt: Nodes, rows: Sequence[JSONValue]
 ) -> int | None:
     """How many segments up to and with the first secret one; None when there is none."""
     parents = list(rows)
     for position, segment in enumerate(segments):
-        pointers, exempt = _step(pointers, segment), _step(exempt, segment)
+        pointers, exempt = step(pointers, segment), step(exempt, segment)
         flags = rules.judge(segment)[0]
-        named = flags & _VALUE and any(
-            isinstance(row, dict) and _names_a_secret(row, rules) for row in parents
-        )
-        if _is_final(pointers) or ((flags & _SECRET or named) and not _is_final(exempt)):
+        named = flags & VALUE and any(isinstance(row, dict) and names_a_secret(row, rules) for row in parents)
+        if is_final(pointers) or ((flags & SECRET or named) and not is_final(exempt)):
             return position + 1
         parents = [_child(row, segment) for row in parents]
     return None
@@ -480,13 +151,6 @@ def _child(value: JSONValue, segment: str) -> JSONValue:
     if isinstance(value, list) and segment.isdigit() and len(segment) < 10 and int(segment) < len(value):
         return value[int(segment)]
     return None
-
-
-def _segments(pointer: str) -> list[str]:
-    if not pointer:
-        return []
-    parts = pointer.split("/")[1:]
-    return [part.replace("~1", "/").replace("~0", "~") for part in parts] if "~" in pointer else parts
 
 
 # --- events ---
@@ -523,7 +187,7 @@ def _redact_members(
     redacted = dict(event)
     for name, value in event.items():
         if name in _TREES:
-            redacted[name] = _redact_part(value, rules, (), rules.pointer_nodes(target_type), texts=texts)
+            redacted[name] = redact_part(value, rules, (), rules.pointer_nodes(target_type), texts=texts)
         elif name == "changes" and isinstance(value, list):
             own = [change for change in value if isinstance(change, dict)]
             redacted[name] = list(_redact_changes(own, rules, target_type, (), texts=texts))
@@ -568,7 +232,7 @@ class _Survey:
             for name, member in value.items():
                 flags = (known(name) or self._judge(name))[0]
                 if flags & _ACTING:
-                    self._note(flags, name, member)
+                    self._note(flags, member)
                 kind = type(member)
                 if kind is str:
                     add(member)  # type: ignore[arg-type]
@@ -583,16 +247,12 @@ class _Survey:
         elif isinstance(value, str):
             add(value)
 
-    def _note(self, flags: int, name: str, member: JSONValue) -> None:
-        if flags & _NAMING and not flags & (_SECRET | _RENAMED | _CARD):
-            # `name` and `key` are everywhere; they only matter when they hold a secret name.
-            if not (
-                isinstance(member, str)
-                and len(member) <= _MEMO_NAME_LIMIT
-                and self._judge(member)[0] & _SECRET
-            ):
-                return
-        self.names = True
+    def _note(self, flags: int, member: JSONValue) -> None:
+        if flags & (SECRET | RENAMED | CARD):
+            self.names = True
+        # `name` and `key` are everywhere; they only matter when they hold a secret name.
+        elif isinstance(member, str) and len(member) <= MEMO_NAME_LIMIT:
+            self.names = self.names or bool(self._judge(member)[0] & SECRET)
 
     def event(self, event: Mapping[str, JSONValue]) -> None:
         """Every member: rows and metadata with their names, our own members for their strings."""

@@ -23,6 +23,7 @@ from typing import Final
 import re2
 
 from audit_service.core.secret_names import SecretNames
+from audit_service.core.secret_words import STATES
 
 __all__ = [
     "CONTEXT_PATTERNS",
@@ -96,10 +97,7 @@ CONTEXT_PATTERNS: Final = (
 _SIGNED_ALWAYS: Final = (b"x-amz", b"x-goog", b"x-ms", b"sig", b"hmac", b"se_sig")
 
 # One of these as the value says something about the secret and is none.
-_STATES: Final = frozenset(
-    """true false null none nil undefined yes no on off changed updated reset expired enabled disabled required invalid missing
-    empty set unset removed deleted created added rotated revoked ok failed n/a unchanged not was is has""".split()
-)
+_STATES: Final = frozenset(STATES)
 _NAME_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@") | set(
     range(0x80, 0x100)
 )
@@ -111,7 +109,7 @@ _PHRASE_LIMIT: Final = 160
 def _latin(pattern: bytes) -> "re2._Regexp[bytes]":
     # Byte by byte: UTF-8 letters are bytes over 0x7f, and no sequence is ever invalid.
     options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
+    options.encoding = re2.Options.Encoding.LATIN1  # type: ignore[attr-defined]  # the stubs miss it
     options.max_mem = 64 << 20
     return re2.compile(pattern, options)
 
@@ -145,7 +143,9 @@ class ValuePatterns:
         self._loose = tuple(e for e in self._extra if not _is_anchored(e.pattern))
         stems = "|".join(re2.escape(stem) for stem in names.stems).encode().decode("latin-1")
         name_end = rf"(?:{stems}|[\x80-\xff]|[04135@$][a-z]+){_NAME}*"
-        anchor = rf"(?i){name_end}(?: {{1,2}}{_NAME}+){{0,3}}{_CLOSE}{_SEPARATOR}|(?i)<[\w:.\-]*{name_end}(?: [^<>\x00]*)?>"
+        anchor = (
+            rf"(?i){name_end}(?: {{1,2}}{_NAME}+){{0,3}}{_CLOSE}{_SEPARATOR}|(?i)<[\w:.\-]*{name_end}(?: [^<>\x00]*)?>"
+        )
         flag = rf"(?i)(?:\A|[\s\"'\x00])--?[\w.\-]*(?:{stems})[\w.\-]*[ \t]+"
         self._anchors = _latin(anchor.encode("latin-1"))
         self._flags = _latin(flag.encode("latin-1"))

@@ -67,7 +67,7 @@ def event_view(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
         "metadata": values.get("metadata"),
         "source": body.get("source"),
         "details": body.get("details"),
-        "erased": sorted(set(commitments) - set(values)),
+        "erased": list[JSONValue](sorted(set(commitments) - set(values))),
         "proof": {"hash": stored.hash.hex(), "prev_hash": stored.prev_hash.hex()},
     }
     event["summary"] = summary(event)

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Row, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -92,7 +93,7 @@ async def create_tenant(connection: AsyncConnection, name: str, service_name: st
     return log_id
 
 
-async def find_tenant(connection: AsyncConnection, name: str) -> Row[tuple[int, str]] | None:
+async def find_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any] | None:
     """(log id, log key) of a tenant, or None."""
     return (
         await connection.execute(select(tenant.c.log_id, tenant.c.log_key).where(tenant.c.name == name))
@@ -103,14 +104,14 @@ async def ensure_default_tenant(connection: AsyncConnection, service_name: str) 
     """The log id of the tenant `default`, created at the first start."""
     found = await find_tenant(connection, DEFAULT_TENANT)
     if found is not None:
-        return found.log_id
+        return int(found.log_id)
     try:
         async with connection.begin_nested():
             return await create_tenant(connection, DEFAULT_TENANT, service_name)
     except IntegrityError:  # another start was quicker
         found = await find_tenant(connection, DEFAULT_TENANT)
-        assert found is not None  # noqa: S101
-        return found.log_id
+        assert found is not None  # noqa: S101 - the other start committed it
+        return int(found.log_id)
 
 
 def check_scopes(scopes: Sequence[str]) -> list[str]:
@@ -183,7 +184,10 @@ async def find_credential(connection: AsyncConnection, key: str) -> Credential |
 
 def _live() -> tuple[ColumnElement[bool], ...]:
     now = text("clock_timestamp()")
-    return (key_table.c.revoked_at.is_(None), or_(key_table.c.expires_at.is_(None), key_table.c.expires_at > now))
+    return (
+        key_table.c.revoked_at.is_(None),
+        or_(key_table.c.expires_at.is_(None), key_table.c.expires_at > now),
+    )
 
 
 async def touch_key(connection: AsyncConnection, key_id: str) -> None:

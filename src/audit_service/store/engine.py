@@ -34,9 +34,7 @@ def sqlalchemy_url(url: str) -> URL:
     if parts.scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
         raise ValueError("the database URL must start with postgresql://")
     query = [("ssl" if key == "sslmode" else key, value) for key, value in parse_qsl(parts.query)]
-    return make_url(
-        urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), parts.fragment))
-    )
+    return make_url(urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), parts.fragment)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,11 @@ class Database:
 
 
 def open_database(
-    url: str, *, pool_connections: int = 8, statement_timeout_seconds: int = 30, connect_timeout_seconds: int = 4
+    url: str,
+    *,
+    pool_connections: int = 8,
+    statement_timeout_seconds: int = 30,
+    connect_timeout_seconds: int = 4,
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
 
@@ -82,7 +84,7 @@ def open_database(
     return Database(writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds))
 
 
-def driver(connection: AsyncConnection) -> Any:  # noqa: ANN401 - a pool proxy of asyncpg.Connection
+def driver(connection: AsyncConnection) -> Any:
     """The asyncpg connection below, for the two places where speed asks for it (append and export)."""
     raw = connection.sync_connection
     assert raw is not None  # noqa: S101 - an AsyncConnection in use always has one
@@ -109,7 +111,9 @@ async def check_durability(connection: asyncpg.Connection) -> list[str]:
             problems.append(f"{name} is {found}, must be {' or '.join(wanted)}")
     version = connection.get_server_version().major
     if version not in SUPPORTED_VERSIONS:
-        problems.append(f"PostgreSQL {version} is not supported, use {SUPPORTED_VERSIONS[0]} to {SUPPORTED_VERSIONS[-1]}")
+        problems.append(
+            f"PostgreSQL {version} is not supported, use {SUPPORTED_VERSIONS[0]} to {SUPPORTED_VERSIONS[-1]}"
+        )
     encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
         problems.append(f"server_encoding is {encoding}, must be UTF8")

@@ -1,8 +1,8 @@
 """Reading entries: filters, sort orders and keyset pages, compiled to SQL in one place.
 
-Every statement names its log *and* runs inside `store.engine.bound`, so a forgotten WHERE leaks nothing (decision 0002). A filter is a field
-name, the values it may have (any of them), and whether it is negated; `CONDITIONS` maps each field to its SQL, and a new
-filter is one more line there. Values are always bound parameters.
+Every statement names its log *and* runs inside `store.engine.bound`, so a forgotten WHERE leaks nothing (decision 0002).
+A filter is a field name, the values it may have (any of them), and whether it is negated; `CONDITIONS` maps each field
+to its SQL, and a new filter is one more line there. Values are always bound parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,20 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, any_, cast, false, func, literal, not_, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    any_,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, INET, TEXT
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -90,26 +103,31 @@ def _prefix(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
         return column.is_not(None)
     last = ord(text[-1])
     following = 0xE000 if last == 0xD7FF else last + 1  # no surrogates in UTF-8
-    below = column < text[:-1] + chr(following) if following <= 0x10FFFF else literal(True)  # noqa: FBT003
+    below = column < text[:-1] + chr(following) if following <= 0x10FFFF else literal(True)
     return and_(column >= text, below)
 
 
 def _actor(value: FilterValue) -> ColumnElement[bool]:
     text = fold(str(value))
     if not text.endswith("*"):
-        return _c.actor_keys.contains(cast([text], ARRAY(TEXT)))
+        matches: ColumnElement[bool] = _c.actor_keys.contains(cast([text], ARRAY(TEXT)))
+        return matches
     key = func.unnest(_c.actor_keys).table_valued("key").render_derived()
     return select(1).select_from(key).where(_prefix(key.c.key, text[:-1])).exists()
 
 
 def _ip(value: FilterValue) -> ColumnElement[bool]:
     network = cast(str(value), INET)
-    return _c.ip.op("<<=")(network)
+    inside: ColumnElement[bool] = _c.ip.op("<<=")(network)
+    return inside
 
 
 def _id(value: FilterValue) -> ColumnElement[bool]:
     # Ids are indexed once, where they are unique for ever: in the receipts.
-    return _c.seq.in_(select(bound_receipt.c.seq).where(bound_receipt.c.id == value, bound_receipt.c.log_id == _c.log_id))
+    found: ColumnElement[bool] = _c.seq.in_(
+        select(bound_receipt.c.seq).where(bound_receipt.c.id == value, bound_receipt.c.log_id == _c.log_id)
+    )
+    return found
 
 
 CONDITIONS: dict[str, Callable[[FilterValue], ColumnElement[bool]]] = {
@@ -131,7 +149,17 @@ CONDITIONS: dict[str, Callable[[FilterValue], ColumnElement[bool]]] = {
 # Fields whose several values are one comparison with an array, which one index scan answers.
 _PLAIN: dict[str, ColumnElement[Any]] = {
     name: getattr(_c, {"role": "actor_role"}.get(name, name))
-    for name in ("actor_type", "role", "verb", "category", "target_type", "target_id", "outcome", "session", "request_id")
+    for name in (
+        "actor_type",
+        "role",
+        "verb",
+        "category",
+        "target_type",
+        "target_id",
+        "outcome",
+        "session",
+        "request_id",
+    )
 }
 
 
@@ -153,11 +181,13 @@ def conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
 def _condition(item: Filter) -> ColumnElement[bool]:
     if item.field in _PLAIN:
         column = _PLAIN[item.field]
-        matches = column == item.values[0] if len(item.values) == 1 else column == any_(cast(list(item.values), ARRAY(TEXT)))
+        matches = (
+            column == item.values[0] if len(item.values) == 1 else column == any_(cast(list(item.values), ARRAY(TEXT)))
+        )
     else:
         matches = or_(false(), *(CONDITIONS[item.field](value) for value in item.values))
     # An entry without a value is not one of the values: NOT (NULL = x) would lose it.
-    return not_(func.coalesce(matches, literal(False))) if item.negated else matches  # noqa: FBT003
+    return not_(func.coalesce(matches, literal(False))) if item.negated else matches
 
 
 def _ordered(query: Select[Any], sort: Sort, after: Position | None) -> Select[Any]:
@@ -186,7 +216,9 @@ async def list_entries(
     limit: int = 50,
 ) -> Page:
     """One page of entries in `sort` order, those after `after`. The cost does not grow with the page's number."""
-    query = select(*(bound_entry.c[name] for name in (*EVENT_COLUMNS, "occurred_at"))).where(*conditions(log_id, selection))
+    query = select(*(bound_entry.c[name] for name in (*EVENT_COLUMNS, "occurred_at"))).where(
+        *conditions(log_id, selection)
+    )
     rows = (await connection.execute(_ordered(query, sort, after).limit(limit + 1))).all()
     if len(rows) <= limit:
         return Page(rows)
@@ -194,14 +226,16 @@ async def list_entries(
     return Page(rows[:limit], Position(last.occurred_at, last.seq))
 
 
-async def count_entries(connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000) -> tuple[int, bool]:
+async def count_entries(
+    connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000
+) -> tuple[int, bool]:
     """(count, whether it was capped): exact up to `cap`, because an exact count of everything reads everything."""
     inner = select(literal(1)).select_from(bound_entry).where(*conditions(log_id, selection)).limit(cap + 1).subquery()
     count = (await connection.execute(select(func.count()).select_from(inner))).scalar_one()
     return min(count, cap), count > cap
 
 
-async def find_entry(connection: AsyncConnection, log_id: int, event_id: str) -> Any | None:  # noqa: ANN401 - a row
+async def find_entry(connection: AsyncConnection, log_id: int, event_id: str) -> Any | None:
     """The entry of an event id, or None: unknown, not kept, pruned, or another tenant's."""
     query = (
         select(*(bound_entry.c[name] for name in EVENT_COLUMNS))
@@ -211,7 +245,7 @@ async def find_entry(connection: AsyncConnection, log_id: int, event_id: str) ->
     return (await connection.execute(query)).one_or_none()
 
 
-async def fetch_head(connection: AsyncConnection, log_id: int) -> Any:  # noqa: ANN401 - a row
+async def fetch_head(connection: AsyncConnection, log_id: int) -> Any:
     """The head row of the bound log: service_name, log_key, epoch, size, last_hash, last_recorded_at, frontier."""
     return (await connection.execute(select(bound_log).where(bound_log.c.log_id == log_id))).one()
 

@@ -149,7 +149,7 @@ api_key = Table(
 )
 
 
-def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> Any:  # noqa: ANN401 - a TableClause
+def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> Any:
     columns: list[Any] = [column(c.name, c.type) for c in source.columns if c.name not in leave_out]
     return table(name, *columns, schema=SCHEMA)
 

@@ -41,7 +41,12 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
     return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
-@router.get("/v1/chain/verify", openapi_extra={"parameters": schemas.RANGE_PARAMETERS}, responses=schemas.VERIFY_RESPONSES, response_model=None)
+@router.get(
+    "/v1/chain/verify",
+    openapi_extra={"parameters": schemas.RANGE_PARAMETERS},
+    responses=schemas.VERIFY_RESPONSES,
+    response_model=None,
+)
 async def verify_chain(request: Request, service: ServiceOf, credential: Verifier) -> Response:
     """Read the log and check every hash, link, disclosure and query column; answers a report with every break.
 
@@ -67,7 +72,12 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
     return StreamingResponse(body(), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-@router.get("/v1/export", openapi_extra={"parameters": schemas.EXPORT_PARAMETERS}, responses=schemas.EXPORT_RESPONSES, response_model=None)
+@router.get(
+    "/v1/export",
+    openapi_extra={"parameters": schemas.EXPORT_PARAMETERS},
+    responses=schemas.EXPORT_RESPONSES,
+    response_model=None,
+)
 async def export_events(request: Request, service: ServiceOf, credential: Exporter) -> Response:
     """Everything the filters select, in seq order, streamed. Exactly what existed when the export began."""
     asked = parameters.Query(request.query_params.multi_items(), (*parameters.FILTERS, "format"))
@@ -95,5 +105,3 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
         "Cache-Control": "no-store",
     }
     return StreamingResponse(body(), media_type=export.MEDIA_TYPES[chosen], headers=headers)
-
-

@@ -76,7 +76,9 @@ async def post_events(request: Request, service: ServiceOf, credential: Ingester
         return _single(outcome)
     if len(events) > service.settings.batch_limit_events:
         limit = service.settings.batch_limit_events
-        raise TooLargeError(f"a batch holds at most {limit} events", [Fault(f"holds more than {limit} events", "/events")])
+        raise TooLargeError(
+            f"a batch holds at most {limit} events", [Fault(f"holds more than {limit} events", "/events")]
+        )
     keys = [None if key is None else f"{key}/{index}" for index in range(len(events))]
     outcomes = await ingest.ingest(service.database.writes, recipe, log, events, default_ids=keys)
     return _batch_response(outcomes)
@@ -108,7 +110,8 @@ def _idempotency_key(request: Request) -> str | None:
         key = key[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     if len(values) > 1 or not 1 <= len(key) <= 240 or not key.isprintable() or not key.isascii():
         raise InvalidEventError(
-            "the Idempotency-Key is not valid", [Fault("must be one value of 1 to 240 visible ASCII characters", parameter="Idempotency-Key")]
+            "the Idempotency-Key is not valid",
+            [Fault("must be one value of 1 to 240 visible ASCII characters", parameter="Idempotency-Key")],
         )
     return key
 
@@ -120,7 +123,7 @@ def _batch(value: JSONValue) -> list[JSONValue] | None:
     if isinstance(value, dict) and "events" in value and "action" not in value:
         others = [Fault("is not a member of a batch", f"/{name[:64]}") for name in value if name != "events"]
         if others or not isinstance(value["events"], list):
-            raise InvalidEventError("a batch is {\"events\": […]}", others or [Fault("must be an array", "/events")])
+            raise InvalidEventError('a batch is {"events": […]}', others or [Fault("must be an array", "/events")])
         return value["events"]
     return None
 
@@ -190,7 +193,12 @@ async def _results(service: Service, log: ingest.Log, request: Request) -> Async
             raise
         # Lines before this point have their results; the sender resumes after them, with the same ids.
         problem_at_end = problem(error)
-    trailer = {"trailer": True, "accepted": accepted, "rejected": rejected, "complete": problem_at_end is None}
+    trailer: dict[str, Any] = {
+        "trailer": True,
+        "accepted": accepted,
+        "rejected": rejected,
+        "complete": problem_at_end is None,
+    }
     if problem_at_end is not None:
         trailer["problem"] = problem_at_end
     yield orjson.dumps(trailer) + b"\n"
@@ -239,7 +247,12 @@ async def _with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield item
 
 
-@router.get("/v1/events", openapi_extra={"parameters": schemas.LIST_PARAMETERS}, responses=schemas.LIST_RESPONSES, response_model=None)
+@router.get(
+    "/v1/events",
+    openapi_extra={"parameters": schemas.LIST_PARAMETERS},
+    responses=schemas.LIST_RESPONSES,
+    response_model=None,
+)
 async def list_events(request: Request, service: ServiceOf, credential: Reader) -> Response:
     """Events that match every filter, newest first. A filter given twice means any of its values."""
     return await _page(request, service, credential, "/v1/events", ())
@@ -259,7 +272,9 @@ async def list_activity(server_id: str, request: Request, service: ServiceOf, cr
     return await _page(request, service, credential, f"/v1/servers/{server_id}/activity", fixed)
 
 
-async def _page(request: Request, service: Service, credential: Credential, endpoint: str, fixed: tuple[Filter, ...]) -> Response:
+async def _page(
+    request: Request, service: Service, credential: Credential, endpoint: str, fixed: tuple[Filter, ...]
+) -> Response:
     asked = parameters.Query(
         request.query_params.multi_items(),
         (set(parameters.FILTERS) - {item.field for item in fixed}) | set(parameters.PAGING),
@@ -278,7 +293,10 @@ async def _page(request: Request, service: Service, credential: Credential, endp
         )
         counted = await query.count_entries(connection, credential.log_id, selection) if paging.count else None
     links = service.settings.link_templates
-    body: dict[str, Any] = {"events": [event_view(stored_from(row), links) for row in page.rows], "next_cursor": None}
+    body: dict[str, Any] = {
+        "events": [event_view(stored_from(row), links) for row in page.rows],
+        "next_cursor": None,
+    }
     headers = {"Cache-Control": "no-store"}
     if page.next is not None:
         body["next_cursor"] = format_cursor(page.next, secret, binding)

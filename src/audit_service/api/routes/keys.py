@@ -30,7 +30,13 @@ class NewKey(BaseModel):
     expires_at: AwareDatetime | None = None
 
 
-@router.post("/v1/keys", status_code=201, openapi_extra=schemas.KEY_BODY, responses=schemas.KEY_RESPONSES, response_model=None)
+@router.post(
+    "/v1/keys",
+    status_code=201,
+    openapi_extra=schemas.KEY_BODY,
+    responses=schemas.KEY_RESPONSES,
+    response_model=None,
+)
 async def create_key(request: Request, service: ServiceOf, credential: Admin) -> Response:
     """Create an API key. The answer is the only place that ever shows it."""
     data = await read_body(request, BODY_LIMIT_BYTES)

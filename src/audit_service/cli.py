@@ -1,0 +1,303 @@
+"""The command line. Progress bars on anything long, `--json` on anything a script reads; exit 0 good, 1 the log is bad, 2 could not tell.
+
+Commands reach the database directly: AUDIT_DATABASE_URL when set, else the embedded server under AUDIT_DATA_DIR, that of a running
+`serve` when there is one, or started for the duration of the command.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from audit_service import export as exporting
+from audit_service import verify as verifying
+from audit_service.api import parameters
+from audit_service.api.routes.keys import key_view
+from audit_service.embedded import EmbeddedPostgres
+from audit_service.errors import AuditError, InputError
+from audit_service.ingest import hash_session
+from audit_service.settings import Settings
+from audit_service.store import credentials, query
+from audit_service.store.credentials import DEFAULT_TENANT
+from audit_service.store.engine import bound, driver, open_database, sqlalchemy_url
+from audit_service.store.failures import translated
+from audit_service.store.migrate import upgrade
+
+EXIT_GOOD, EXIT_BAD, EXIT_UNKNOWN = 0, 1, 2
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(keys_app, name="keys")
+out = Console()
+err = Console(stderr=True)
+
+Tenant = Annotated[str, typer.Option(help="Tenant")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+
+
+def main() -> None:
+    """Entry point: a known failure is one line and exit 2, never a traceback."""
+    try:
+        app()
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            err.print(f"AUDIT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", markup=False, highlight=False)
+        sys.exit(EXIT_UNKNOWN)
+    except (AuditError, OSError) as error:
+        err.print(f"audit-service: {error}", markup=False, highlight=False)
+        for fault in error.faults if isinstance(error, InputError) else ():
+            err.print(f"  {fault.parameter or fault.pointer}: {fault.detail}", markup=False, highlight=False)
+        sys.exit(EXIT_UNKNOWN)
+
+
+@app.command()
+def serve() -> None:
+    """Run the service: PostgreSQL (unless AUDIT_DATABASE_URL is set), migrations, workers."""
+    from audit_service.supervisor import serve as supervise  # noqa: PLC0415 - the other commands start faster without it
+
+    raise typer.Exit(supervise(Settings()))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    with owner_url(Settings()) as url:
+        upgrade(url)
+    err.print("the schema is up to date")
+
+
+@app.command()
+def demo(*, keep: Annotated[bool, typer.Option(help="Keep the demo's data directory")] = False) -> None:
+    """Post a day of panel activity to a throw-away instance, verify it, tamper with it, and show what verify finds."""
+    from audit_service.demo import run  # noqa: PLC0415
+
+    raise typer.Exit(run(keep=keep))
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document as YAML."""
+    from audit_service.app import openapi_yaml  # noqa: PLC0415
+
+    sys.stdout.write(openapi_yaml())
+
+
+@app.command()
+def verify(
+    tenant: Tenant = DEFAULT_TENANT,
+    from_seq: Annotated[int, typer.Option(min=0, help="First entry to check")] = 0,
+    to_seq: Annotated[int | None, typer.Option(min=0, help="One past the last entry to check")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check every hash, link, disclosure and query column of a log. Exit 0 ok, 1 broken, 2 could not tell."""
+    report = asyncio.run(_verify(tenant, from_seq, to_seq, quiet=as_json))
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        print_report(report, out)
+    raise typer.Exit({"ok": EXIT_GOOD, "broken": EXIT_BAD}.get(report.status, EXIT_UNKNOWN))
+
+
+async def _verify(tenant: str, from_seq: int, to_seq: int | None, *, quiet: bool) -> verifying.Report:
+    async with reading(Settings(), tenant) as (engine, log_id, _):
+        with progress_bar("entries", hidden=quiet) as bar:
+            task = bar.add_task("verifying", total=None)
+            async for step in verifying.verify(engine, log_id, from_seq=from_seq, to_seq=to_seq):
+                if isinstance(step, verifying.Report):
+                    return step
+                bar.update(task, completed=step.done, total=step.total)
+    raise AssertionError("a verification ends with a report")
+
+
+def print_report(report: verifying.Report, console: Console) -> None:
+    """A report as a person reads it."""
+    colour = {"ok": "green", "broken": "red"}.get(report.status, "yellow")
+    console.print(f"[bold {colour}]{report.status}[/] {report.count} entries, seq [{report.from_seq}, {report.to_seq})", highlight=False)
+    console.print(f"origin {report.origin}\nhead   {report.head}\nroot   {report.root or 'not checked'}", markup=False, highlight=False)
+    if report.breaks:
+        table = Table("seq", "kind", "expected", "found")
+        for item in report.breaks:
+            table.add_row(*(str(value) if value is not None else "-" for value in (item.seq, item.kind, item.expected, item.found)))
+        console.print(table)
+        if report.breaks_total > len(report.breaks):
+            console.print(f"… and {report.breaks_total - len(report.breaks)} more")
+    for item in report.not_checked:
+        console.print(f"not checked: {item}", markup=False, highlight=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def export(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; - for standard output")] = Path("-"),
+    format_: Annotated[str, typer.Option("--format", help="csv, json or ndjson")] = "ndjson",
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Write everything the filters select. Filters are those of GET /v1/events, as options: `--actor ana* --server_id s9`."""
+    if format_ not in get_args(exporting.Format):
+        raise InputError("--format must be csv, json or ndjson")
+    asyncio.run(_export(tenant, _pairs(context.args), cast("exporting.Format", format_), output))
+
+
+def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
+    """`--name value` and `--name=value` as parameters."""
+    pairs, waiting = [], None
+    for argument in arguments:
+        if waiting is not None:
+            pairs.append((waiting, argument))
+            waiting = None
+        elif argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            if equals:
+                pairs.append((name, value))
+            else:
+                waiting = name
+        else:
+            raise InputError("filters are given as --name value")
+    if waiting is not None:
+        raise InputError(f"--{waiting} needs a value")
+    return pairs
+
+
+async def _export(tenant: str, pairs: list[tuple[str, str]], format_: exporting.Format, output: Path) -> None:
+    settings = Settings()
+    async with reading(settings, tenant) as (engine, log_id, secret):
+        asked = parameters.Query(pairs, parameters.FILTERS)
+        selection = parameters.selection(asked, hash_session=lambda value: hash_session(value, secret, log_id))
+        asked.finish()
+        async with translated(), bound(engine, log_id) as connection:
+            count, capped = await query.count_entries(connection, log_id, selection, cap=10_000_000)
+        to_stdout = str(output) == "-"
+        partial = output.with_name(output.name + ".part")
+        target = sys.stdout.buffer if to_stdout else partial.open("wb")
+        with progress_bar("pieces", hidden=to_stdout) as bar:
+            task = bar.add_task("exporting", total=None if capped else -(-count // exporting.SLICE_ENTRIES) + 2)
+            async for piece in exporting.export(engine, log_id, selection, format_, settings.link_templates):
+                target.write(piece)
+                bar.advance(task)
+        target.flush()
+        if not to_stdout:
+            # Only a complete file gets the name that was asked for.
+            target.close()
+            partial.replace(output)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What the key is for")],
+    scope: Annotated[list[str], typer.Option(help="ingest, read, export, verify, viewer or admin; repeatable")],
+    tenant: Tenant = DEFAULT_TENANT,
+    expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it expires")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Create an API key and print it: the only time it is shown."""
+    expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+
+    async def create(connection: AsyncConnection) -> tuple[str, str]:
+        found = await credentials.find_tenant(connection, tenant)
+        if found is None:
+            raise InputError("no such tenant")
+        return await credentials.create_key(connection, found.log_id, name, scope, expires_at)
+
+    key_id, key = as_owner(create)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps({"key_id": key_id, "key": key}) + b"\n")
+    else:
+        err.print(f"key {key_id}; it is shown only now:", highlight=False)
+        sys.stdout.write(key + "\n")
+
+
+@keys_app.command("list")
+def keys_list(*, as_json: AsJson = False) -> None:
+    """List the keys of every tenant, live and revoked; never a secret."""
+    views = [key_view(record) for record in as_owner(credentials.list_keys)]
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(views, option=orjson.OPT_INDENT_2) + b"\n")
+        return
+    table = Table("key id", "tenant", "name", "scopes", "created", "expires", "revoked", "last used")
+    for view in views:
+        scopes = " ".join(cast("list[str]", view["scopes"]))
+        times = (str(view[name] or "-")[:19] for name in ("created_at", "expires_at", "revoked_at", "last_used_at"))
+        table.add_row(str(view["key_id"]), str(view["tenant"]), str(view["name"]), scopes, *times)
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: Annotated[str, typer.Argument(help="Key id, as `keys list` shows it")]) -> None:
+    """Revoke a key; running workers refuse it within a second."""
+    as_owner(lambda connection: credentials.revoke_key(connection, key_id))
+    err.print(f"revoked {key_id}", highlight=False)
+
+
+def as_owner(work: Any) -> Any:  # a coroutine function over a connection
+    """Run `work` in one transaction as the owner role and answer what it does."""
+
+    async def run(url: str) -> Any:
+        engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+        try:
+            async with translated(), engine.begin() as connection:
+                await driver(connection).execute("SET LOCAL ROLE audit_owner")
+                return await work(connection)
+        finally:
+            await engine.dispose()
+
+    with owner_url(Settings()) as url:
+        return asyncio.run(run(url))
+
+
+@contextmanager
+def owner_url(settings: Settings) -> Iterator[str]:
+    """The URL of the migrating login; starts the embedded server when no `serve` runs it."""
+    given = settings.migration_database_url or settings.database_url
+    if given is not None:
+        yield given.get_secret_value()
+        return
+    postgres = EmbeddedPostgres(settings.data_dir)
+    if postgres.is_running():
+        yield postgres.url()
+        return
+    postgres.start()
+    try:
+        yield postgres.url()
+    finally:
+        postgres.stop()
+
+
+@asynccontextmanager
+async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncEngine, int, bytes]]:
+    """A read pool as the serving role, the tenant's log id, and the installation's secret."""
+    with owner_url(settings) as owner:
+        url = owner if settings.database_url is None else settings.database_url.get_secret_value()
+        database = open_database(url, pool_connections=2, statement_timeout_seconds=600)
+        try:
+            async with translated(), database.reads.connect() as connection:
+                found = await credentials.find_tenant(connection, tenant)
+                installed = await credentials.fetch_installation(connection)
+            if found is None:
+                raise InputError("no such tenant")
+            yield database.reads, found.log_id, installed.secret
+        finally:
+            await database.dispose()
+
+
+def progress_bar(unit: str, *, hidden: bool) -> Progress:
+    """A progress bar on standard error; none when that is no terminal or the output is for a script."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True, disable=hidden or not err.is_terminal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+"""Redaction of one value or one text, and the compiled rules. `redaction` puts it to work on whole events.
+
+The three rules stand in the docstring of `redaction`. Here they are `Ruleset.judge` (what a name means), `redact_text`
+(values inside strings), and `redact_part` (a tree, whose object members bring names in).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+import jiter
+
+from audit_service.core import secret_words as vocabulary
+from audit_service.core.canonical import JSONValue
+from audit_service.core.secret_names import SecretNames, fold, split_words
+from audit_service.core.secret_patterns import (
+    CONTEXT_PATTERNS,
+    TOKEN_PATTERNS,
+    ValuePatterns,
+    is_card_number,
+    redact_spans,
+)
+
+__all__ = [
+    "DEPTH_LIMIT",
+    "REDACTED",
+    "Nodes",
+    "Ruleset",
+    "compile_ruleset",
+    "is_final",
+    "names_a_secret",
+    "redact_part",
+    "redact_text",
+    "redact_value",
+    "segments_of",
+    "step",
+]
+
+REDACTED: Final = "[redacted]"
+DEPTH_LIMIT: Final = 64
+
+# Raise it when the code judges otherwise while the lists stay the same: a replay under another ruleset is told so.
+_RULES_VERSION: Final = 1
+_MEMO_LIMIT: Final = 8192
+MEMO_NAME_LIMIT: Final = 128
+_JSON_DEPTH_LIMIT: Final = 8
+_PASSES_LIMIT: Final = 4
+
+# What a name means for what stands beside or under it.
+SECRET, NAMING, VALUE, CARD, RENAMED, ID = 1, 2, 4, 8, 16, 32
+_PATH_ACTING: Final = SECRET | VALUE | CARD | RENAMED
+
+_NAMING_NAMES: Final = frozenset(vocabulary.NAMING_NAMES)
+_VALUE_NAMES: Final = frozenset(vocabulary.VALUE_NAMES)
+_CARD_WORDS: Final = frozenset(vocabulary.CARD_WORDS)
+_ID_WORDS: Final = frozenset(vocabulary.ID_WORDS)
+
+Nodes: TypeAlias = "tuple[Node, ...]"
+
+
+class Node:
+    """One segment of the configured pointers, as a tree; `*` stands for any segment."""
+
+    __slots__ = ("children", "final")
+
+    def __init__(self) -> None:
+        self.children: dict[str, Node] = {}
+        self.final = False
+
+    def add(self, pointer: str) -> None:
+        """`ValueError` for what is no JSON Pointer, or points at the whole row."""
+        if not pointer.startswith("/") or _has_bad_escape(pointer):
+            raise ValueError(f"not a JSON Pointer to a member: {pointer!r}")
+        node = self
+        for segment in segments_of(pointer):
+            node = node.children.setdefault(segment, Node())
+        node.final = True
+
+
+def _has_bad_escape(pointer: str) -> bool:
+    return "~" in pointer.replace("~0", "").replace("~1", "")
+
+
+def step(nodes: Nodes, segment: str) -> Nodes:
+    if not nodes:
+        return nodes
+    return tuple(child for node in nodes for name in (segment, "*") if (child := node.children.get(name)) is not None)
+
+
+def is_final(nodes: Nodes) -> bool:
+    return any(node.final for node in nodes)
+
+
+class Ruleset:
+    """Compiled rules. Made by `compile_ruleset`; immutable but for its bounded caches of judged names."""
+
+    __slots__ = ("_exempt", "_names", "_paths", "_pointers", "digest", "memo", "patterns")
+
+    def __init__(
+        self,
+        names: SecretNames,
+        patterns: ValuePatterns,
+        exempt: Node,
+        pointers: Mapping[str, Node],
+        digest: str,
+    ) -> None:
+        self._names = names
+        self.patterns = patterns
+        self._exempt: Nodes = (exempt,) if exempt.children else ()
+        self._pointers = dict(pointers)
+        self.memo: dict[str, tuple[int, str]] = {}
+        self._paths: dict[str, bool] = {}
+        self.digest = digest
+
+    def exempt_nodes(self) -> "Nodes":
+        """The root of the exempt paths; empty when there are none."""
+        return self._exempt
+
+    def pointer_nodes(self, target_type: str | None) -> "Nodes":
+        """The roots of the pointers of this target type and of every type (`*`)."""
+        kinds = {"*"} if target_type is None else {"*", target_type}
+        return tuple(self._pointers[kind] for kind in sorted(kinds) if kind in self._pointers)
+
+    def judge(self, name: str) -> tuple[int, str]:
+        """What the name means, and the name itself without secrets in it."""
+        judged = self.memo.get(name)
+        if judged is None:
+            judged = self._judged(name)
+            if len(name) <= MEMO_NAME_LIMIT:
+                # Names come from senders: a bound, and a fresh start, keep them from filling the memory.
+                if len(self.memo) >= _MEMO_LIMIT:
+                    self.memo.clear()
+                self.memo[name] = judged
+        return judged
+
+    def is_plain_path(self, path: str) -> bool:
+        """Whether no segment of a change's path calls for anything."""
+        plain = self._paths.get(path)
+        if plain is None:
+            plain = not any(self.judge(segment)[0] & _PATH_ACTING for segment in segments_of(path))
+            if len(path) <= 4 * MEMO_NAME_LIMIT:
+                if len(self._paths) >= _MEMO_LIMIT:
+                    self._paths.clear()
+                self._paths[path] = plain
+        return plain
+
+    def _judged(self, name: str) -> tuple[int, str]:
+        shown = redact_text(name, self)
+        words = set(split_words(fold(name)))
+        lowered = name.lower()
+        # After a redaction the name is judged again as it will be read next time, so that twice is like once.
+        flags = SECRET if self._names.is_secret(name) or (shown != name and self._names.is_secret(shown)) else 0
+        flags |= NAMING if lowered in _NAMING_NAMES else 0
+        flags |= VALUE if lowered in _VALUE_NAMES else 0
+        flags |= CARD if not _CARD_WORDS.isdisjoint(words) else 0
+        flags |= ID if not _ID_WORDS.isdisjoint(words) and not flags & CARD else 0
+        return flags | (RENAMED if shown != name else 0), shown
+
+    def is_secret_name(self, name: str) -> bool:
+        """Whether what stands under this name is secret."""
+        return bool(self.judge(name)[0] & SECRET)
+
+
+def compile_ruleset(
+    *,
+    extra_words: Sequence[str] = (),
+    harmless_words: Sequence[str] = (),
+    extra_patterns: Sequence[str] = (),
+    exempt_paths: Sequence[str] = (),
+    pointers: Mapping[str, Sequence[str]] = {},
+) -> Ruleset:
+    """The built-in rules with an operator's. `ValueError` names the entry that can not be used; nothing is skipped."""
+    names = SecretNames(extra_words, harmless_words)
+    patterns = ValuePatterns(names, extra_patterns)
+    exempt = Node()
+    for path in exempt_paths:
+        exempt.add(path)
+    roots: dict[str, Node] = {}
+    for kind, kind_pointers in pointers.items():
+        roots[kind] = Node()
+        for pointer in kind_pointers:
+            roots[kind].add(pointer)
+    described = [
+        _RULES_VERSION, vocabulary.VOCABULARY, TOKEN_PATTERNS, CONTEXT_PATTERNS, list(extra_words), list(harmless_words),
+        list(extra_patterns), list(exempt_paths), {kind: list(paths) for kind, paths in pointers.items()},
+    ]  # fmt: skip
+    written = json.dumps(described, sort_keys=True).encode()
+    return Ruleset(names, patterns, exempt, roots, hashlib.sha256(written).hexdigest()[:16])
+
+
+# --- text ---
+
+
+def redact_text(text: str, rules: Ruleset, *, cards: bool = True) -> str:
+    """The text without what the value patterns find; the same object when they find nothing.
+
+    With `cards=False` card numbers stay: an order number can be one by chance.
+    """
+    return _redact_text(text, rules, cards=cards)
+
+
+def _redact_text(text: str, rules: Ruleset, *, cards: bool) -> str:
+    if not _may_hold_secret(text, rules):
+        return text
+    # Lone surrogates have no UTF-8: they are read as question marks, and stay when nothing is found.
+    current = readable = text.encode("utf-8", "replace").decode()
+    # A replacement can bring together what then reads as a finding. Repeat until nothing moves: twice is like once.
+    for _ in range(_PASSES_LIMIT):
+        redacted = _redact_once(current, rules, cards=cards, depth=0)
+        if redacted == current:
+            return text if current == readable else current
+        current = redacted
+    return REDACTED
+
+
+def _may_hold_secret(text: str, rules: Ruleset) -> bool:
+    data = b"\0" + text.encode("utf-8", "replace") + b"\0"
+    return rules.patterns.screen(data) or rules.patterns.screen_anchored((text,))
+
+
+def _redact_once(text: str, rules: Ruleset, *, cards: bool, depth: int) -> str:
+    if text.lstrip()[:1] in ("{", "[", '"'):
+        text = _redact_json_text(text, rules, depth)
+    data = text.encode()
+    spans = rules.patterns.spans(data, cards=cards)
+    return redact_spans(data, spans).decode() if spans else text
+
+
+def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str:
+    """The text written anew when it is JSON that holds secrets; the same when it holds none or is no JSON."""
+    try:
+        value: JSONValue = jiter.from_json(text.encode(), catch_duplicate_keys=True, allow_inf_nan=False)
+    except ValueError as error:
+        # Too deep for the parser is too deep to walk. What is no JSON, or has a name twice, is read as text.
+        return REDACTED if "recursion" in str(error) else text
+    if not isinstance(value, (dict, list, str)):
+        return text
+    if depth >= _JSON_DEPTH_LIMIT:
+        return REDACTED
+    redacted = _Walk(rules, (), (), texts=True, json_depth=depth + 1).value(value, 0)
+    return text if redacted is value else json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
+
+
+# --- trees ---
+
+
+class _Walk:
+    """Rebuilds a value without its secrets; parts without findings are returned as they are."""
+
+    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_texts")
+
+    def __init__(self, rules: Ruleset, pointers: Nodes, exempt: Nodes, *, texts: bool, json_depth: int = 0) -> None:
+        self._rules = rules
+        self._pointers = pointers
+        self._exempt = exempt
+        self._texts = texts
+        self._json_depth = json_depth
+
+    def value(self, value: JSONValue, flags: int) -> JSONValue:
+        """The value without secrets; `flags` say what the name it stands under means."""
+        return self._value(value, flags, 0, self._pointers, self._exempt)
+
+    def _value(self, value: JSONValue, flags: int, depth: int, pointers: Nodes, exempt: Nodes) -> JSONValue:
+        if isinstance(value, str):
+            return self._string(value, flags) if self._texts else value
+        if isinstance(value, (dict, list)):
+            if depth >= DEPTH_LIMIT:
+                return REDACTED
+            if isinstance(value, dict):
+                return self._object(value, flags, depth, pointers, exempt)
+            return self._list(value, flags, depth, pointers, exempt)
+        if flags & CARD and _is_card_scalar(value):
+            return REDACTED
+        return value
+
+    def _string(self, text: str, flags: int) -> str:
+        if flags & CARD and is_card_number("".join(c for c in text if c.isdigit() and c.isascii())):
+            return REDACTED
+        cards = not flags & ID
+        if not self._json_depth:
+            return _redact_text(text, self._rules, cards=cards)
+        # Inside JSON text the outermost text repeats: repeating on every level would cost a power of the levels.
+        if not _may_hold_secret(text, self._rules):
+            return text
+        return _redact_once(text, self._rules, cards=cards, depth=self._json_depth)
+
+    def _list(self, values: list[JSONValue], flags: int, depth: int, pointers: Nodes, exempt: Nodes) -> list[JSONValue]:
+        result = values
+        for index, value in enumerate(values):
+            below = step(pointers, str(index)) if pointers else pointers
+            if below and value is not None and is_final(below):
+                redacted: JSONValue = REDACTED
+            else:
+                redacted = self._value(value, flags, depth + 1, below, step(exempt, str(index)) if exempt else exempt)
+            if redacted is not value:
+                result = list(values) if result is values else result
+                result[index] = redacted
+        return result
+
+    def _object(
+        self, members: dict[str, JSONValue], flags: int, depth: int, pointers: Nodes, exempt: Nodes
+    ) -> dict[str, JSONValue]:
+        judge = self._rules.judge
+        named = names_a_secret(members, self._rules)
+        result: dict[str, JSONValue] | None = None
+        for position, (name, value) in enumerate(members.items()):
+            own, shown = judge(name)
+            below = step(pointers, name) if pointers else pointers
+            exempt_below = step(exempt, name) if exempt else exempt
+            if value is None:
+                redacted: JSONValue = None
+            elif (below and is_final(below)) or (
+                (own & SECRET or (named and own & VALUE)) and not (exempt_below and is_final(exempt_below))
+            ):
+                redacted = REDACTED
+            else:
+                redacted = self._value(value, own | (flags & CARD), depth + 1, below, exempt_below)
+            if result is None and (redacted is not value or shown != name):
+                result = dict(list(members.items())[:position])
+            if result is not None:
+                # Two names that read the same once redacted: one member stays, and says nothing.
+                result[shown] = REDACTED if shown in result else redacted
+        return members if result is None else result
+
+
+def names_a_secret(members: Mapping[str, JSONValue], rules: Ruleset) -> bool:
+    """Whether a member such as `name` or `key` holds a secret name: `{"name": "DB_PASSWORD", "value": "…"}`."""
+    for name, value in members.items():
+        naming = isinstance(value, str) and len(value) <= MEMO_NAME_LIMIT and rules.judge(name)[0] & NAMING
+        if naming and rules.is_secret_name(str(value)):
+            return True
+    return False
+
+
+def _is_card_scalar(value: JSONValue) -> bool:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e20:
+        value = int(value)
+    return isinstance(value, int) and 10**12 <= value < 10**19 and is_card_number(str(value))
+
+
+def redact_value(
+    value: JSONValue, rules: Ruleset, *, path: tuple[str, ...] = (), target_type: str | None = None
+) -> JSONValue:
+    """A row, metadata, or the part of one that stands at `path` (the segments from its root), without its secrets."""
+    return redact_part(value, rules, path, rules.pointer_nodes(target_type), texts=True)
+
+
+def redact_part(value: JSONValue, rules: Ruleset, path: Sequence[str], pointers: Nodes, *, texts: bool) -> JSONValue:
+    exempt = rules.exempt_nodes()
+    flags = 0
+    for segment in path:
+        pointers, exempt = step(pointers, segment), step(exempt, segment)
+        own = rules.judge(segment)[0]
+        if value is not None and (is_final(pointers) or (own & SECRET and not is_final(exempt))):
+            return REDACTED
+        # A list element has no name of its own: it keeps that of the list.
+        flags = own | (flags & CARD) if not segment.isdigit() else flags
+    return _Walk(rules, pointers, exempt, texts=texts).value(value, flags)
+
+
+def segments_of(pointer: str) -> list[str]:
+    if not pointer:
+        return []
+    parts = pointer.split("/")[1:]
+    return [part.replace("~1", "/").replace("~0", "~") for part in parts] if "~" in pointer else parts

@@ -1,0 +1,302 @@
+"""The vocabulary of `secret_names`: plain data, one list for each role a word can play.
+
+Words are written as people write them; they are folded before use. Spaces part words; bars and line ends part
+phrases. Adding a word changes the digest of every ruleset.
+"""
+
+from typing import Final
+
+__all__ = ["VOCABULARY"]
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _phrases(text: str) -> list[str]:
+    return [phrase for line in text.splitlines() for phrase in line.split("|") if phrase]
+
+
+# Secret wherever they stand as a word.
+WORDS: Final = _words("""
+password passwd passwort passphrase passcode passkey pwd pword psw pswd pswrd passwrd paswd passw pasword
+passwod pwrd keypass keyphrase storepass htpasswd pw userpass userpw secret token jwt jwe otp totp hotp
+cookie authorization authorisation authentification credential cred creds dsn cvv cvc cvn puk psk bearer
+mnemonic csrf xsrf phpsessid jsessionid ssn ntlm keytab kubeconfig dockerconfigjson dockercfg netrc pgpass
+privkey sshkey apikey seckey authkey rcon otpauth passwds passwords keystorepass mdp motdepasse losenord
+passord adgangskode kodeord salasana tunnussana wachtwoord wachtzin kennwort losungswort zugangsdaten
+anmeldedaten geheimnis geheimwort contrasena contrasenya contrasinal clave secreto segreto segredo senha
+credenziale credenziali credencial credenciais credenciales palavrapasse gettone jeton haslo sekret heslo
+jelszo lozinka zaporka geslo parool salasona slaptazodis parol parola pasahitza sifre sandi katasandi
+lykilord fjalekalim matkhau kontrasena wagwoord nenosiri kodesandi inloggegevens toegangscode geheim
+identifiants tokeny zeton tajne haslem hasla пароль пароля паролі секрет токен парола лозинка
+учетныеданные κωδικος συνθηματικο
+""")
+
+# Secret when the word is the last of the name, or only followed by TRAILERS.
+LAST_WORDS: Final = _words("""
+pass pin salt pepper passe csrftoken authcode
+""")
+
+# Change nothing about what stands before them.
+TRAILERS: Final = _words("""
+hash hashed value new old text plain plaintext raw encrypted enc crypt md sha confirm confirmation repeat
+again code number no num nr salt digest string str word phrase key cipher current previous prev default
+initial temp temporary
+""")
+
+# Make a word of LAST_WORDS harmless when they stand before it: `boarding pass`, `gpio pin`.
+NOT_LAST_AFTER: Final = _words("""
+season boarding bus travel day hall ski test first second third one two single multi low high band all
+partial gpio map push location power ground header clock fast event lap battle mountain render shadow
+depth hyper expo by io board hat
+""")
+
+# Secret only as the whole name.
+WHOLE_NAMES: Final = _words("""
+auth csc creditcard ccnum conn connectionstring sessid
+""")
+
+# Secret together.
+PHRASES: Final = _phrases("""
+session id|session identifier|session token|session cookie|session key|sess id|connect sid|sid cookie
+access token|connection string|connection uri|connection url|connect string|conn string|conn str|con str
+jdbc url|recovery code|backup code|scratch code|rescue code|emergency code|restore code|recovery phrase
+seed phrase|recovery key|backup phrase|wallet seed|totp seed|otp seed|seed word|secret seed|master seed
+hd seed|webhook url|webhook uri|hook url|slack webhook|discord webhook|teams webhook|incoming webhook
+callback secret|database url|database uri|db url|db uri|redis url|redis uri|mongo url|mongo uri
+mongodb url|mongodb uri|postgres url|postgres uri|postgresql url|postgresql uri|mysql url|mysql uri
+amqp url|amqp uri|rabbitmq url|broker url|cache url|celery broker|mailer url|smtp url|ldap url
+elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|queue url secret|auth code
+authentication code|authorization code|verification code|verify code|activation code|confirmation code
+login code|signin code|unlock code|access code|security code|mfa code|tfa code|factor code|fa code
+sms code|reset code|one time code|one time pass|one time link|magic link|magic url|reset link|reset url
+login link|login url token|signed url|presigned url|pre signed url|sas url|sas token|sas key
+shared access signature|door code|gate code|safe code|alarm code|lock code|card code|device code
+invite code secret|pairing code|passwort hash|id rsa|id dsa|id ecdsa|rsa private|ssh private
+tls private|ssl private|private pem|wg private|wireguard private|private exponent|private jwk|basic auth
+http auth|proxy auth|auth header|auth string|auth data|auth pass|auth info|auth secret|auth config
+registry auth|docker auth|redis auth|auth payload|smtp auth|mfa secret|fa secret|mfa seed|security answer
+secret answer|mother maiden|maiden name|challenge answer|saml response|saml assertion|client assertion
+code verifier|card number|card num|card no|card pan|credit card number|creditcard number|cc number|cc num
+cc no|ccnumber|cardnumber|debit card number|social security|snmp community|community string|snmp string
+nt hash|lm hash|pass hash|pwd hash|shadow entry|user pass|db pass|bind pw|service account json
+service account credential|gcp credential|key material|private pass|login data secret|unseal share
+mot de passe|mots de passe|mot passe|phrase de passe|phrase secrete|code secret|code acces|code d acces
+code de verification|parola d ordine|parola chiave segreta|palabra de paso|palabra de acceso|palavra passe
+palavra de passe|codigo de acceso|codigo de acesso|codigo secreto|codigo de seguranca|codigo de seguridad
+codigo de verificacion|codigo de verificacao|codice segreto|codice di accesso|codice di sicurezza
+kata sandi|kata laluan|mat khau|ma bi mat|kod dostepu|kod weryfikacyjny|kody zapasowe|dane logowania
+код доступа|код подтверждения|учетные данные|одноразовый код|резервные коды|секретное слово|ключевая фраза
+κωδικος προσβασης|κλειδι api|zugangs code|sicherheits code|sicherheitscode|wiederherstellungscode
+bestatigungscode|frase de recuperacion|codigos de recuperacion|codigo de recuperacao|codes de recuperation
+code de recuperation|codici di recupero|kurtarma kodu|dogrulama kodu|guvenlik kodu|erisim kodu
+erisim jetonu|giris kodu|herstelcode|beveiligingscode|gizli soz|tajny klic|hemlig nyckel|hemmelig nogle
+hemmelighet|salainen avain
+""")
+
+# "Key" in each language: secret beside a word of KEY_QUALIFIERS, harmless alone.
+KEYS: Final = _words("""
+key keys schlussel schluessel cle clef cles clave llave chave chiave chiavi sleutel klucz klucze ключ
+ключи anahtar anahtari anahtarı klic kluc kulcs nyckel nogle nokkel avain cheie kljuc kunci khoa raktas
+atslega voti clau κλειδι
+""")
+
+# What a secret key opens or does. Never `license`, `product` or `cd`: users of a licence-key panel recover
+# keys from the log (an operator can add `license key` as a word).
+KEY_QUALIFIERS: Final = _words("""
+api private priv prv secret ssh encryption encrypt decryption decrypt access signing sign signature master
+app application auth authentication authorization account service storage shared symmetric rsa dsa ecdsa
+ed gpg pgp pem tls ssl host deploy webhook crypto cipher aes des hmac jwt jwk jws recovery wallet vpn
+wireguard wg wifi wlan wpa wep network root admin session server client consumer developer dev rest
+integration personal bot agent daemon node cluster join unseal db database user psk preshared aws amazon
+gcp google azure cloudflare cf stripe paypal sendgrid mailgun mailchimp twilio github gitlab bitbucket
+openai anthropic claude gemini mistral hetzner digitalocean linode vultr ovh slack discord telegram
+shopify square datadog newrelic sentry pusher firebase fcm gcm algolia maps recaptcha hcaptcha turnstile
+captcha steam curseforge modrinth whmcs cpanel plesk proxmox pterodactyl pelican virtualizor solusvm
+namecheap godaddy porkbun rsync backup restic borg kms vault hsm paddle braintree adyen mollie razorpay
+klarna transfer push vapid scram rndc tsig dnssec ddns s3 minio wasabi b2 backblaze privat privater
+privaten geheim geheimer geheimes zugang zugangs zugriff zugriffs verschlusselungs signatur prive privee
+secrete acces chiffrement cryptage privada privado secreta secreto acceso cifrado acesso segura segreta
+segreto privata accesso cifratura geheime toegang toegangs prywatny tajny dostepu szyfrowania приватный
+закрытый секретный доступа шифрования апи gizli ozel erisim sifreleme soukromy titkos hemlig rahasia
+""")
+
+# May stand between a qualifier and its key: `stripe live key`.
+KEY_ENVIRONMENTS: Final = _words("""
+live prod production sandbox stage staging test
+""")
+
+# Small words, skipped in the same way: `clé d'accès`, `chave de acesso`.
+CONNECTORS: Final = _words("""
+d da de del der des di do du el for l la le of para per the til van von для
+""")
+
+# Last word of a name that tells something about a secret: `token count`, `password policy`.
+ABOUT_LAST: Final = _words("""
+count counts counter length len size limit quota budget policy policies type types kind enabled enable
+disabled disable required require requirement requirements mandatory optional expired expires expiry
+expiration expire exp ttl age lifetime lifespan duration period interval timeout at on date time timestamp
+datetime since until days hours minutes seconds sec secs ms updated created changed modified rotated
+revoked used usage uses last status state strength score complexity min max minimum maximum version format
+algorithm algo alg attempts attempt tries retries failures failed rotation resets name names label title
+description desc comment id ids uuid guid uri url urls endpoint endpoints path paths file filename dir
+directory folder scope scopes issuer audience provider providers manager method methods mode field column
+prompt placeholder input button message error errors rule rules regex validator validation valid invalid
+verified confirmed consent banner notice domain samesite secure httponly set present exists existing
+configured supported allowed allow allowlist bucket price cost balance symbol supply index position per
+rate remaining left available sum average avg level layer app device backend source server owner user
+username login email fingerprint thumbprint prefix suffix four last4 color colour icon visible visibility
+hidden shown protected protection locked reset_required needed active inactive generator generated hasher
+hashing encoder parser tokenizer history_size event events log logs hint_enabled settings page form screen
+tab section link route controller service handler middleware class table model region zone channel
+delivery question questions support rotation_days cycle window anzahl lange typ aktiv aktiviert ablauf
+datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha
+""")
+
+# First word of a name that asks or limits: `has password`, `max tokens`.
+ABOUT_FIRST: Final = _words("""
+has have is are was requires require required needs need max min maximum minimum num number total show
+hide allow allows allowed enable enabled disable disabled forgot must can should count use uses support
+supports accept accepts expect min_length nb anzahl ist hat
+""")
+
+# Cancel a hit they cover.
+HARMLESS_PHRASES: Final = _phrases("""
+prompt token|completion token|total token|max token|min token|input token|output token|cached token
+reasoning token|token used|context token|token per|token bucket|token ring|token sale|token economy
+non fungible token|token symbol|token holder|cookie consent|cookie policy|cookie banner|cookie notice
+cookie law|accept cookie|cookie jar|fortune cookie|cookie preference|cookie category|cookie setting
+password less|passwordless|password manager|password policy|password strength|password complexity
+password reset required|secret santa|top secret level|open secret|parola chiave|palabra clave
+palabra claves|palavra chave|mot cle|clave primaria|clave foranea|clave publica|clave producto
+clave de producto|clave licencia|clave de licencia|clave unica|clave valor|public key|primary key
+foreign key|sort key|partition key|unique key|cache key|composite key|index key|translation key|lookup key
+hash key|range key|row key|group key|routing key|shard key|natural key|surrogate key|candidate key
+config key|setting key|metric key|object key|dedup key|public api key|publishable key|public token key
+pass through|pass rate|pass count|pass fail|cookie cutter|pin code area|postal pin code|address pin code
+shipping pin code|billing pin code|zip pin code|site key|authorization type|authorization status
+otp method|totp method|token standard|enable auth|ssn last|salt lake|salt water|sea salt
+""")
+
+# Hold a secret word by chance.
+HARMLESS_WORDS: Final = _words("""
+ambassador asphalt assassin authentic authenticated author authored authoring authorities authority
+authorize authorized authors basalt botpress bypass classification coauthor cobalt compass compassion
+cookbook cookiecutter dependency desktop donkey encompass hockey hotpink jockey keyboard keynote keypad
+keyword keywords laptop mapping monkey opinion otpauthenabled overpass pagination parole parolee passable
+passage passat passback passbook passed passenger passes passing passion passive passport passthrough
+passthru passwordless pineapple ping pink pinned pinning pinpoint pinterest potpourri saltwater
+secretariat secretary secretion shipping somersault spin spinner spinning surpass token2022 tokenization
+tokenize tokenized tokenizer tokenizers trespass turkey typing underpass
+""")
+
+# Stand before or after a secret word in a name without separators: `dbpassword`.
+COMPANIONS: Final = _words("""
+db database data mysql mariadb postgres postgresql pg mongo mongodb redis sql ftp sftp smtp imap pop mail
+email ldap rcon user usr username admin adm root my your new old current cur confirm confirmation repeat
+retype temp tmp default master main server client api app application service system sys login logon
+signin account acc auth oauth access refresh reset remember session sess bot web http https proxy socks
+vpn wifi wlan router node panel host ssh ssl tls private priv public secret encryption encrypted enc
+hashed hash plain raw card credit customer member staff super sudo bind kunden benutzer nutzer datenbank
+neues altes aktuelles admins usuario utilisateur utente gebruiker senha nova novo minha mi nueva nuevo
+actual id ids code key value file token verify verification security device push csrf xsrf github gitlab
+slack discord telegram stripe paypal aws azure google webhook url uri string connection recovery backup
+seed phrase two factor mfa totp store trust count length policy type enabled expires expiry name manager
+size limit strength invite activation personal guest
+""")
+
+# Long and unambiguous, so secret inside any word: `Datenbankpasswort`, `пароли`.
+STRONG: Final = _words("""
+password passwort passwoert passwd passphras passcode kennwort kennwoert motdepasse wachtwoord contrasen
+contrasin losenord losningsord adgangskode salasana jelszo lozink zapork slaptazod sifre haslo hasel
+parool лозинк парол пароль секретн токен credential credenzial credencia apikey privatekey secretkey
+accesskey encryptionkey signingkey accesstoken refreshtoken authtoken zugangsdaten zugangscode
+zugangsschlus zugriffsschlus apischlus geheimschlus privatschlus zugangsschlues verschlusselungsschlus
+geheimnis geheimwort toegangssleutel apisleutel beveiligingscode sessionid connectionstring recoverycode
+backupcode sicherungscode wiederherstellungs webhookurl databaseurl katasandi matkhau sessiontoken
+lykilord κωδικ συνθηματικ
+""")
+
+# Scripts without word borders: secret anywhere in the name, spaces left out.
+SUBSTRINGS: Final = _phrases("""
+パスワード|パスフレーズ|パスコード|暗証番号|暗証|シークレット|トークン|秘密鍵|秘密の|秘密情報|認証コード|認証情報|資格情報|アクセスキー|APIキー|暗号鍵|暗号化キー|合言葉|クッキー|密码|密碼
+口令|令牌|密钥|密鑰|秘钥|秘鑰|私钥|私鑰|金鑰|凭证|凭据|憑證|验证码|驗證碼|机密|机密信息|访问码|通行码|通行碼|助记词|动态码|安全码|비밀번호|암호|비번|패스워드|토큰|시크릿|비밀키|개인키
+인증코드|인증번호|접근키|액세스키|API키|كلمةالمرور|كلمةالسر|رمزالدخول|الرقمالسري|كلمهالمرور|گذرواژه|رمزعبور|סיסמה|סיסמא
+ססמה|पासवर्ड|पासकोड|รหัสผ่าน|พาสเวิร์ด|পাসওয়ার্ড|கடவுச்சொல்
+""")
+
+# Names of members that hold the name of what stands beside them: `{"key": "DB_PASSWORD", "value": "…"}`.
+NAMING_NAMES: Final = _words(
+    """
+name key variable env_variable field header setting option param parameter attribute property var env
+column
+"""
+)
+
+# Names of members that hold the value in such a pair.
+VALUE_NAMES: Final = _words(
+    """
+value val values old new old_value new_value oldvalue newvalue from to content data default default_value
+defaultvalue server_value current previous was became text stringvalue string_value raw before after
+"""
+)
+
+# Under these a bare number may be a card number.
+CARD_WORDS: Final = _words(
+    """
+card cc pan creditcard ccnum cardnumber ccnumber kreditkarte carte tarjeta cartao carta kaart karta
+"""
+)
+
+# Under these a number that passes as a card number is taken for an id.
+ID_WORDS: Final = _words(
+    """
+id uuid guid order invoice number no nr ref reference sku serial ean gtin upc barcode isbn imei iccid
+tracking transaction txn ticket sequence seq version phone iban account timestamp time offset size byte
+bytes count snowflake
+"""
+)
+
+# Values that tell something about a secret and are none.
+STATES: Final = _words(
+    """
+true false null none nil undefined yes no on off changed updated reset expired enabled disabled required
+invalid missing empty set unset removed deleted created added rotated revoked ok failed n/a unchanged not
+was is has
+"""
+)
+
+# Looked for once more with digits read as letters: `p4ssw0rd`.
+LEET_WORDS: Final = _words(
+    """
+password passwd passphrase passwort secret token credential apikey
+"""
+)
+
+# All of it, for the digest of a ruleset.
+VOCABULARY: Final[dict[str, list[str]]] = {
+    "words": WORDS,
+    "last_words": LAST_WORDS,
+    "trailers": TRAILERS,
+    "not_last_after": NOT_LAST_AFTER,
+    "whole_names": WHOLE_NAMES,
+    "phrases": PHRASES,
+    "keys": KEYS,
+    "key_qualifiers": KEY_QUALIFIERS,
+    "key_environments": KEY_ENVIRONMENTS,
+    "connectors": CONNECTORS,
+    "about_last": ABOUT_LAST,
+    "about_first": ABOUT_FIRST,
+    "harmless_phrases": HARMLESS_PHRASES,
+    "harmless_words": HARMLESS_WORDS,
+    "companions": COMPANIONS,
+    "strong": STRONG,
+    "substrings": SUBSTRINGS,
+    "naming_names": NAMING_NAMES,
+    "value_names": VALUE_NAMES,
+    "card_words": CARD_WORDS,
+    "id_words": ID_WORDS,
+    "states": STATES,
+    "leet_words": LEET_WORDS,
+}
