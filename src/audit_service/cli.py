@@ -53,12 +53,12 @@ def main() -> None:
         app()
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False):
-            err.print(f"AUDIT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", markup=False, highlight=False)
+            err.print(f"AUDIT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_UNKNOWN)
     except (AuditError, OSError) as error:
-        err.print(f"audit-service: {error}", markup=False, highlight=False)
+        err.print(f"audit-service: {error}", markup=False, highlight=False, soft_wrap=True)
         for fault in error.faults if isinstance(error, InputError) else ():
-            err.print(f"  {fault.parameter or fault.pointer}: {fault.detail}", markup=False, highlight=False)
+            err.print(f"  {fault.parameter or fault.pointer}: {fault.detail}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_UNKNOWN)
 
 
@@ -135,7 +135,7 @@ def print_report(report: verifying.Report, console: Console) -> None:
         if report.breaks_total > len(report.breaks):
             console.print(f"… and {report.breaks_total - len(report.breaks)} more")
     for item in report.not_checked:
-        console.print(f"not checked: {item}", markup=False, highlight=False)
+        console.print(f"not checked: {item}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -267,8 +267,10 @@ def owner_url(settings: Settings) -> Iterator[str]:
         return
     postgres = EmbeddedPostgres(settings.data_dir)
     if postgres.is_running():
-        yield postgres.url()
+        yield EmbeddedPostgres.attach(settings.data_dir).url()
         return
+    if not postgres.cluster_dir.exists():
+        raise InputError(f"no database under {settings.data_dir}; run `audit-service serve` first, or set AUDIT_DATABASE_URL")
     postgres.start()
     try:
         yield postgres.url()

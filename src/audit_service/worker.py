@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from audit_service.api.logs import configure as configure_logs
 from audit_service.app import create_app
 from audit_service.settings import Settings
 
@@ -32,6 +33,7 @@ def main() -> None:
     sent: dict[str, Any] = json.loads(line)
     _die_with(sent["parent"])
     settings = Settings(**sent["settings"])
+    configure_logs(settings.log_level)
     listener = socket.socket(fileno=int(sys.argv[1]))
     uvicorn.Server(_configuration(settings)).run(sockets=[listener])
 

@@ -37,6 +37,7 @@ from audit_service.core.redaction_tree import (
     Ruleset,
     compile_ruleset,
     is_final,
+    is_secret_flag,
     names_a_secret,
     redact_part,
     redact_text,
@@ -239,9 +240,13 @@ class _Survey:
                 elif kind is dict or kind is list:
                     self.tree(member, depth + 1)
         elif isinstance(value, list):
+            last: JSONValue = None
             for member in value:
                 if isinstance(member, str):
                     add(member)
+                    if isinstance(last, str) and last[:1] == "-" and is_secret_flag(last, member, self._rules):
+                        self.names = True
+                    last = member
                 elif isinstance(member, (dict, list)):
                     self.tree(member, depth + 1)
         elif isinstance(value, str):

@@ -29,6 +29,7 @@ __all__ = [
     "Ruleset",
     "compile_ruleset",
     "is_final",
+    "is_secret_flag",
     "names_a_secret",
     "redact_part",
     "redact_text",
@@ -46,6 +47,9 @@ _MEMO_LIMIT: Final = 8192
 MEMO_NAME_LIMIT: Final = 128
 _JSON_DEPTH_LIMIT: Final = 8
 _PASSES_LIMIT: Final = 4
+# Strings of one tree that are looked at closely; the ones after them are replaced. Bounds what a hostile row costs.
+_SUSPECTS_LIMIT: Final = 1500
+_JSON_STARTS: Final = ("{", "[", '"')
 
 # What a name means for what stands beside or under it.
 SECRET, NAMING, VALUE, CARD, RENAMED, ID = 1, 2, 4, 8, 16, 32
@@ -147,7 +151,8 @@ class Ruleset:
 
     def _judged(self, name: str) -> tuple[int, str]:
         shown = redact_text(name, self)
-        words = set(split_words(fold(name)))
+        # What is longer than any field's name has no words worth looking at.
+        words = set(split_words(fold(name))) if len(name) <= MEMO_NAME_LIMIT else set[str]()
         lowered = name.lower()
         # After a redaction the name is judged again as it will be read next time, so that twice is like once.
         flags = SECRET if self._names.is_secret(name) or (shown != name and self._names.is_secret(shown)) else 0
@@ -197,12 +202,10 @@ def redact_text(text: str, rules: Ruleset, *, cards: bool = True) -> str:
 
     With `cards=False` card numbers stay: an order number can be one by chance.
     """
-    return _redact_text(text, rules, cards=cards)
+    return _redact_suspect(text, rules, cards=cards) if _may_hold_secret(text, rules) else text
 
 
-def _redact_text(text: str, rules: Ruleset, *, cards: bool) -> str:
-    if not _may_hold_secret(text, rules):
-        return text
+def _redact_suspect(text: str, rules: Ruleset, *, cards: bool) -> str:
     # Lone surrogates have no UTF-8: they are read as question marks, and stay when nothing is found.
     current = readable = text.encode("utf-8", "replace").decode()
     # A replacement can bring together what then reads as a finding. Repeat until nothing moves: twice is like once.
@@ -220,22 +223,24 @@ def _may_hold_secret(text: str, rules: Ruleset) -> bool:
 
 
 def _redact_once(text: str, rules: Ruleset, *, cards: bool, depth: int) -> str:
-    if text.lstrip()[:1] in ("{", "[", '"'):
-        text = _redact_json_text(text, rules, depth)
+    opened = _redact_json_text(text, rules, depth) if text.lstrip()[:1] in _JSON_STARTS else None
+    if opened is not None:
+        text = opened
     data = text.encode()
-    spans = rules.patterns.spans(data, cards=cards)
+    # All strings of JSON text were judged one by one; only what the operator wrote may mean the text as a whole.
+    spans = rules.patterns.spans(data, cards=cards) if opened is None else rules.patterns.extra_spans(data)
     return redact_spans(data, spans).decode() if spans else text
 
 
-def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str:
-    """The text written anew when it is JSON that holds secrets; the same when it holds none or is no JSON."""
+def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str | None:
+    """The text, written anew when it is JSON that holds secrets; None when it is no JSON."""
     try:
         value: JSONValue = jiter.from_json(text.encode(), catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
         # Too deep for the parser is too deep to walk. What is no JSON, or has a name twice, is read as text.
-        return REDACTED if "recursion" in str(error) else text
+        return REDACTED if "recursion" in str(error) else None
     if not isinstance(value, (dict, list, str)):
-        return text
+        return None
     if depth >= _JSON_DEPTH_LIMIT:
         return REDACTED
     redacted = _Walk(rules, (), (), texts=True, json_depth=depth + 1).value(value, 0)
@@ -248,7 +253,7 @@ def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str:
 class _Walk:
     """Rebuilds a value without its secrets; parts without findings are returned as they are."""
 
-    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_texts")
+    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_suspects", "_texts")
 
     def __init__(self, rules: Ruleset, pointers: Nodes, exempt: Nodes, *, texts: bool, json_depth: int = 0) -> None:
         self._rules = rules
@@ -256,6 +261,7 @@ class _Walk:
         self._exempt = exempt
         self._texts = texts
         self._json_depth = json_depth
+        self._suspects = 0
 
     def value(self, value: JSONValue, flags: int) -> JSONValue:
         """The value without secrets; `flags` say what the name it stands under means."""
@@ -277,19 +283,23 @@ class _Walk:
     def _string(self, text: str, flags: int) -> str:
         if flags & CARD and is_card_number("".join(c for c in text if c.isdigit() and c.isascii())):
             return REDACTED
-        cards = not flags & ID
-        if not self._json_depth:
-            return _redact_text(text, self._rules, cards=cards)
-        # Inside JSON text the outermost text repeats: repeating on every level would cost a power of the levels.
         if not _may_hold_secret(text, self._rules):
             return text
+        self._suspects += 1
+        if self._suspects > _SUSPECTS_LIMIT:
+            return REDACTED
+        cards = not flags & ID
+        if not self._json_depth:
+            return _redact_suspect(text, self._rules, cards=cards)
+        # Inside JSON text the outermost text repeats: repeating on every level would cost a power of the levels.
         return _redact_once(text, self._rules, cards=cards, depth=self._json_depth)
 
     def _list(self, values: list[JSONValue], flags: int, depth: int, pointers: Nodes, exempt: Nodes) -> list[JSONValue]:
         result = values
         for index, value in enumerate(values):
             below = step(pointers, str(index)) if pointers else pointers
-            if below and value is not None and is_final(below):
+            named = isinstance(value, str) and index > 0 and is_secret_flag(values[index - 1], value, self._rules)
+            if named or (below and value is not None and is_final(below)):
                 redacted: JSONValue = REDACTED
             else:
                 redacted = self._value(value, flags, depth + 1, below, step(exempt, str(index)) if exempt else exempt)
@@ -331,6 +341,13 @@ def names_a_secret(members: Mapping[str, JSONValue], rules: Ruleset) -> bool:
         if naming and rules.is_secret_name(str(value)):
             return True
     return False
+
+
+def is_secret_flag(flag: JSONValue, value: str, rules: Ruleset) -> bool:
+    """Whether a list of arguments goes on with the value of a secret option: `["--password", "…"]`."""
+    if not isinstance(flag, str) or flag[:1] != "-" or value[:1] == "-" or len(flag) > MEMO_NAME_LIMIT:
+        return False
+    return "=" not in flag and rules.is_secret_name(flag.lstrip("-"))
 
 
 def _is_card_scalar(value: JSONValue) -> bool:

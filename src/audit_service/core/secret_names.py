@@ -21,7 +21,7 @@ import re2
 
 from audit_service.core import secret_words as vocabulary
 
-__all__ = ["ANCHOR_STEMS", "SecretNames", "fold", "split_words"]
+__all__ = ["ANCHOR_STEMS", "LEET_PATTERN", "SecretNames", "fold", "split_words"]
 
 _SPECIAL: Final = str.maketrans("łŁøØđĐðı", "lLoOdDdi") | {
     ord(letter): latin for letter, latin in zip("ßæÆœþ", ("ss", "ae", "AE", "oe", "th"), strict=True)
@@ -31,8 +31,13 @@ _LOOK_ALIKES: Final = str.maketrans(
     "аеорсухіјѕԁһӏքкмтвнпгАВЕКМНОРСТХУІЈЅαβεικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧᴀᴄᴅᴇᴊᴋᴍᴏᴘꜱᴛᴜᴠᴡᴢʀɴɪʏɡɑⅼꓑɢʜʟƽʙꓢօոսցզտա",
     "aeopcyxijsdhlpkmtbhnrABEKMHOPCTXYIJSabeiknoptuxwABEZHIKMNOPTYXacdejkmopstuvwzrniygalPghlsbSonugqsw",
 )
-_LEET: Final = str.maketrans("430157@$!", "aeoistasi")
+_LEET: Final = {"a": "[a4@]", "e": "[e3]", "i": "[i1!]", "o": "[o0]", "s": "[s5$]", "t": "[t7]"}
+# `p4ssw0rd`: the words of LEET_WORDS with digits that stand for letters.
+LEET_PATTERN: Final = "|".join("".join(_LEET.get(c, c) for c in word) for word in vocabulary.LEET_WORDS)
+_LEETS: Final = re2.compile(LEET_PATTERN)
+_LEET_DIGITS: Final = str.maketrans("430157@$!", "aeoistasi")
 _NAME_LIMIT: Final = 256
+_MEMO_LIMIT: Final = 4096
 _SEGMENT_LIMIT: Final = 48
 
 
@@ -158,9 +163,9 @@ def _segments(word: str) -> list[str] | None:
 
 
 class SecretNames:
-    """The rules with an operator's own words added. `is_secret` is pure; keep its answers in a cache of your own."""
+    """The rules with an operator's own words added. Answers are kept in a bounded memory."""
 
-    __slots__ = ("_extra", "_extra_stems", "_harmless", "_stems")
+    __slots__ = ("_extra", "_extra_stems", "_harmless", "_memo", "_stems")
 
     def __init__(self, extra: Sequence[str] = (), harmless: Sequence[str] = ()) -> None:
         """`ValueError` for an entry without a letter, and for one that is both secret and harmless."""
@@ -168,6 +173,7 @@ class SecretNames:
         for phrase in extra_phrases:
             if phrase in harmless_phrases:
                 raise ValueError(f"both secret and harmless: {' '.join(phrase)!r}")
+        self._memo: dict[str, bool] = {}
         self._extra = _Phrases(extra_phrases)
         self._harmless = _Phrases([*_HARMLESS, *harmless_phrases])
         self._extra_stems = tuple(sorted({max(phrase, key=len) for phrase in extra_phrases}))
@@ -180,23 +186,43 @@ class SecretNames:
 
     def is_secret(self, name: str) -> bool:
         """Whether what stands under this name is secret. Linear in the length of the name."""
+        known = self._memo.get(name)
+        if known is None:
+            if len(name) > _NAME_LIMIT:
+                # No field has such a name: not worth more than a look for the stems.
+                return self._stems.search(fold(name).lower()) is not None
+            # Names come from senders: a bound, and a fresh start, keep them from filling the memory.
+            if len(self._memo) >= _MEMO_LIMIT:
+                self._memo.clear()
+            known = self._memo[name] = self._decide(name)
+        return known
+
+    def _decide(self, name: str) -> bool:
         if name.isascii():
             if self._stems.search(name.lower()) is not None:
                 return self._judge(name)
-            return not name.isalpha() and _leet(name)
+            return not name.isalpha() and self._is_leet(name)
         folded = fold(name)
         lowered = folded.casefold().replace(" ", "").replace("_", "")
         return (
             any(text in lowered for text in _SUBSTRINGS)
             or self._judge(folded)
             or self._judge(folded.translate(_LOOK_ALIKES))
-            or _leet(folded)
+            or self._is_leet(folded)
         )
 
     def ends_secret(self, words: str) -> bool:
         """Whether a phrase of prose ("the reset token") ends in a secret word: what follows is then its value."""
         parts = self._cut(split_words(fold(words)))
         return any(end == len(parts) for _, end in self._hits(parts)) if parts else False
+
+    def _is_leet(self, folded: str) -> bool:
+        lowered = folded.lower()
+        found = _LEETS.search(lowered)
+        # Only the word itself is read so: the digits of `s3_token_count` are digits.
+        if found is None or found.group().isalpha():
+            return False
+        return self._judge(lowered[: found.start()] + found.group().translate(_LEET_DIGITS) + lowered[found.end() :])
 
     def _judge(self, folded: str) -> bool:
         words = self._cut(split_words(folded))
@@ -241,15 +267,6 @@ def _checked(text: str) -> tuple[str, ...]:
     if not phrase:
         raise ValueError(f"no word in {text!r}")
     return phrase
-
-
-def _leet(name: str) -> bool:
-    plain = "".join(split_words(name.translate(_LEET)))
-    if not any(word in plain for word in vocabulary.LEET_WORDS) or len(name) > _NAME_LIMIT:
-        return False
-    # Only when the digits stand for letters: `password2_count` was judged above.
-    letters = "".join(split_words(name))
-    return not any(word in letters for word in vocabulary.LEET_WORDS)
 
 
 def _is_last_secret(words: Sequence[str], position: int) -> bool:

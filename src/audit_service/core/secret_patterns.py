@@ -22,7 +22,7 @@ from typing import Final
 
 import re2
 
-from audit_service.core.secret_names import SecretNames
+from audit_service.core.secret_names import LEET_PATTERN, SecretNames
 from audit_service.core.secret_words import STATES
 
 __all__ = [
@@ -103,6 +103,9 @@ _NAME_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU
 )
 _HEADER_WORDS: Final = ("authoriz", "cookie", "authoris")
 _FINDINGS_LIMIT: Final = 2000
+_SHORTEST_TOKEN: Final = 11  # `$1$` and 8 characters of hash
+_SHORTEST_BARE: Final = 40
+_SHORTEST_CARD: Final = 13
 _PHRASE_LIMIT: Final = 160
 
 
@@ -141,8 +144,9 @@ class ValuePatterns:
         self._extra = tuple(map(_compiled_extra, extra))
         self._anchored = tuple(e for e in self._extra if _is_anchored(e.pattern))
         self._loose = tuple(e for e in self._extra if not _is_anchored(e.pattern))
-        stems = "|".join(re2.escape(stem) for stem in names.stems).encode().decode("latin-1")
-        name_end = rf"(?:{stems}|[\x80-\xff]|[04135@$][a-z]+){_NAME}*"
+        literal = "|".join(re2.escape(stem) for stem in names.stems).encode().decode("latin-1")
+        stems = f"{literal}|{LEET_PATTERN}"
+        name_end = rf"(?:{stems}|[\x80-\xff]){_NAME}*"
         anchor = (
             rf"(?i){name_end}(?: {{1,2}}{_NAME}+){{0,3}}{_CLOSE}{_SEPARATOR}|(?i)<[\w:.\-]*{name_end}(?: [^<>\x00]*)?>"
         )
@@ -171,27 +175,59 @@ class ValuePatterns:
 
     def spans(self, data: bytes, *, cards: bool = True) -> list[Span]:
         """The ranges of bytes to replace, sorted and apart; the whole text when there are over 2,000 findings."""
-        found = [match.span() for match in _TOKENS.finditer(data)]
-        for extra in self._extra:
-            found += [match.span() for match in extra.finditer(data) if match.end() > match.start()]
-        for finder in (_userinfo_spans, _scheme_spans, _signature_spans, _command_spans, _bare_spans):
-            found += finder(data)
-        found += self._named_spans(data)
-        if cards:
-            found += _card_spans(data)
-        if len(found) > _FINDINGS_LIMIT:
-            return [(0, len(data))]
+        found: list[Span] = []
+        for span in self._findings(data, cards=cards):
+            found.append(span)
+            if len(found) > _FINDINGS_LIMIT:
+                return [(0, len(data))]
         return _united(span for span in found if data[span[0] : span[1]] != PLACEHOLDER)
+
+    def extra_spans(self, data: bytes) -> list[Span]:
+        """The same for the operator's patterns alone."""
+        return _united(span for span in self._extra_findings(data) if data[span[0] : span[1]] != PLACEHOLDER)
+
+    def _findings(self, data: bytes, *, cards: bool) -> Iterator[Span]:
+        # The guards are what every match needs; short strings are many, and each search has its price.
+        size = len(data)
+        if size >= _SHORTEST_TOKEN:
+            yield from (match.span() for match in _TOKENS.finditer(data))
+        if b":/" in data:
+            yield from _userinfo_spans(data)
+        if b"=" in data:
+            yield from _signature_spans(data)
+        if size >= _SHORTEST_BARE:
+            yield from _bare_spans(data)
+        if b" " in data or b"\t" in data:
+            yield from _scheme_spans(data)
+            yield from _command_spans(data)
+        yield from self._named_spans(data)
+        yield from self._extra_findings(data)
+        if cards and size >= _SHORTEST_CARD:
+            yield from _card_spans(data)
+
+    def _extra_findings(self, data: bytes) -> Iterator[Span]:
+        for extra in self._extra:
+            yield from (match.span() for match in extra.finditer(data) if match.end() > match.start())
 
     def _named_spans(self, data: bytes) -> Iterator[Span]:
         memo: dict[bytes, bool] = {}
+        done = 0
         for match in self._anchors.finditer(data):
+            # What stands inside a value already found goes with it; looking again and again would be quadratic.
+            if match.start() < done:
+                continue
             named = _Named.at(data, match.start(), match.end())
             secret = memo.get(named.key)
             if secret is None:
                 secret = memo[named.key] = self._is_secret(named)
             if secret and (span := named.value_span(data)) is not None:
+                done = span[1]
                 yield span
+        if b"-" in data:
+            yield from self._flag_spans(data)
+
+    def _flag_spans(self, data: bytes) -> Iterator[Span]:
+        """`--password hunter2`: the value is the next word."""
         for match in self._flags.finditer(data):
             start, end = match.span()
             name = data[start:end].strip(b" \t\r\n\"'\0-").decode("utf-8", "replace")
