@@ -20,7 +20,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python scripts/check_drift.py
+	$(BIN)/python -m scripts.check_drift
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

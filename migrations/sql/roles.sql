@@ -35,5 +35,7 @@ BEGIN
             END;
         END IF;
     END LOOP;
+    -- Nobody needs temporary tables here, and one could shadow a name. Only the database's owner may revoke; others get a warning.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
 END
 $roles$;

@@ -17,12 +17,13 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -67,6 +68,7 @@ class Child:
     module: str
     settings_line: bytes = field(repr=False)
     descriptors: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -184,9 +186,16 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
 
 
 def _children(settings: Settings, listener: socket.socket) -> list[Child]:
+    environment = {}
+    if settings.workers > 1:
+        # Where the workers share their counters, so that /metrics of any of them is the sum.
+        folder = settings.data_dir / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        make_private_dir(folder)
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.resolve())
     line = json.dumps({"parent": os.getpid(), "settings": dict(settings)}, default=_plain).encode() + b"\n"
     return [
-        Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),))
+        Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),), environment)
         for number in range(1, settings.workers + 1)
     ]
 
@@ -313,6 +322,7 @@ class _Watch:
 async def _spawn(child: Child) -> Process:
     """Start a child and hand it its settings. Its stdin stays open: its end is the sign that we are gone."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
+    environment |= child.environment
     process = await asyncio.create_subprocess_exec(
         *child.command, stdin=PIPE, pass_fds=child.descriptors, env=environment, start_new_session=True
     )

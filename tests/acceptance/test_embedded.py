@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -405,6 +406,22 @@ def test_without_namespaces_root_runs_it_under_a_user_id_of_its_own() -> None:
         server.start()
         assert server.process is not None
         assert psutil.Process(server.process.pid).uids().real == 54329
+        server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@needs_root
+def test_root_in_the_private_home_of_somebody_else_runs_it_as_that_user() -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    folder = Path(tempfile.mkdtemp(prefix="embedded-"))
+    try:
+        os.chown(folder, nobody, -1)
+        server = EmbeddedPostgres(folder / "var")
+        server.start()
+        assert server.process is not None
+        assert psutil.Process(server.process.pid).uids().real == nobody
+        assert ask(server.url(), "SELECT 1") == 1
         server.stop()
     finally:
         shutil.rmtree(folder)

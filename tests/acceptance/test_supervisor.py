@@ -25,7 +25,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 ORDINARY_USER = 12345
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
 
-# A child of the service's kind that tells what it was given, and another that never starts well.
+# Instead of the workers a child that ends at once, and shorter delays.
 BROKEN_WORKER = """
 import audit_service.supervisor as supervisor
 supervisor._CHILD_DELAYS_SECONDS = (0.0, 0.05, 0.1)

@@ -38,7 +38,7 @@ def test_genesis_is_the_golden_one() -> None:
 
 def test_the_origin_is_the_golden_one() -> None:
     """Service name, log key and epoch make the origin."""
-    assert ORIGIN == chain.format_origin(VECTORS.service_name, VECTORS.log_key, 1)
+    assert chain.format_origin(VECTORS.service_name, VECTORS.log_key, 1) == ORIGIN
 
 
 @pytest.mark.parametrize("vector", VECTORS.entries, ids=ids)
@@ -138,7 +138,18 @@ def test_different_parts_make_different_headers(
 
 @pytest.mark.parametrize(
     "service_name",
-    ["", "a b", "a+b", "a\nb", "a\tb", "a\x00b", "a\x7fb", "a\u2028b", "a\u00a0b", "x/t/7f3a9c0d5e6b41728394a5b6c7d8e9f0/1\n"],
+    [
+        "",
+        "a b",
+        "a+b",
+        "a\nb",
+        "a\tb",
+        "a\x00b",
+        "a\x7fb",
+        "a\u2028b",
+        "a\u00a0b",
+        "x/t/7f3a9c0d5e6b41728394a5b6c7d8e9f0/1\n",
+    ],
 )
 def test_a_name_that_could_break_a_header_line_is_refused(service_name: str) -> None:
     """No space, plus sign or control character gets into an origin."""

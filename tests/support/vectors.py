@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PATH = Path(__file__).resolve().parents[1] / "vectors" / "entries.json"
 
@@ -81,17 +82,18 @@ def load_vectors() -> Vectors:
     )
 
 
-def _vector(item: dict[str, object]) -> Vector:
-    fields = {name: item[name] for name in ("seq", "recorded_at_us", "kind", "body")}
-    hashes = {name: bytes.fromhex(str(item[name])) for name in ("body_hash", "prev_hash", "hash")}
-    disclosures = item["disclosures"]
-    assert isinstance(disclosures, dict)
+def _vector(item: dict[str, Any]) -> Vector:
     return Vector(
-        **fields,  # type: ignore[arg-type]
-        **hashes,
-        header=str(item["header"]).encode(),
+        seq=item["seq"],
+        recorded_at_us=item["recorded_at_us"],
+        kind=item["kind"],
+        body=item["body"],
+        body_hash=bytes.fromhex(item["body_hash"]),
         disclosures={
             group: Disclosure(bytes.fromhex(one["salt"]), one["value"], bytes.fromhex(one["commitment"]))
-            for group, one in disclosures.items()
+            for group, one in item["disclosures"].items()
         },
+        header=item["header"].encode(),
+        prev_hash=bytes.fromhex(item["prev_hash"]),
+        hash=bytes.fromhex(item["hash"]),
     )

@@ -31,13 +31,17 @@ from audit_service.core.redaction_tree import (
     NAMING,
     REDACTED,
     RENAMED,
+    SCALAR,
     SECRET,
     VALUE,
     Nodes,
     Ruleset,
+    Suspects,
     compile_ruleset,
     is_final,
     is_secret_flag,
+    is_secret_for,
+    is_suspect,
     names_a_secret,
     redact_part,
     redact_text,
@@ -59,7 +63,7 @@ __all__ = [
     "redact_value",
 ]
 
-_ACTING: Final = SECRET | NAMING | CARD | RENAMED
+_ACTING: Final = SECRET | NAMING | CARD | RENAMED | SCALAR
 _UNTOUCHED: Final = frozenset(
     (
         "action",
@@ -84,7 +88,7 @@ _OWN_IDS: Final = frozenset(("id", "server_id", "request_id", "traceparent", "tr
 
 def redact_changes(changes: Sequence[Change], rules: Ruleset, *, target_type: str | None) -> list[Change]:
     """The changes without secrets, sorted by path, one for each path."""
-    return _redact_changes(changes, rules, target_type, (), texts=True)
+    return _redact_changes(changes, rules, target_type, (), suspects=None)
 
 
 def _redact_changes(
@@ -93,12 +97,12 @@ def _redact_changes(
     target_type: str | None,
     rows: Sequence[JSONValue],
     *,
-    texts: bool,
+    suspects: Suspects,
 ) -> list[Change]:
     pointers = rules.pointer_nodes(target_type)
     by_path: dict[str, Change] = {}
     for change in changes:
-        redacted = _redact_change(change, rules, pointers, rows, texts=texts)
+        redacted = _redact_change(change, rules, pointers, rows, suspects=suspects)
         path = str(redacted["path"])
         other = by_path.get(path)
         if other is not None:
@@ -109,13 +113,13 @@ def _redact_changes(
 
 
 def _redact_change(
-    change: Change, rules: Ruleset, pointers: Nodes, rows: Sequence[JSONValue], *, texts: bool
+    change: Change, rules: Ruleset, pointers: Nodes, rows: Sequence[JSONValue], *, suspects: Suspects
 ) -> Change:
     path = str(change["path"])
     exempt = rules.exempt_nodes()
     segments = segments_of(path)
-    if pointers or exempt or not rules.is_plain_path(path):
-        cut = _secret_depth(segments, rules, pointers, exempt, rows)
+    if pointers or exempt or rows or not rules.is_plain_path(path):
+        cut = _secret_depth(change, segments, rules, pointers, rows)
         shown = [rules.judge(segment)[1] for segment in segments[:cut]]
         path = "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in shown)
         if cut is not None:
@@ -124,7 +128,7 @@ def _redact_change(
     redacted["path"] = path
     for side in ("old", "new"):
         if side in change:
-            redacted[side] = redact_part(change[side], rules, segments, pointers, texts=texts)
+            redacted[side] = redact_part(change[side], rules, segments, pointers, suspects=suspects)
     # What differed only in its secrets would now read as a change from one value to the same.
     if "old" in change and "new" in change and redacted["old"] == redacted["new"] and change["old"] != change["new"]:
         return {"path": path, "op": change["op"], "redacted": True}
@@ -132,18 +136,33 @@ def _redact_change(
 
 
 def _secret_depth(
-    segments: Sequence[str], rules: Ruleset, pointers: Nodes, exempt: Nodes, rows: Sequence[JSONValue]
+    change: Change, segments: Sequence[str], rules: Ruleset, pointers: Nodes, rows: Sequence[JSONValue]
 ) -> int | None:
-    """How many segments up to and with the first secret one; None when there is none."""
+    """How many segments up to and with the first secret one; None when there is none.
+
+    The rows the change was made from know what its path does not: which name stands beside `/env/3/value`.
+    """
+    exempt = rules.exempt_nodes()
     parents = list(rows)
     for position, segment in enumerate(segments):
         pointers, exempt = step(pointers, segment), step(exempt, segment)
         flags = rules.judge(segment)[0]
-        named = flags & VALUE and any(isinstance(row, dict) and names_a_secret(row, rules) for row in parents)
-        if is_final(pointers) or ((flags & SECRET or named) and not is_final(exempt)):
+        secret = bool(flags & SECRET) or any(_is_named_beside(row, segment, flags, rules) for row in parents)
+        if flags & SCALAR and position == len(segments) - 1:
+            secret = any(is_secret_for(flags, change[side]) for side in ("old", "new") if change.get(side) is not None)
+        if is_final(pointers) or (secret and not is_final(exempt)):
             return position + 1
         parents = [_child(row, segment) for row in parents]
     return None
+
+
+def _is_named_beside(row: JSONValue, segment: str, flags: int, rules: Ruleset) -> bool:
+    if isinstance(row, dict):
+        return bool(flags & VALUE) and names_a_secret(row, rules)
+    if isinstance(row, list) and segment.isdigit() and segment != "0":
+        before, value = _child(row, str(int(segment) - 1)), _child(row, segment)
+        return isinstance(value, str) and is_secret_flag(before, value, rules)
+    return False
 
 
 def _child(value: JSONValue, segment: str) -> JSONValue:
@@ -172,40 +191,44 @@ def redact_event(
     survey = _Survey(rules)
     survey.event(event)
     survey.changes(changes)
-    texts = survey.may_hold_secret(rules.patterns)
-    named = survey.names or bool(pointers)
-    redacted = _redact_members(event, rules, target_type, texts=texts) if named or texts else event
+    suspects = survey.suspects(rules.patterns)
+    found = survey.names or bool(pointers) or suspects != frozenset()
+    redacted = _redact_members(event, rules, target_type, suspects=suspects) if found else event
     paths = [str(change["path"]) for change in changes]
-    if texts or named or survey.paths or paths != sorted(set(paths)):
+    if found or survey.paths or paths != sorted(set(paths)):
         rows = [row for member in ("before", "after") if (row := event.get(member)) is not None]
-        return redacted, _redact_changes(changes, rules, target_type, rows, texts=texts)
+        return redacted, _redact_changes(changes, rules, target_type, rows, suspects=suspects)
     return redacted, changes
 
 
 def _redact_members(
-    event: dict[str, JSONValue], rules: Ruleset, target_type: str | None, *, texts: bool
+    event: dict[str, JSONValue], rules: Ruleset, target_type: str | None, *, suspects: Suspects
 ) -> dict[str, JSONValue]:
     redacted = dict(event)
     for name, value in event.items():
         if name in _TREES:
-            redacted[name] = redact_part(value, rules, (), rules.pointer_nodes(target_type), texts=texts)
+            redacted[name] = redact_part(value, rules, (), rules.pointer_nodes(target_type), suspects=suspects)
         elif name == "changes" and isinstance(value, list):
             own = [change for change in value if isinstance(change, dict)]
-            redacted[name] = list(_redact_changes(own, rules, target_type, (), texts=texts))
-        elif texts and name not in _UNTOUCHED:
-            redacted[name] = _redact_labels(name, value, rules)
+            redacted[name] = list(_redact_changes(own, rules, target_type, (), suspects=suspects))
+        elif name not in _UNTOUCHED:
+            redacted[name] = _redact_labels(name, value, rules, suspects)
     return redacted
 
 
-def _redact_labels(name: str, value: JSONValue, rules: Ruleset) -> JSONValue:
+def _redact_labels(name: str, value: JSONValue, rules: Ruleset, suspects: Suspects) -> JSONValue:
     """A member of the event's own: its names are ours, so only its values are judged."""
     if isinstance(value, str):
-        return redact_text(value, rules, cards=name not in _OWN_IDS)
+        suspect = is_suspect(value, rules, suspects)
+        return redact_text(value, rules, cards=name not in _OWN_IDS) if suspect else value
     if isinstance(value, list):
-        return [_redact_labels(name, member, rules) for member in value]
+        return [_redact_labels(name, member, rules, suspects) for member in value]
     if isinstance(value, dict):
         # The session id is hashed with a key by whoever stores it; here it has to stay what it is.
-        return {n: v if n == "session_id" else _redact_labels(n, v, rules) for n, v in value.items()}
+        return {
+            own: member if own == "session_id" else _redact_labels(own, member, rules, suspects)
+            for own, member in value.items()
+        }
     return value
 
 
@@ -253,11 +276,11 @@ class _Survey:
             add(value)
 
     def _note(self, flags: int, member: JSONValue) -> None:
-        if flags & (SECRET | RENAMED | CARD):
+        if flags & (SECRET | RENAMED | CARD | SCALAR):
             self.names = True
         # `name` and `key` are everywhere; they only matter when they hold a secret name.
         elif isinstance(member, str) and len(member) <= MEMO_NAME_LIMIT:
-            self.names = self.names or bool(self._judge(member)[0] & SECRET)
+            self.names = self.names or self._rules.is_secret_name(member)
 
     def event(self, event: Mapping[str, JSONValue]) -> None:
         """Every member: rows and metadata with their names, our own members for their strings."""
@@ -288,10 +311,16 @@ class _Survey:
                 elif value is not None:
                     self.tree(value)
 
-    def may_hold_secret(self, patterns: ValuePatterns) -> bool:
-        """Whether any collected string may; the strings are parted by NUL, across which no pattern looks."""
-        joined = "\0".join([*self.strings, ""]).encode("utf-8", "replace")
-        return patterns.screen(joined) or patterns.screen_anchored(self.strings)
+    def suspects(self, patterns: ValuePatterns) -> Suspects:
+        """The strings to look at closely: one search over all of them, parted by NUL, across which no pattern looks."""
+        if patterns.screen_anchored(self.strings):
+            return None
+        data = "\0".join([*self.strings, ""]).encode("utf-8", "replace")
+        places = patterns.suspect_parts(data)
+        if not places:
+            return frozenset()
+        # A string with a NUL of its own shifts the count.
+        return frozenset(map(self.strings.__getitem__, places)) if data.count(0) == len(self.strings) else None
 
     def _labels(self, value: JSONValue) -> None:
         if isinstance(value, dict):

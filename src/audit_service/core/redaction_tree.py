@@ -27,8 +27,10 @@ __all__ = [
     "REDACTED",
     "Nodes",
     "Ruleset",
+    "Suspects",
     "compile_ruleset",
     "is_final",
+    "is_suspect",
     "is_secret_flag",
     "names_a_secret",
     "redact_part",
@@ -52,8 +54,8 @@ _SUSPECTS_LIMIT: Final = 1500
 _JSON_STARTS: Final = ("{", "[", '"')
 
 # What a name means for what stands beside or under it.
-SECRET, NAMING, VALUE, CARD, RENAMED, ID = 1, 2, 4, 8, 16, 32
-_PATH_ACTING: Final = SECRET | VALUE | CARD | RENAMED
+SECRET, NAMING, VALUE, CARD, RENAMED, ID, SCALAR = 1, 2, 4, 8, 16, 32, 64
+_PATH_ACTING: Final = SECRET | VALUE | CARD | RENAMED | SCALAR
 
 _NAMING_NAMES: Final = frozenset(vocabulary.NAMING_NAMES)
 _VALUE_NAMES: Final = frozenset(vocabulary.VALUE_NAMES)
@@ -61,6 +63,8 @@ _CARD_WORDS: Final = frozenset(vocabulary.CARD_WORDS)
 _ID_WORDS: Final = frozenset(vocabulary.ID_WORDS)
 
 Nodes: TypeAlias = "tuple[Node, ...]"
+# The strings that a screen over all of them at once has picked out; None: every string is to be screened by itself.
+Suspects: TypeAlias = frozenset[str] | None
 
 
 class Node:
@@ -156,6 +160,8 @@ class Ruleset:
         lowered = name.lower()
         # After a redaction the name is judged again as it will be read next time, so that twice is like once.
         flags = SECRET if self._names.is_secret(name) or (shown != name and self._names.is_secret(shown)) else 0
+        if flags and lowered in vocabulary.SCALAR_NAMES:
+            flags = SCALAR
         flags |= NAMING if lowered in _NAMING_NAMES else 0
         flags |= VALUE if lowered in _VALUE_NAMES else 0
         flags |= CARD if not _CARD_WORDS.isdisjoint(words) else 0
@@ -163,8 +169,8 @@ class Ruleset:
         return flags | (RENAMED if shown != name else 0), shown
 
     def is_secret_name(self, name: str) -> bool:
-        """Whether what stands under this name is secret."""
-        return bool(self.judge(name)[0] & SECRET)
+        """Whether what is called so is secret."""
+        return self._names.is_secret(name)
 
 
 def compile_ruleset(
@@ -202,7 +208,7 @@ def redact_text(text: str, rules: Ruleset, *, cards: bool = True) -> str:
 
     With `cards=False` card numbers stay: an order number can be one by chance.
     """
-    return _redact_suspect(text, rules, cards=cards) if _may_hold_secret(text, rules) else text
+    return _redact_suspect(text, rules, cards=cards) if is_suspect(text, rules, None) else text
 
 
 def _redact_suspect(text: str, rules: Ruleset, *, cards: bool) -> str:
@@ -217,7 +223,10 @@ def _redact_suspect(text: str, rules: Ruleset, *, cards: bool) -> str:
     return REDACTED
 
 
-def _may_hold_secret(text: str, rules: Ruleset) -> bool:
+def is_suspect(text: str, rules: Ruleset, suspects: Suspects) -> bool:
+    """Whether the text has to be looked at closely."""
+    if suspects is not None:
+        return text in suspects
     data = b"\0" + text.encode("utf-8", "replace") + b"\0"
     return rules.patterns.screen(data) or rules.patterns.screen_anchored((text,))
 
@@ -243,7 +252,7 @@ def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str | None:
         return None
     if depth >= _JSON_DEPTH_LIMIT:
         return REDACTED
-    redacted = _Walk(rules, (), (), texts=True, json_depth=depth + 1).value(value, 0)
+    redacted = _Walk(rules, (), (), json_depth=depth + 1).value(value, 0)
     return text if redacted is value else json.dumps(redacted, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -253,15 +262,17 @@ def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str | None:
 class _Walk:
     """Rebuilds a value without its secrets; parts without findings are returned as they are."""
 
-    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_suspects", "_texts")
+    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_examined", "_suspected")
 
-    def __init__(self, rules: Ruleset, pointers: Nodes, exempt: Nodes, *, texts: bool, json_depth: int = 0) -> None:
+    def __init__(
+        self, rules: Ruleset, pointers: Nodes, exempt: Nodes, *, suspects: Suspects = None, json_depth: int = 0
+    ) -> None:
         self._rules = rules
         self._pointers = pointers
         self._exempt = exempt
-        self._texts = texts
+        self._suspected = suspects
         self._json_depth = json_depth
-        self._suspects = 0
+        self._examined = 0
 
     def value(self, value: JSONValue, flags: int) -> JSONValue:
         """The value without secrets; `flags` say what the name it stands under means."""
@@ -269,7 +280,7 @@ class _Walk:
 
     def _value(self, value: JSONValue, flags: int, depth: int, pointers: Nodes, exempt: Nodes) -> JSONValue:
         if isinstance(value, str):
-            return self._string(value, flags) if self._texts else value
+            return self._string(value, flags)
         if isinstance(value, (dict, list)):
             if depth >= DEPTH_LIMIT:
                 return REDACTED
@@ -283,10 +294,10 @@ class _Walk:
     def _string(self, text: str, flags: int) -> str:
         if flags & CARD and is_card_number("".join(c for c in text if c.isdigit() and c.isascii())):
             return REDACTED
-        if not _may_hold_secret(text, self._rules):
+        if not is_suspect(text, self._rules, self._suspected):
             return text
-        self._suspects += 1
-        if self._suspects > _SUSPECTS_LIMIT:
+        self._examined += 1
+        if self._examined > _SUSPECTS_LIMIT:
             return REDACTED
         cards = not flags & ID
         if not self._json_depth:
@@ -321,7 +332,7 @@ class _Walk:
             if value is None:
                 redacted: JSONValue = None
             elif (below and is_final(below)) or (
-                (own & SECRET or (named and own & VALUE)) and not (exempt_below and is_final(exempt_below))
+                (is_secret_for(own, value) or (named and own & VALUE)) and not (exempt_below and is_final(exempt_below))
             ):
                 redacted = REDACTED
             else:
@@ -343,6 +354,11 @@ def names_a_secret(members: Mapping[str, JSONValue], rules: Ruleset) -> bool:
     return False
 
 
+def is_secret_for(flags: int, value: JSONValue) -> bool:
+    """Whether a name with these flags makes this value secret."""
+    return bool(flags & SECRET) or (bool(flags & SCALAR) and not isinstance(value, (dict, list)))
+
+
 def is_secret_flag(flag: JSONValue, value: str, rules: Ruleset) -> bool:
     """Whether a list of arguments goes on with the value of a secret option: `["--password", "…"]`."""
     if not isinstance(flag, str) or flag[:1] != "-" or value[:1] == "-" or len(flag) > MEMO_NAME_LIMIT:
@@ -360,20 +376,23 @@ def redact_value(
     value: JSONValue, rules: Ruleset, *, path: tuple[str, ...] = (), target_type: str | None = None
 ) -> JSONValue:
     """A row, metadata, or the part of one that stands at `path` (the segments from its root), without its secrets."""
-    return redact_part(value, rules, path, rules.pointer_nodes(target_type), texts=True)
+    return redact_part(value, rules, path, rules.pointer_nodes(target_type), suspects=None)
 
 
-def redact_part(value: JSONValue, rules: Ruleset, path: Sequence[str], pointers: Nodes, *, texts: bool) -> JSONValue:
+def redact_part(
+    value: JSONValue, rules: Ruleset, path: Sequence[str], pointers: Nodes, *, suspects: Suspects
+) -> JSONValue:
     exempt = rules.exempt_nodes()
     flags = 0
-    for segment in path:
+    for position, segment in enumerate(path):
         pointers, exempt = step(pointers, segment), step(exempt, segment)
         own = rules.judge(segment)[0]
-        if value is not None and (is_final(pointers) or (own & SECRET and not is_final(exempt))):
+        secret = is_secret_for(own, value) if position == len(path) - 1 else own & SECRET
+        if value is not None and (is_final(pointers) or (secret and not is_final(exempt))):
             return REDACTED
         # A list element has no name of its own: it keeps that of the list.
-        flags = own | (flags & CARD) if not segment.isdigit() else flags
-    return _Walk(rules, pointers, exempt, texts=texts).value(value, flags)
+        flags = flags if segment.isdigit() else own | (flags & CARD)
+    return _Walk(rules, pointers, exempt, suspects=suspects).value(value, flags)
 
 
 def segments_of(pointer: str) -> list[str]:

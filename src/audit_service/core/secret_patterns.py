@@ -38,45 +38,250 @@ PLACEHOLDER: Final = b"[redacted]"
 Span = tuple[int, int]
 
 # Left without a word border where the prefix can not occur by chance: a token glued to a word is still a token.
-TOKEN_PATTERNS: Final[dict[str, str]] = {
-    "private key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z)",
-    "PuTTY key": r"Private-Lines: [0-9]+\s(?s:.*?)(?:Private-MAC: [0-9a-f]+|\z)",
-    "OpenSSH key body": r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=\s]*",
-    "age": r"AGE-SECRET-KEY-1[0-9A-Za-z]{40,}",
-    "JWT": r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*(?:\.[\w-]+){0,2}",
-    "tunnel token": r"eyJhIjoi[A-Za-z0-9+/]{60,}={0,2}",
-    "otpauth": r"otpauth(?:-migration)?://[^\s\"'<>]+",
-    "our keys": r"\baud[a-z]?_[0-9A-Za-z][0-9A-Za-z_.\-]{38,}",
-    "GitHub": r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}",
-    "GitLab": r"gl(?:pat|dt|ptt|rt|rtr|cbt|ft|soat|ffct|imt|agent|oas|wt)-[\w.\-]{20,}|GR1348941[\w-]{20,}",
-    "AWS": r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b|(?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=]{40,}|ABSK[A-Za-z0-9+/=]{100,}|amzn\.mws\.[0-9a-f-]{36}",
-    "Google": r"AIza[\w-]{35}|ya29\.[\w.\-]{20,}|GOCSPX-[\w-]{20,}|\b1//0[\w-]{30,}|\bAQ\.[\w-]{40,}|AAAA[\w-]{7}:[\w-]{120,}",
-    "Azure": r"\b[\w.~-]{3}[0-9]Q~[\w.~-]{31,34}|\b[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{18}AZDO[A-Za-z0-9]{4}|[A-Za-z0-9+/]{70,80}\+A(?:St|Rm|Cb|EB)[A-Za-z0-9+/]{4,5}={1,2}",
-    "Stripe": r"\b[sr]k_(?:live|test|prod|org)_\w{10,}|whsec_[A-Za-z0-9+/=]{20,}|\b(?:pi|seti|cs|src|pm)_\w{8,}_secret_\w{10,}",
-    "Slack": r"xox[a-z]-[\w.%-]{10,}|xoxe\.xox[a-z]-[\w-]{10,}|xapp-[\w-]{20,}|xwfp-[\w-]{20,}",
-    "chat webhooks": r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/+-]{20,}|(?:discord|discordapp)\.com/api/(?:v[0-9]+/)?webhooks/[0-9]+/[\w-]{30,}|webhook\.office\.com/webhookb2/[^\s\"'<>]+|hooks\.zapier\.com/hooks/catch/[\w/]+|/api/webhooks/[0-9]{15,}/[\w-]{40,}",
-    "Discord": r"\b[MNO][A-Za-z0-9_-]{22,29}\.[\w-]{6,7}\.[\w-]{27,42}|\bmfa\.[\w-]{60,}",
-    "Telegram": r"(?:\b|bot)[0-9]{6,12}:[A-Za-z0-9_-]{35}\b|[0-9]{6,12}:AA[\w-]{32,36}",
-    "mail services": r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}|\bkey-[0-9a-zA-Z]{32}\b|\b[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b|\b[0-9a-f]{32}-us[0-9]{1,2}\b|x(?:keysib|smtpsib)-[0-9a-f]{64}-\w{16}|\bre_[A-Za-z0-9]{6,}_[A-Za-z0-9]{20,}|\bmd-[\w-]{22}\b|\bmlsn\.[0-9a-f]{60,}",
-    "Twilio": r"\bSK[0-9a-f]{32}\b",
-    "package registries": r"\bnpm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}|rubygems_[0-9a-f]{40,}|\bcio[A-Za-z0-9]{32}\b|\boy2[a-z0-9]{43}\b|dckr_(?:pat|oat)_[\w-]{20,}|CLOJARS_[a-z0-9]{60}|packagist_\w{30,}|AKCp[A-Za-z0-9]{60,}",
-    "DigitalOcean": r"\bdo[opr]_v1_[0-9a-f]{60,}|\bDO00[A-Z0-9]{16}\b",
-    "Cloudflare": r"\bcf(?:k|ut|at)_[\w-]{40,}|\bv1\.0-[0-9a-f]{24}-[0-9a-f]{100,}",
-    "OpenAI and kin": r"\bsk-(?:proj|svcacct|admin|None|or|lf|ant)-[\w-]{16,}|\bsk-[A-Za-z0-9]{20,}\b|\bhf_[A-Za-z0-9]{30,}|\bapi_org_[A-Za-z0-9]{30,}|\bgsk_[A-Za-z0-9]{40,}|\bxai-[A-Za-z0-9]{40,}|\bpplx-[A-Za-z0-9]{40,}|\br8_[A-Za-z0-9]{30,}|\bnvapi-[\w-]{40,}|lsv2_(?:pt|sk)_\w{30,}|\bpcsk_\w{30,}|\btvly-[\w-]{20,}|\bcsk-[a-z0-9]{40,}|\bfw_[A-Za-z0-9]{20,}|\btgp_v1_[\w-]{40,}|\bsk_[0-9a-f]{48}\b",
-    "Shopify": r"shp(?:at|ca|pa|ss|ua|tka|rt)_[0-9a-zA-Z]{30,}",
-    "Square and Meta": r"\bsq0(?:atp|csp|idp)-[\w-]{22,}|\bEAAA[\w-]{50,}|\bEAA[A-Za-z0-9]{80,}",
-    "payment services": r"access_token\$(?:production|sandbox)\$\w{16}\$[0-9a-f]{32}|\brzp_(?:live|test)_\w{14,}|FLWSECK(?:_TEST)?-[\w-]{20,}|\b(?:live|test)_[A-Za-z0-9]{30,}\b|access-(?:sandbox|development|production)-[0-9a-f-]{36}|pdl_(?:live|sdbx)_apikey_\w{20,}|\bAQE[\w+/=.\-]{60,}|shippo_(?:live|test)_[0-9a-f]{40}|\bEZ[AT]K[A-Za-z0-9]{54}",
-    "secret stores": r"\bdp\.(?:pt|st|ct|sa|said|scim|audit)\.[\w.\-]{30,}|\bhv[sbr]\.[\w-]{20,}|\bs\.[A-Za-z0-9]{24}\b|[A-Za-z0-9]{14}\.atlasv1\.[\w-]{50,}|\bpul-[0-9a-f]{40}\b|\bops_eyJ[\w-]{40,}|\bst\.[0-9a-f-]{20,}\.[0-9a-f]{20,}\.[0-9a-f]{20,}",
-    "game panels": r"\bptl[acr]_[A-Za-z0-9]{16,}|\b(?:pacc|papp|peli|plcn)_[A-Za-z0-9]{30,}",
-    "Laravel": r"\b[0-9]{1,10}\|[A-Za-z0-9]{40,}|\bbase64:[A-Za-z0-9+/]{43}=",
-    "monitoring": r"\bgl(?:c|sa)_[A-Za-z0-9+/=_]{30,}|\beyJrIjoi[A-Za-z0-9+/=]{40,}|\bNR(?:AK|JS|II|RA)-[\w-]{20,}|sntr(?:ys|yu)_[\w+/=.-]{40,}|dt0[a-z][0-9]{2}\.[A-Z0-9]{24}\.[A-Z0-9]{64}|\bhc[abcd]i[ck]_\w{50,}|\bphx_\w{40,}",
-    "work tools": r"\blin_api_[A-Za-z0-9]{30,}|\b(?:secret_[A-Za-z0-9]{43}|ntn_[A-Za-z0-9]{40,})\b|\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}|\bAT(?:ATT3|CTT3|BB)[\w=.\-]{28,}|\bfig[du]_[\w-]{36,}|\bPMAK-[0-9a-f]{24}-[0-9a-f]{34}|\bCFPAT-[\w-]{40,}|\bpat-[a-z]{2}[0-9]-[0-9a-f-]{36}|\b00D[A-Za-z0-9]{12,15}![\w.]{60,}|\b[0-9]/[0-9]{16}:[0-9a-f]{32}|\bsl\.[\w-]{100,}|\btfp_[\w-]{40,}|\bwaka_[0-9a-f-]{36}|\brdme_\w{40,}",
-    "clouds": r"\bdapi[0-9a-f]{32}|\bsbp_[0-9a-f]{40}|\bsb_secret_[\w-]{20,}|pscale_(?:tkn|pw|oauth)_[\w.-]{30,}|\bnapi_\w{40,}|\bfo1_[\w-]{40,}|\bfm[12][ar]?_[\w+/=,-]{60,}|\bHRKU-[\w-]{30,}|\bnfp_[\w-]{30,}|\bvc[piark]_\w{40,}|\brnd_\w{28,}|\bSCW[A-Z0-9]{17}\b|tskey-[a-z]+-[\w-]{16,}|\bLTAI[A-Za-z0-9]{12,24}\b|\bAKID[A-Za-z0-9]{32}\b|\by[0-3]_[\w-]{50,}|\bAQVN[\w-]{35,}|\bt1\.[\w-]{40,}\.[\w-]{60,}",
-    "build services": r"SWMTKN-1-[\w-]{40,}|CCIP(?:AT|RJ)_\w{20,}_[0-9a-f]{20,}|\bbk[ua]a?_[0-9a-f]{40}|\bsq[pua]_[0-9a-f]{40}|\bpnu_\w{36}|\btoken-[a-z0-9]{5}:[a-z0-9]{50,}",
-    "maps and bearer keys": r"\bsk\.eyJ[\w-]{20,}\.[\w-]{20,}|A{20,}[\w%]{60,}",
-    "wallets": r"\bxprv[1-9A-HJ-NP-Za-km-z]{100,}|\bnsec1[a-z0-9]{58}|\b[5KL][1-9A-HJ-NP-Za-km-z]{50,51}\b",
-    "password hashes": r"\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}|\$argon2(?:id|i|d)\$[^\s\"'<>]{20,}|\$(?:1|5|6|7|y|gy|apr1|md5|sha1|scrypt|bcrypt-sha256|pbkdf2[\w-]*)\$[^\s\"'<>:]{8,}|\$[PH]\$[./A-Za-z0-9]{31}|\{(?:S?SHA(?:256|384|512)?|S?MD5|CRYPT|ARGON2|PBKDF2[\w-]*)\}[A-Za-z0-9+/=$.,*]{16,}|\b(?:pbkdf2_sha(?:1|256|512)|bcrypt_sha256|bcrypt|argon2|scrypt)\$[^\s\"'<>]{20,}|\bpbkdf2:sha(?:1|256|512)(?::[0-9]+)?\$[^\s\"'<>]{20,}|\bscrypt:[0-9]+:[0-9]+:[0-9]+\$[^\s\"'<>]{20,}|SCRAM-SHA-(?:1|256)\$[^\s\"'<>]{20,}|\*[0-9A-F]{40}\b|\bmd5[0-9a-f]{32}\b|\$A\$005\$[^\s\"'<>]{20,}",
-}  # fmt: skip
+TOKEN_PATTERNS: Final[dict[str, tuple[str, ...]]] = {
+    "private key": (
+        (
+            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]"
+            r"*PRIVATE KEY(?: BLOCK)?-----|\z)"
+        ),
+    ),
+    "PuTTY key": (
+        r"Private-Lines: [0-9]+\s(?s:.*?)(?:Private-MAC: [0-9a-f]+|\z)",
+    ),
+    "OpenSSH key body": (
+        r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=\s]*",
+    ),
+    "age": (
+        r"AGE-SECRET-KEY-1[0-9A-Za-z]{40,}",
+    ),
+    "JWT": (
+        r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*(?:\.[\w-]+){0,2}",
+    ),
+    "tunnel token": (
+        r"eyJhIjoi[A-Za-z0-9+/]{60,}={0,2}",
+    ),
+    "otpauth": (
+        r"otpauth(?:-migration)?://[^\s\"'<>]+",
+    ),
+    "our keys": (
+        r"\baud[a-z]?_[0-9A-Za-z][0-9A-Za-z_.\-]{38,}",
+    ),
+    "GitHub": (
+        r"gh[pousr]_[A-Za-z0-9]{30,}",
+        r"github_pat_\w{22,}",
+    ),
+    "GitLab": (
+        r"gl(?:pat|dt|ptt|rt|rtr|cbt|ft|soat|ffct|imt|agent|oas|wt)-[\w.\-]{20,}",
+        r"GR1348941[\w-]{20,}",
+    ),
+    "AWS": (
+        r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b",
+        r"(?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/=]{40,}",
+        r"ABSK[A-Za-z0-9+/=]{100,}",
+        r"amzn\.mws\.[0-9a-f-]{36}",
+    ),
+    "Google": (
+        r"AIza[\w-]{35}",
+        r"ya29\.[\w.\-]{20,}",
+        r"GOCSPX-[\w-]{20,}",
+        r"\b1//0[\w-]{30,}",
+        r"\bAQ\.[\w-]{40,}",
+        r"AAAA[\w-]{7}:[\w-]{120,}",
+    ),
+    "Azure": (
+        r"\b[\w.~-]{3}[0-9]Q~[\w.~-]{31,34}",
+        r"\b[A-Za-z0-9]{52}JQQJ99[A-Za-z0-9]{18}AZDO[A-Za-z0-9]{4}",
+        r"[A-Za-z0-9+/]{70,80}\+A(?:St|Rm|Cb|EB)[A-Za-z0-9+/]{4,5}={1,2}",
+    ),
+    "Stripe": (
+        r"\b[sr]k_(?:live|test|prod|org)_\w{10,}",
+        r"whsec_[A-Za-z0-9+/=]{20,}",
+        r"\b(?:pi|seti|cs|src|pm)_\w{8,}_secret_\w{10,}",
+    ),
+    "Slack": (
+        r"xox[a-z]-[\w.%-]{10,}",
+        r"xoxe\.xox[a-z]-[\w-]{10,}",
+        r"xapp-[\w-]{20,}",
+        r"xwfp-[\w-]{20,}",
+    ),
+    "chat webhooks": (
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/+-]{20,}",
+        r"(?:discord|discordapp)\.com/api/(?:v[0-9]+/)?webhooks/[0-9]+/[\w-]{30,}",
+        r"webhook\.office\.com/webhookb2/[^\s\"'<>]+",
+        r"hooks\.zapier\.com/hooks/catch/[\w/]+",
+        r"/api/webhooks/[0-9]{15,}/[\w-]{40,}",
+    ),
+    "Discord": (
+        r"\b[MNO][A-Za-z0-9_-]{22,29}\.[\w-]{6,7}\.[\w-]{27,42}",
+        r"\bmfa\.[\w-]{60,}",
+    ),
+    "Telegram": (
+        r"(?:\b|bot)[0-9]{6,12}:[A-Za-z0-9_-]{35}\b",
+        r"[0-9]{6,12}:AA[\w-]{32,36}",
+    ),
+    "mail services": (
+        r"\bSG\.[\w-]{16,32}\.[\w-]{16,64}",
+        r"\bkey-[0-9a-zA-Z]{32}\b",
+        r"\b[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b",
+        r"\b[0-9a-f]{32}-us[0-9]{1,2}\b",
+        r"x(?:keysib|smtpsib)-[0-9a-f]{64}-\w{16}",
+        r"\bre_[A-Za-z0-9]{6,}_[A-Za-z0-9]{20,}",
+        r"\bmd-[\w-]{22}\b",
+        r"\bmlsn\.[0-9a-f]{60,}",
+    ),
+    "Twilio": (
+        r"\bSK[0-9a-f]{32}\b",
+    ),
+    "package registries": (
+        r"\bnpm_[A-Za-z0-9]{30,}",
+        r"pypi-[\w-]{40,}",
+        r"rubygems_[0-9a-f]{40,}",
+        r"\bcio[A-Za-z0-9]{32}\b",
+        r"\boy2[a-z0-9]{43}\b",
+        r"dckr_(?:pat|oat)_[\w-]{20,}",
+        r"CLOJARS_[a-z0-9]{60}",
+        r"packagist_\w{30,}",
+        r"AKCp[A-Za-z0-9]{60,}",
+    ),
+    "DigitalOcean": (
+        r"\bdo[opr]_v1_[0-9a-f]{60,}",
+        r"\bDO00[A-Z0-9]{16}\b",
+    ),
+    "Cloudflare": (
+        r"\bcf(?:k|ut|at)_[\w-]{40,}",
+        r"\bv1\.0-[0-9a-f]{24}-[0-9a-f]{100,}",
+    ),
+    "OpenAI and kin": (
+        r"\bsk-(?:proj|svcacct|admin|None|or|lf|ant)-[\w-]{16,}",
+        r"\bsk-[A-Za-z0-9]{20,}\b",
+        r"\bhf_[A-Za-z0-9]{30,}",
+        r"\bapi_org_[A-Za-z0-9]{30,}",
+        r"\bgsk_[A-Za-z0-9]{40,}",
+        r"\bxai-[A-Za-z0-9]{40,}",
+        r"\bpplx-[A-Za-z0-9]{40,}",
+        r"\br8_[A-Za-z0-9]{30,}",
+        r"\bnvapi-[\w-]{40,}",
+        r"lsv2_(?:pt|sk)_\w{30,}",
+        r"\bpcsk_\w{30,}",
+        r"\btvly-[\w-]{20,}",
+        r"\bcsk-[a-z0-9]{40,}",
+        r"\bfw_[A-Za-z0-9]{20,}",
+        r"\btgp_v1_[\w-]{40,}",
+        r"\bsk_[0-9a-f]{48}\b",
+    ),
+    "Shopify": (
+        r"shp(?:at|ca|pa|ss|ua|tka|rt)_[0-9a-zA-Z]{30,}",
+    ),
+    "Square and Meta": (
+        r"\bsq0(?:atp|csp|idp)-[\w-]{22,}",
+        r"\bEAAA[\w-]{50,}",
+        r"\bEAA[A-Za-z0-9]{80,}",
+    ),
+    "payment services": (
+        r"access_token\$(?:production|sandbox)\$\w{16}\$[0-9a-f]{32}",
+        r"\brzp_(?:live|test)_\w{14,}",
+        r"FLWSECK(?:_TEST)?-[\w-]{20,}",
+        r"\b(?:live|test)_[A-Za-z0-9]{30,}\b",
+        r"access-(?:sandbox|development|production)-[0-9a-f-]{36}",
+        r"pdl_(?:live|sdbx)_apikey_\w{20,}",
+        r"\bAQE[\w+/=.\-]{60,}",
+        r"shippo_(?:live|test)_[0-9a-f]{40}",
+        r"\bEZ[AT]K[A-Za-z0-9]{54}",
+    ),
+    "secret stores": (
+        r"\bdp\.(?:pt|st|ct|sa|said|scim|audit)\.[\w.\-]{30,}",
+        r"\bhv[sbr]\.[\w-]{20,}",
+        r"\bs\.[A-Za-z0-9]{24}\b",
+        r"[A-Za-z0-9]{14}\.atlasv1\.[\w-]{50,}",
+        r"\bpul-[0-9a-f]{40}\b",
+        r"\bops_eyJ[\w-]{40,}",
+        r"\bst\.[0-9a-f-]{20,}\.[0-9a-f]{20,}\.[0-9a-f]{20,}",
+    ),
+    "game panels": (
+        r"\bptl[acr]_[A-Za-z0-9]{16,}",
+        r"\b(?:pacc|papp|peli|plcn)_[A-Za-z0-9]{30,}",
+    ),
+    "Laravel": (
+        r"\b[0-9]{1,10}\|[A-Za-z0-9]{40,}",
+        r"\bbase64:[A-Za-z0-9+/]{43}=",
+    ),
+    "monitoring": (
+        r"\bgl(?:c|sa)_[A-Za-z0-9+/=_]{30,}",
+        r"\beyJrIjoi[A-Za-z0-9+/=]{40,}",
+        r"\bNR(?:AK|JS|II|RA)-[\w-]{20,}",
+        r"sntr(?:ys|yu)_[\w+/=.-]{40,}",
+        r"dt0[a-z][0-9]{2}\.[A-Z0-9]{24}\.[A-Z0-9]{64}",
+        r"\bhc[abcd]i[ck]_\w{50,}",
+        r"\bphx_\w{40,}",
+    ),
+    "work tools": (
+        r"\blin_api_[A-Za-z0-9]{30,}",
+        r"\b(?:secret_[A-Za-z0-9]{43}|ntn_[A-Za-z0-9]{40,})\b",
+        r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}",
+        r"\bAT(?:ATT3|CTT3|BB)[\w=.\-]{28,}",
+        r"\bfig[du]_[\w-]{36,}",
+        r"\bPMAK-[0-9a-f]{24}-[0-9a-f]{34}",
+        r"\bCFPAT-[\w-]{40,}",
+        r"\bpat-[a-z]{2}[0-9]-[0-9a-f-]{36}",
+        r"\b00D[A-Za-z0-9]{12,15}![\w.]{60,}",
+        r"\b[0-9]/[0-9]{16}:[0-9a-f]{32}",
+        r"\bsl\.[\w-]{100,}",
+        r"\btfp_[\w-]{40,}",
+        r"\bwaka_[0-9a-f-]{36}",
+        r"\brdme_\w{40,}",
+    ),
+    "clouds": (
+        r"\bdapi[0-9a-f]{32}",
+        r"\bsbp_[0-9a-f]{40}",
+        r"\bsb_secret_[\w-]{20,}",
+        r"pscale_(?:tkn|pw|oauth)_[\w.-]{30,}",
+        r"\bnapi_\w{40,}",
+        r"\bfo1_[\w-]{40,}",
+        r"\bfm[12][ar]?_[\w+/=,-]{60,}",
+        r"\bHRKU-[\w-]{30,}",
+        r"\bnfp_[\w-]{30,}",
+        r"\bvc[piark]_\w{40,}",
+        r"\brnd_\w{28,}",
+        r"\bSCW[A-Z0-9]{17}\b",
+        r"tskey-[a-z]+-[\w-]{16,}",
+        r"\bLTAI[A-Za-z0-9]{12,24}\b",
+        r"\bAKID[A-Za-z0-9]{32}\b",
+        r"\by[0-3]_[\w-]{50,}",
+        r"\bAQVN[\w-]{35,}",
+        r"\bt1\.[\w-]{40,}\.[\w-]{60,}",
+    ),
+    "build services": (
+        r"SWMTKN-1-[\w-]{40,}",
+        r"CCIP(?:AT|RJ)_\w{20,}_[0-9a-f]{20,}",
+        r"\bbk[ua]a?_[0-9a-f]{40}",
+        r"\bsq[pua]_[0-9a-f]{40}",
+        r"\bpnu_\w{36}",
+        r"\btoken-[a-z0-9]{5}:[a-z0-9]{50,}",
+    ),
+    "maps and bearer keys": (
+        r"\bsk\.eyJ[\w-]{20,}\.[\w-]{20,}",
+        r"A{20,}[\w%]{60,}",
+    ),
+    "wallets": (
+        r"\bxprv[1-9A-HJ-NP-Za-km-z]{100,}",
+        r"\bnsec1[a-z0-9]{58}",
+        r"\b[5KL][1-9A-HJ-NP-Za-km-z]{50,51}\b",
+    ),
+    "password hashes": (
+        r"\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}",
+        r"\$argon2(?:id|i|d)\$[^\s\"'<>]{20,}",
+        r"\$(?:1|5|6|7|y|gy|apr1|md5|sha1|scrypt|bcrypt-sha256|pbkdf2[\w-]*)\$[^\s\"'<>:]{8,}",
+        r"\$[PH]\$[./A-Za-z0-9]{31}",
+        r"\{(?:S?SHA(?:256|384|512)?|S?MD5|CRYPT|ARGON2|PBKDF2[\w-]*)\}[A-Za-z0-9+/=$.,*]{16,}",
+        r"\b(?:pbkdf2_sha(?:1|256|512)|bcrypt_sha256|bcrypt|argon2|scrypt)\$[^\s\"'<>]{20,}",
+        r"\bpbkdf2:sha(?:1|256|512)(?::[0-9]+)?\$[^\s\"'<>]{20,}",
+        r"\bscrypt:[0-9]+:[0-9]+:[0-9]+\$[^\s\"'<>]{20,}",
+        r"SCRAM-SHA-(?:1|256)\$[^\s\"'<>]{20,}",
+        r"\*[0-9A-F]{40}\b",
+        r"\bmd5[0-9a-f]{32}\b",
+        r"\$A\$005\$[^\s\"'<>]{20,}",
+    ),
+}
 
 # Whole values without a prefix: Hetzner (64), AWS secret keys and older Cloudflare tokens (40). Checked by `_is_random`.
 _BARE_TOKEN: Final = rb"(?:\A|[\x00\s\"'=])(?:[A-Za-z0-9]{64}|[A-Za-z0-9+/_-]{40})(?:\z|[\x00\s\"',;])"
@@ -106,6 +311,8 @@ _FINDINGS_LIMIT: Final = 2000
 _SHORTEST_TOKEN: Final = 11  # `$1$` and 8 characters of hash
 _SHORTEST_BARE: Final = 40
 _SHORTEST_CARD: Final = 13
+_CARD_SHAPES: Final = frozenset({(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3)})
+_DOUBLED: Final = {str(digit): digit * 2 // 10 + digit * 2 % 10 for digit in range(10)}
 _PHRASE_LIMIT: Final = 160
 
 
@@ -166,6 +373,24 @@ class ValuePatterns:
             return True
         return bool(self._loose) and any(extra.search(data) is not None for extra in self._loose)
 
+    def suspect_parts(self, data: bytes) -> list[int]:
+        """Of texts joined by NUL, with a NUL at both ends, the places of those that `screen` would answer yes to.
+
+        The text before the first NUL is number 0. One pass; linear in the length of the data.
+        """
+        places = set()
+        patterns: tuple[re2._Regexp[bytes] | re2._Regexp[str], ...] = (self._screen, *self._loose)
+        for pattern in patterns:
+            place = position = 0
+            while (match := pattern.search(data, position)) is not None:
+                start = match.start() + (data[match.start()] == 0)
+                place += data.count(0, position, start)
+                places.add(place)
+                position = data.find(0, start)
+                if position < 0:
+                    break
+        return sorted(places)
+
     def screen_anchored(self, texts: Iterable[str]) -> bool:
         """Whether a pattern of the operator with `^` or `$` matches one of the texts: joined, it would not show."""
         if not self._anchored:
@@ -214,7 +439,7 @@ class ValuePatterns:
         done = 0
         for match in self._anchors.finditer(data):
             # What stands inside a value already found goes with it; looking again and again would be quadratic.
-            if match.start() < done:
+            if match.start() < done or _is_urn(data, *match.span()):
                 continue
             named = _Named.at(data, match.start(), match.end())
             secret = memo.get(named.key)
@@ -286,6 +511,11 @@ class _Named:
             return match.span() if match is not None else None
         # A line of an .env or YAML file: its value ends with the line, whatever stands in it.
         return _value_at(data, self.value_at, whole_line=self.own_line and b"\n" in data)
+
+
+def _is_urn(data: bytes, start: int, end: int) -> bool:
+    """`arn:aws:secretsmanager:…:secret:name` names things; it assigns nothing."""
+    return data[start - 1 : start] == b":" and data[end - 1 : end] == b":"
 
 
 def _without_separator(head: bytes) -> bytes:
@@ -407,20 +637,14 @@ def _card_windows(run: bytes) -> Iterator[Span]:
             groups.append((position, position + len(group)))
         position += len(group) + 1
     shapes = [end - start for start, end in groups]
-    for first in range(len(groups)):
-        for count in (1, 3, 4, 5):
-            shape = shapes[first : first + count]
-            if len(shape) < count or not _is_card_shape(shape):
+    for first, size in enumerate(shapes):
+        for count in (3, 4, 5) if size == 4 else (1,) if 13 <= size <= 19 else ():
+            shape = tuple(shapes[first : first + count])
+            if len(shape) != count or (count > 1 and shape not in _CARD_SHAPES):
                 continue
             start, end = groups[first][0], groups[first + count - 1][1]
-            if is_card_number(bytes(c for c in run[start:end] if 48 <= c <= 57).decode()):
+            if is_card_number(run[start:end].translate(None, b" -").decode()):
                 yield start, end
-
-
-def _is_card_shape(shape: list[int]) -> bool:
-    if len(shape) == 1:
-        return 13 <= shape[0] <= 19
-    return shape in ([4, 4, 4, 4], [4, 6, 5], [4, 6, 4], [4, 4, 4, 4, 3], [4, 5, 6])
 
 
 def is_card_number(digits: str) -> bool:
@@ -449,13 +673,8 @@ def _has_issuer(digits: str) -> bool:
 
 
 def _passes_luhn(digits: str) -> bool:
-    total = 0
-    for position, character in enumerate(reversed(digits)):
-        digit = ord(character) - 48
-        if position % 2:
-            digit = digit * 2 - 9 if digit > 4 else digit * 2
-        total += digit
-    return total % 10 == 0
+    every_other = sum(map(_DOUBLED.__getitem__, digits[-2::-2]))
+    return (every_other + sum(map(int, digits[-1::-2]))) % 10 == 0
 
 
 def _united(spans: Iterable[Span]) -> list[Span]:

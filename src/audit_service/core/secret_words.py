@@ -49,7 +49,7 @@ initial temp temporary
 NOT_LAST_AFTER: Final = _words("""
 season boarding bus travel day hall ski test first second third one two single multi low high band all
 partial gpio map push location power ground header clock fast event lap battle mountain render shadow
-depth hyper expo by io board hat
+depth hyper dkim spf dmarc expo by io board hat
 """)
 
 # Secret only as the whole name.
@@ -57,17 +57,20 @@ WHOLE_NAMES: Final = _words("""
 auth csc creditcard ccnum conn connectionstring sessid
 """)
 
+# Of WHOLE_NAMES, those that also name a harmless object (`"auth": {"user": …}`): only a scalar is secret.
+SCALAR_NAMES: Final = ["auth"]
+
 # Secret together.
 PHRASES: Final = _phrases("""
 session id|session identifier|session token|session cookie|session key|sess id|connect sid|sid cookie
 access token|connection string|connection uri|connection url|connect string|conn string|conn str|con str
 jdbc url|recovery code|backup code|scratch code|rescue code|emergency code|restore code|recovery phrase
 seed phrase|recovery key|backup phrase|wallet seed|totp seed|otp seed|seed word|secret seed|master seed
-hd seed|webhook url|webhook uri|hook url|slack webhook|discord webhook|teams webhook|incoming webhook
+hd seed|webhook url|webhook uri|slack webhook|discord webhook|teams webhook|incoming webhook
 callback secret|database url|database uri|db url|db uri|redis url|redis uri|mongo url|mongo uri
 mongodb url|mongodb uri|postgres url|postgres uri|postgresql url|postgresql uri|mysql url|mysql uri
-amqp url|amqp uri|rabbitmq url|broker url|cache url|celery broker|mailer url|smtp url|ldap url
-elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|queue url secret|auth code
+amqp url|amqp uri|rabbitmq url|broker url|celery broker|mailer url|smtp url|ldap url
+elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|auth code
 authentication code|authorization code|verification code|verify code|activation code|confirmation code
 login code|signin code|unlock code|access code|security code|mfa code|tfa code|factor code|fa code
 sms code|reset code|one time code|one time pass|one time link|magic link|magic url|reset link|reset url
@@ -109,10 +112,10 @@ api private priv prv secret ssh encryption encrypt decryption decrypt access sig
 app application auth authentication authorization account service storage shared symmetric rsa dsa ecdsa
 ed gpg pgp pem tls ssl host deploy webhook crypto cipher aes des hmac jwt jwk jws recovery wallet vpn
 wireguard wg wifi wlan wpa wep network root admin session server client consumer developer dev rest
-integration personal bot agent daemon node cluster join unseal db database user psk preshared aws amazon
+integration personal bot agent daemon cluster join unseal db database user psk preshared aws amazon
 gcp google azure cloudflare cf stripe paypal sendgrid mailgun mailchimp twilio github gitlab bitbucket
 openai anthropic claude gemini mistral hetzner digitalocean linode vultr ovh slack discord telegram
-shopify square datadog newrelic sentry pusher firebase fcm gcm algolia maps recaptcha hcaptcha turnstile
+shopify square datadog newrelic sentry pusher firebase fcm gcm algolia recaptcha hcaptcha turnstile
 captcha steam curseforge modrinth whmcs cpanel plesk proxmox pterodactyl pelican virtualizor solusvm
 namecheap godaddy porkbun rsync backup restic borg kms vault hsm paddle braintree adyen mollie razorpay
 klarna transfer push vapid scram rndc tsig dnssec ddns s3 minio wasabi b2 backblaze privat privater
@@ -140,7 +143,7 @@ expiration expire exp ttl age lifetime lifespan duration period interval timeout
 datetime since until days hours minutes seconds sec secs ms updated created changed modified rotated
 revoked used usage uses last status state strength score complexity min max minimum maximum version format
 algorithm algo alg attempts attempt tries retries failures failed rotation resets name names label title
-description desc comment id ids uuid guid uri url urls endpoint endpoints path paths file filename dir
+description desc comment id ids uuid guid arn uri url urls endpoint endpoints path paths file filename dir
 directory folder scope scopes issuer audience provider providers manager method methods mode field column
 prompt placeholder input button message error errors rule rules regex validator validation valid invalid
 verified confirmed consent banner notice domain samesite secure httponly set present exists existing
@@ -157,13 +160,14 @@ datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha
 # First word of a name that asks or limits: `has password`, `max tokens`.
 ABOUT_FIRST: Final = _words("""
 has have is are was requires require required needs need max min maximum minimum num number total show
-hide allow allows allowed enable enabled disable disabled forgot must can should count use uses support
+hide allow allows allowed enable enabled disable disabled force forgot must can should count use uses support
 supports accept accepts expect min_length nb anzahl ist hat
 """)
 
 # Cancel a hit they cover.
 HARMLESS_PHRASES: Final = _phrases("""
-prompt token|completion token|total token|max token|min token|input token|output token|cached token
+prompt token|next token|page token|skip token|sync token|change token|continuation token|credential access
+completion token|total token|max token|min token|input token|output token|cached token
 reasoning token|token used|context token|token per|token bucket|token ring|token sale|token economy
 non fungible token|token symbol|token holder|cookie consent|cookie policy|cookie banner|cookie notice
 cookie law|accept cookie|cookie jar|fortune cookie|cookie preference|cookie category|cookie setting
@@ -281,6 +285,7 @@ VOCABULARY: Final[dict[str, list[str]]] = {
     "trailers": TRAILERS,
     "not_last_after": NOT_LAST_AFTER,
     "whole_names": WHOLE_NAMES,
+    "scalar_names": SCALAR_NAMES,
     "phrases": PHRASES,
     "keys": KEYS,
     "key_qualifiers": KEY_QUALIFIERS,
