@@ -32,7 +32,7 @@ import asyncpg
 
 from audit_service.embedded import EmbeddedPostgres
 
-LOG_ID, OTHER_LOG_ID = 4_242_424_242, 1_717_171_717
+LOG_ID, OTHER_LOG_ID, NO_LOG_ID = 4_242_424_242, 1_717_171_717, 7
 PAGE = 51
 BOUND = "log_id = NULLIF(current_setting('walls.log_id', true), '')::bigint"
 BIND = "SELECT set_config('walls.log_id', $1, true)"
@@ -72,6 +72,11 @@ FILTERS = (
     Filter("action >= x AND < y", "action >= $2 AND action < $2 || 'z'", "licence.rev"),
     Filter("search LIKE '%x%'", "search LIKE $2", "%host-00042%"),
     Filter("ip <<=", "ip <<= CAST($2 AS inet)", "203.0.113.0/24"),
+    Filter(
+        "ip BETWEEN (plain range)",
+        "ip >= CAST($2 AS inet) AND ip <= set_masklen(broadcast(CAST($2 AS inet)), 32)",
+        "203.0.113.0/24",
+    ),
     Filter("actor_keys @>", "actor_keys @> string_to_array($2, ',')", "u4242"),
     Filter("actor_keys &&", "actor_keys && string_to_array($2, ',')", "u4242,u4243"),
     Filter("lower(actor_name) =", "lower(actor_name) = $2", "user 4242"),
@@ -92,6 +97,7 @@ OPERATORS = (
     ("text < text", "text_lt(text,text)"),
     ("text LIKE text", "textlike(text,text)"),
     ("inet <<= inet", "network_subeq(inet,inet)"),
+    ("inet <= inet", "network_le(inet,inet)"),
     ("array @> array", "arraycontains(anyarray,anyarray)"),
     ("array && array", "arrayoverlap(anyarray,anyarray)"),
     ("lower(text)", "lower(text)"),
@@ -133,6 +139,7 @@ CREATE INDEX entry_action ON walls.entry (log_id, action, occurred_at, seq);
 CREATE INDEX entry_lower ON walls.entry (log_id, lower(actor_name), occurred_at, seq);
 CREATE INDEX entry_folded ON walls.entry (log_id, actor_folded, occurred_at, seq);
 CREATE INDEX entry_ip ON walls.entry USING gist (ip inet_ops);
+CREATE INDEX entry_ip_range ON walls.entry (log_id, ip, occurred_at, seq);
 CREATE INDEX entry_keys ON walls.entry USING gin (actor_keys);
 CREATE INDEX entry_search ON walls.entry USING gin (search public.gin_trgm_ops);
 """
@@ -260,6 +267,33 @@ async def binding_milliseconds(connection: asyncpg.Connection, runs: int) -> flo
     return statistics.median(times[2:])
 
 
+async def another_logs_rows(connection: asyncpg.Connection, wall: Wall) -> str:
+    """What somebody who may run any SQL as the wall's role sees of the other log, by naming it where the wall takes its log from."""
+    async with connection.transaction():
+        await connection.execute(BIND, str(OTHER_LOG_ID))
+        rows = await connection.fetch(statement(wall, FILTERS[0]), OTHER_LOG_ID, FILTERS[0].value)
+    return f"{len(rows)} rows"
+
+
+async def shown_by_an_error(connection: asyncpg.Connection, wall: Wall) -> str:
+    """Whether a condition that fails on a row's text meets rows of a log that is not bound: its message would show them.
+
+    The planner puts the condition before the wall's own when it is cheaper and nothing but a scan of the table is left.
+    """
+    source = wall.source.replace("$1", str(NO_LOG_ID))
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(BIND, str(NO_LOG_ID))
+        await connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+        await connection.fetch(f"SELECT seq FROM {source} WHERE search::int = 2")
+    except asyncpg.InvalidTextRepresentationError:
+        return "a value"
+    finally:
+        await transaction.rollback()
+    return "nothing"
+
+
 def print_table(title: str, header: list[str], lines: list[list[str]]) -> None:
     """A table in Markdown, to be taken over as it is."""
     print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
@@ -267,44 +301,57 @@ def print_table(title: str, header: list[str], lines: list[list[str]]) -> None:
         print(f"| {' | '.join(line)} |")
 
 
+async def reading_as(url: str, wall: Wall) -> asyncpg.Connection:
+    """A connection for one wall. Custom plans, so that the plan printed is the plan timed."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"SET ROLE {wall.role}; SET plan_cache_mode = force_custom_plan")
+    return connection
+
+
+def print_measured(table: dict[str, dict[str, Measured]]) -> None:
+    """Times and plans, a line for each filter."""
+    header = ["filter", *(wall.name for wall in WALLS)]
+    times = [[f"`{name}`", *(f"{cell.milliseconds:.2f}" for cell in cells.values())] for name, cells in table.items()]
+    plans = [[f"`{name}`", *(cell.plan for cell in cells.values())] for name, cells in table.items()]
+    print_table("Milliseconds for the first page, median", header, times)
+    print_table("Scans of the plan, outermost first", header, plans)
+
+
+async def print_leakproof(connection: asyncpg.Connection) -> None:
+    """Which operations the server lets run below a wall of the leakproof kind."""
+    find = "SELECT proleakproof FROM pg_proc WHERE oid = CAST($1::text AS regprocedure)"
+    lines = [[f"`{name}`", str(await connection.fetchval(find, f"pg_catalog.{proc}"))] for name, proc in OPERATORS]
+    print_table("Marked leakproof", ["operation", "leakproof"], lines)
+
+
+async def print_limits(connections: dict[str, asyncpg.Connection]) -> None:
+    """What each wall shows to somebody who may run any SQL."""
+    lines = [
+        [
+            wall.name,
+            await another_logs_rows(connections[wall.name], wall),
+            "-" if wall.whole else await shown_by_an_error(connections[wall.name], wall),
+        ]
+        for wall in WALLS
+        if wall.name != "none"
+    ]
+    print_table(
+        "What a wall shows to somebody who may run any SQL as its role",
+        ["wall", "binds or names another log", "with no log bound, by an error message"],
+        lines,
+    )
+
+
 async def report(url: str, rows: int, runs: int) -> None:
     """Build, measure and print."""
     owner = await asyncpg.connect(url)
     await build(owner, rows)
+    connections = {wall.name: await reading_as(url, wall) for wall in WALLS}
     version = await owner.fetchval("SELECT current_setting('server_version')")
-    connections = {wall.name: await asyncpg.connect(url) for wall in WALLS}
-    for wall in WALLS:
-        await connections[wall.name].execute(f"SET ROLE {wall.role}")
-        # So that the plan printed is the plan timed.
-        await connections[wall.name].execute("SET plan_cache_mode = force_custom_plan")
-    table = {filter_.name: await measure(connections, filter_, runs) for filter_ in FILTERS}
     print(f"PostgreSQL {version}, {os.cpu_count()} cores ({platform.machine()}), {rows} rows of 2 tenants, {runs} runs")
-    names = [wall.name for wall in WALLS]
-    print_table(
-        "Milliseconds for the first page, median",
-        ["filter", *names],
-        [[f"`{name}`", *(f"{cells[wall].milliseconds:.2f}" for wall in names)] for name, cells in table.items()],
-    )
-    print_table(
-        "Scans of the plan, outermost first",
-        ["filter", *names],
-        [[f"`{name}`", *(cells[wall].plan for wall in names)] for name, cells in table.items()],
-    )
-    print_table(
-        "Marked leakproof",
-        ["operation", "leakproof"],
-        [
-            [
-                f"`{name}`",
-                str(
-                    await owner.fetchval(
-                        "SELECT proleakproof FROM pg_proc WHERE oid = $1::text::regprocedure", f"pg_catalog.{function}"
-                    )
-                ),
-            ]
-            for name, function in OPERATORS
-        ],
-    )
+    print_measured({filter_.name: await measure(connections, filter_, runs) for filter_ in FILTERS})
+    await print_leakproof(owner)
+    await print_limits(connections)
     binding = await binding_milliseconds(connections["bound view"], runs)
     print(f"\nBinding the log: {binding:.2f} ms a transaction")
     for connection in (owner, *connections.values()):

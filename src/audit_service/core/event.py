@@ -28,6 +28,8 @@ EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST_AHEAD = timedelta(hours=24)
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 FAULTS_LIMIT = 20
+_INEXACT = "must be an integer of at most 64 bits or a finite double; send a string"
+_INEXACT = "must be an integer of at most 64 bits or a finite double; send a string"
 
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
@@ -183,6 +185,10 @@ def parse_json(data: bytes) -> JSONValue:
         message = str(error)
     if "recursion limit" in message:
         raise InvalidEventError("the event is nested too deeply", [Fault("is nested too deeply", "")])
+    if "number out of range" in message:  # over 4,300 digits
+        raise InvalidEventError("the event holds a number that cannot be kept exactly", [Fault(_INEXACT, "")])
+    if "number out of range" in message:  # over 4,300 digits
+        raise InvalidEventError("the event holds a number that cannot be kept exactly", [Fault(_INEXACT, "")])
     if "hex escape" in message or "surrogate" in message:
         _refuse_surrogates(data)
     raise MalformedError(_parse_detail(message, data))
@@ -236,9 +242,7 @@ def check_limits(value: JSONValue, limits: EventLimits) -> None:
                 else:
                     stack.append((child, (*path, key)))
         elif not _is_exact(node):
-            faults.append(
-                Fault("must be an integer of at most 64 bits or a finite double; send a string", pointer(path))
-            )
+            faults.append(Fault(_INEXACT, pointer(path)))
     if keys > limits.keys:
         faults.append(Fault(f"holds more than {limits.keys} members and elements", ""))
     if faults:

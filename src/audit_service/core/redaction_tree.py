@@ -16,11 +16,11 @@ from audit_service.core.canonical import JSONValue
 from audit_service.core.secret_names import SecretNames, fold, split_words
 from audit_service.core.secret_patterns import (
     CONTEXT_PATTERNS,
-    TOKEN_PATTERNS,
     ValuePatterns,
     is_card_number,
     redact_spans,
 )
+from audit_service.core.secret_tokens import TOKEN_PATTERNS
 
 __all__ = [
     "DEPTH_LIMIT",

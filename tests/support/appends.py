@@ -1,0 +1,137 @@
+"""Appending below the HTTP layer: candidates with any body, the function under a scripted clock, and what is in a log."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import asyncpg
+
+from audit_service.core.chain import format_origin, genesis_hash
+from audit_service.core.entry import Prepared, Projection
+from audit_service.core.event import EventLimits
+from audit_service.core.redaction import compile_ruleset
+from audit_service.ingest import Log, Outcome, Receipt, Recipe, ingest
+from audit_service.store.append import Candidate
+from audit_service.store.engine import Database
+from audit_service.store.migrate import scripts_dir
+from tests.support.intact import assert_log_intact
+from tests.support.postgres import SERVICE_NAME, TestDatabase
+
+RECIPE = Recipe(compile_ruleset(), EventLimits(), b"s" * 32)
+RULESET = "test-rules"
+EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in fields(Projection))
+
+
+@dataclass(frozen=True, slots=True)
+class TestLog:
+    """A log in a test's database, with what the tests do to it."""
+
+    __test__ = False
+
+    database: TestDatabase
+    log: Log
+
+    @property
+    def log_id(self) -> int:
+        """Its id."""
+        return self.log.log_id
+
+    async def send(self, pools: Database, *events: Any, recipe: Recipe = RECIPE) -> list[Outcome]:
+        """The outcomes of one `ingest` call."""
+        return await ingest(pools.writes, recipe, self.log, events)
+
+    async def accept(self, pools: Database, *events: Any, recipe: Recipe = RECIPE) -> list[Receipt]:
+        """The receipts of one `ingest` call that must take every event."""
+        outcomes = await self.send(pools, *events, recipe=recipe)
+        assert all(isinstance(outcome, Receipt) for outcome in outcomes), outcomes
+        return [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+
+    async def assert_intact(self, size: int) -> None:
+        """`assert_log_intact`, as the owner."""
+        async with owner(self.database) as connection:
+            await assert_log_intact(connection, self.log_id, size)
+
+
+@asynccontextmanager
+async def owner(database: TestDatabase) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the superuser, closed at the end."""
+    connection = await database.owner()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def serving(database: TestDatabase) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the serving role, closed at the end."""
+    connection = await database.serving()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def make_log(database: TestDatabase, *, service_name: str = SERVICE_NAME, log_key: str | None = None) -> TestLog:
+    """A new empty log of no tenant."""
+    log = Log(secrets.randbits(63), service_name, log_key or secrets.token_hex(16))
+    genesis = genesis_hash(format_origin(service_name, log.log_key, 1))
+    async with owner(database) as connection:
+        await connection.execute(
+            "INSERT INTO audit.log (log_id, service_name, log_key, last_hash) VALUES ($1, $2, $3, $4)",
+            *(log.log_id, log.service_name, log.log_key, genesis),
+        )
+    return TestLog(database, log)
+
+
+async def existing_log(database: TestDatabase, log_id: int) -> TestLog:
+    """The log with this id."""
+    async with owner(database) as connection:
+        row = await connection.fetchrow("SELECT service_name, log_key FROM audit.log WHERE log_id = $1", log_id)
+    assert row is not None
+    return TestLog(database, Log(log_id, row["service_name"], row["log_key"]))
+
+
+def candidate(
+    event_id: str, body: str = '{"v":1}', *, keep: bool = True, disclosures: dict[str, bytes] | None = None
+) -> Candidate:
+    """A candidate with any body, of which nothing is projected but its id."""
+    salt = sha256(event_id.encode()).digest()[:16]
+    prepared = Prepared(body, disclosures or {}, Projection(**{**_NOTHING, "id": event_id}))
+    return Candidate(event_id, keep, salt, sha256(salt + body.encode()).digest(), prepared)
+
+
+def microseconds(at: datetime) -> int:
+    """Whole microseconds since the Unix epoch."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def function_text(replacements: Sequence[tuple[str, str]]) -> str:
+    """The append function's own SQL with each text, found exactly once, replaced by another."""
+    sql = (scripts_dir() / "sql" / "0001_append.sql").read_text("utf-8")
+    for old, new in replacements:
+        assert sql.count(old) == 1, f"{old!r} is {sql.count(old)} times in the function"
+        sql = sql.replace(old, new)
+    return sql
+
+
+async def wait_until(condition: Callable[[], Coroutine[Any, Any, bool]], what: str, seconds: float = 20) -> None:
+    """Poll an awaitable condition; fail by name when it does not come true."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, f"{what} did not happen in {seconds} seconds"
+        await asyncio.sleep(0.01)
+
+
+async def lock_waiters(connection: asyncpg.Connection) -> list[int]:
+    """The server processes of this database that wait for a lock."""
+    rows = await connection.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return [row["pid"] for row in rows]
