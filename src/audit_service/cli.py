@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -134,8 +134,8 @@ def print_report(report: verifying.Report, console: Console) -> None:
         console.print(table)
         if report.breaks_total > len(report.breaks):
             console.print(f"… and {report.breaks_total - len(report.breaks)} more")
-    for item in report.not_checked:
-        console.print(f"not checked: {item}", markup=False, highlight=False, soft_wrap=True)
+    for what in report.not_checked:
+        console.print(f"not checked: {what}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -227,7 +227,7 @@ def keys_list(*, as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(views, option=orjson.OPT_INDENT_2) + b"\n")
         return
-    table = Table("key id", "tenant", "name", "scopes", "created", "expires", "revoked", "last used")
+    table = Table(Column("key id", no_wrap=True), "tenant", "name", "scopes", "created", "expires", "revoked", "last used")
     for view in views:
         scopes = " ".join(cast("list[str]", view["scopes"]))
         times = (str(view[name] or "-")[:19] for name in ("created_at", "expires_at", "revoked_at", "last_used_at"))

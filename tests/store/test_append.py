@@ -179,7 +179,7 @@ async def test_recorded_at_never_runs_backwards(database: TestDatabase) -> None:
             await set_clock(connection, at)
             await call(connection, log.log_id, ["{}"], function="append_scripted", p_id=[str(number)])
         links = await stored_links(connection, log, from_seq=0)
-    assert [AT] * 4 + [AT + MICROSECOND] == [EPOCH + timedelta(microseconds=link.recorded_at_us) for link in links]
+    assert [EPOCH + timedelta(microseconds=link.recorded_at_us) for link in links] == [AT] * 4 + [AT + MICROSECOND]
     await log.assert_intact(5)
 
 
@@ -233,8 +233,8 @@ async def test_known_and_new_ids_mix_in_one_call(log: TestLog, pools: Database) 
     await log.accept(pools, {**LOGIN, "id": "b"}, {**LOGIN, "id": "d"})
     receipts = await log.accept(pools, *({**LOGIN, "id": name} for name in "abcde"))
     assert list("abcde") == [receipt.id for receipt in receipts]
-    assert [2, 0, 3, 1, 4] == [receipt.seq for receipt in receipts]
-    assert [False, True, False, True, False] == [receipt.replayed for receipt in receipts]
+    assert [receipt.seq for receipt in receipts] == [2, 0, 3, 1, 4]
+    assert [receipt.replayed for receipt in receipts] == [False, True, False, True, False]
     await log.assert_intact(5)
 
 
@@ -351,7 +351,7 @@ async def test_a_rolled_back_append_leaves_no_gap(log: TestLog) -> None:
         await call(connection, log.log_id, ["{}", "{}"])
         await transaction.rollback()
         rows = await call(connection, log.log_id, ["{}"])
-    assert [0] == [row["seq"] for row in rows]
+    assert [row["seq"] for row in rows] == [0]
     await log.assert_intact(1)
 
 

@@ -36,6 +36,9 @@ _LEET: Final = {"a": "[a4@]", "e": "[e3]", "i": "[i1!]", "o": "[o0]", "s": "[s5$
 LEET_PATTERN: Final = "|".join("".join(_LEET.get(c, c) for c in word) for word in vocabulary.LEET_WORDS)
 _LEETS: Final = re2.compile(LEET_PATTERN)
 _LEET_DIGITS: Final = str.maketrans("430157@$!", "aeoistasi")
+_BORDERS: Final = str.maketrans("", "", " _-.")
+# German and Dutch put anything before them: `Zugriffstoken`.
+_SUFFIXES: Final = ("token", "secret", "passwd")
 _NAME_LIMIT: Final = 256
 _MEMO_LIMIT: Final = 4096
 _SEGMENT_LIMIT: Final = 48
@@ -116,6 +119,10 @@ _TRAILERS = _set(vocabulary.TRAILERS)
 _NOT_LAST_AFTER = _set(vocabulary.NOT_LAST_AFTER)
 _KEYS = _set(vocabulary.KEYS)
 _QUALIFIERS = _set(vocabulary.KEY_QUALIFIERS)
+_CODES = _set(vocabulary.CODES)
+_CODE_QUALIFIERS = _set(vocabulary.CODE_QUALIFIERS)
+# "Code" is English and French: "code de secours" but not "code access".
+_FOREIGN_CODE_QUALIFIERS = _CODE_QUALIFIERS - _set(vocabulary.COMPANIONS + vocabulary.ENGLISH_CODE_QUALIFIERS)
 _ABOUT_LAST = _set(vocabulary.ABOUT_LAST)
 _ABOUT_FIRST = _set(vocabulary.ABOUT_FIRST)
 _HARMLESS_WORDS = _set(vocabulary.HARMLESS_WORDS)
@@ -126,15 +133,16 @@ _SUBSTRINGS = tuple(fold(text).casefold() for text in vocabulary.SUBSTRINGS)
 _PHRASE_WORDS = frozenset(word for text in vocabulary.PHRASES for word in _phrase(text) if len(word) > 2)
 _SKIPPED = frozenset(vocabulary.CONNECTORS + vocabulary.KEY_ENVIRONMENTS)
 _PARTS = _set(vocabulary.COMPANIONS) | _WORDS | _LAST_WORDS | _PHRASE_WORDS | {"tokens", "keys", "codes"}
-_PARTS |= frozenset(vocabulary.COMPANIONS)
-_SECRET_PARTS = _WORDS | _LAST_WORDS | {"key", "code", "sid", "session", "connection", "webhook", "database", "card"}
+_PARTS |= frozenset(vocabulary.COMPANIONS) | {word for word in _KEYS | _QUALIFIERS | _CODES | _CODE_QUALIFIERS if len(word) > 3}
+_SECRET_PARTS = _WORDS | _LAST_WORDS | {"key", "sid", "session", "connection", "webhook", "database", "card"}
+_SECRET_PARTS |= _KEYS | _CODES
 _PART_LIMIT = max(map(len, _PARTS))
 
 
 def _anchor_stems() -> tuple[str, ...]:
     """Short ASCII strings of which every secret ASCII name contains one, once it is lower-cased."""
     stems = {word for word in _WORDS | _LAST_WORDS | _WHOLE if word.isascii()}
-    stems |= {word for word in _KEYS if word.isascii()} | set(filter(str.isascii, vocabulary.STRONG))
+    stems |= {word for word in _KEYS | _CODES if word.isascii()} | set(filter(str.isascii, vocabulary.STRONG))
     for phrase in map(_phrase, filter(str.isascii, vocabulary.PHRASES)):
         if not any(stem in word for word in phrase for stem in stems):
             # The longest word is the rarest: `session id` is looked for as `session`.
@@ -203,7 +211,7 @@ class SecretNames:
                 return self._judge(name)
             return not name.isalpha() and self._is_leet(name)
         folded = fold(name)
-        lowered = folded.casefold().replace(" ", "").replace("_", "")
+        lowered = folded.casefold().translate(_BORDERS)
         return (
             any(text in lowered for text in _SUBSTRINGS)
             or self._judge(folded)
@@ -252,7 +260,7 @@ class SecretNames:
         for position, word in enumerate(words):
             if word in _HARMLESS_WORDS:
                 continue
-            if word in _WORDS or _is_last_secret(words, position) or _STRONG.search(word) is not None:
+            if word in _WORDS or _is_last_secret(words, position) or _is_strong(word):
                 found.append((position, position + 1))
         if len(words) == 1 and words[0] in _WHOLE:
             found.append((0, 1))
@@ -269,6 +277,10 @@ def _checked(text: str) -> tuple[str, ...]:
     return phrase
 
 
+def _is_strong(word: str) -> bool:
+    return word.endswith(_SUFFIXES) or _STRONG.search(word) is not None
+
+
 def _is_last_secret(words: Sequence[str], position: int) -> bool:
     if words[position] not in _LAST_WORDS:
         return False
@@ -278,15 +290,16 @@ def _is_last_secret(words: Sequence[str], position: int) -> bool:
 
 
 def _key_spans(words: Sequence[str]) -> list[tuple[int, int]]:
-    """`api key`, `clé d'accès`, `stripe live key`: a key beside what it opens, small words between them skipped."""
-    if _KEYS.isdisjoint(words):
+    """`api key`, `clé d'accès`, `recovery code`: a key or code beside what it opens, small words between them skipped."""
+    if _KEYS.isdisjoint(words) and _CODES.isdisjoint(words):
         return []
     places = [i for i, word in enumerate(words) if word not in _SKIPPED]
-    spans = []
-    for left, right in pairwise(places):
-        first, second = words[left], words[right]
-        # "key ssh" is no English; "clé ssh" is French.
-        leads = first in _KEYS and first != "key" and second in _QUALIFIERS
-        if leads or (second in _KEYS and first in _QUALIFIERS):
-            spans.append((left, right + 1))
-    return spans
+    return [(left, right + 1) for left, right in pairwise(places) if _opens(words[left], words[right])]
+
+
+def _opens(first: str, second: str) -> bool:
+    if (second in _KEYS and first in _QUALIFIERS) or (second in _CODES and first in _CODE_QUALIFIERS):
+        return True
+    # The other way round is no English ("key ssh"), but French ("clé ssh", "code de secours").
+    named = (first in _KEYS and second in _QUALIFIERS) or (first in _CODES and second in _CODE_QUALIFIERS)
+    return named and first not in ("key", "code") or (first == "code" and second in _FOREIGN_CODE_QUALIFIERS)

@@ -18,7 +18,8 @@ def _phrases(text: str) -> list[str]:
 
 
 # Secret wherever they stand as a word.
-WORDS: Final = _words("""
+WORDS: Final = _words(
+    """
 password passwd passwort passphrase passcode passkey pwd pword psw pswd pswrd passwrd paswd passw pasword
 passwod pwrd keypass keyphrase storepass htpasswd pw userpass userpw secret token jwt jwe otp totp hotp
 cookie authorization authorisation authentification credential cred creds dsn cvv cvc cvn puk psk bearer
@@ -29,9 +30,12 @@ anmeldedaten geheimnis geheimwort contrasena contrasenya contrasinal clave secre
 credenziale credenziali credencial credenciais credenciales palavrapasse gettone jeton haslo sekret heslo
 jelszo lozinka zaporka geslo parool salasona slaptazodis parol parola pasahitza sifre sandi katasandi
 lykilord fjalekalim matkhau kontrasena wagwoord nenosiri kodesandi inloggegevens toegangscode geheim
-identifiants tokeny zeton tajne haslem hasla пароль пароля паролі секрет токен парола лозинка
-учетныеданные κωδικος συνθηματικο
-""")
+tokeny zeton tajne haslem hasla пароль пароля паролі секрет токен парола лозинка учетныеданные κωδικος
+συνθηματικο secreta secrete segreta segrete secretas secretos segredos geheime geheimer geheimes geheimen
+xprv tajna tajemstvi tajomstvo titok titkos hemlighet hemmelighed hemmelighet salaisuus wachtwoordzin
+toegangstoken passwortsatz passwortphrase lozinke parolasi parolanizi belirtec belirteci sifresi
+"""
+)
 
 # Secret when the word is the last of the name, or only followed by TRAILERS.
 LAST_WORDS: Final = _words("""
@@ -46,11 +50,13 @@ initial temp temporary
 """)
 
 # Make a word of LAST_WORDS harmless when they stand before it: `boarding pass`, `gpio pin`.
-NOT_LAST_AFTER: Final = _words("""
+NOT_LAST_AFTER: Final = _words(
+    """
 season boarding bus travel day hall ski test first second third one two single multi low high band all
 partial gpio map push location power ground header clock fast event lap battle mountain render shadow
-depth hyper dkim spf dmarc expo by io board hat
-""")
+depth hyper dkim spf dmarc expo by io board hat shipping billing postal area address delivery home office
+"""
+)
 
 # Secret only as the whole name.
 WHOLE_NAMES: Final = _words("""
@@ -61,42 +67,45 @@ auth csc creditcard ccnum conn connectionstring sessid
 SCALAR_NAMES: Final = ["auth"]
 
 # Secret together.
-PHRASES: Final = _phrases("""
+PHRASES: Final = _phrases(
+    """
 session id|session identifier|session token|session cookie|session key|sess id|connect sid|sid cookie
 access token|connection string|connection uri|connection url|connect string|conn string|conn str|con str
-jdbc url|recovery code|backup code|scratch code|rescue code|emergency code|restore code|recovery phrase
-seed phrase|recovery key|backup phrase|wallet seed|totp seed|otp seed|seed word|secret seed|master seed
-hd seed|webhook url|webhook uri|slack webhook|discord webhook|teams webhook|incoming webhook
-callback secret|database url|database uri|db url|db uri|redis url|redis uri|mongo url|mongo uri
-mongodb url|mongodb uri|postgres url|postgres uri|postgresql url|postgresql uri|mysql url|mysql uri
-amqp url|amqp uri|rabbitmq url|broker url|celery broker|mailer url|smtp url|ldap url
-elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|auth code
-authentication code|authorization code|verification code|verify code|activation code|confirmation code
-login code|signin code|unlock code|access code|security code|mfa code|tfa code|factor code|fa code
-sms code|reset code|one time code|one time pass|one time link|magic link|magic url|reset link|reset url
-login link|login url token|signed url|presigned url|pre signed url|sas url|sas token|sas key
-shared access signature|door code|gate code|safe code|alarm code|lock code|card code|device code
-invite code secret|pairing code|passwort hash|id rsa|id dsa|id ecdsa|rsa private|ssh private
-tls private|ssl private|private pem|wg private|wireguard private|private exponent|private jwk|basic auth
-http auth|proxy auth|auth header|auth string|auth data|auth pass|auth info|auth secret|auth config
-registry auth|docker auth|redis auth|auth payload|smtp auth|mfa secret|fa secret|mfa seed|security answer
-secret answer|mother maiden|maiden name|challenge answer|saml response|saml assertion|client assertion
-code verifier|card number|card num|card no|card pan|credit card number|creditcard number|cc number|cc num
-cc no|ccnumber|cardnumber|debit card number|social security|snmp community|community string|snmp string
-nt hash|lm hash|pass hash|pwd hash|shadow entry|user pass|db pass|bind pw|service account json
-service account credential|gcp credential|key material|private pass|login data secret|unseal share
-mot de passe|mots de passe|mot passe|phrase de passe|phrase secrete|code secret|code acces|code d acces
-code de verification|parola d ordine|parola chiave segreta|palabra de paso|palabra de acceso|palavra passe
-palavra de passe|codigo de acceso|codigo de acesso|codigo secreto|codigo de seguranca|codigo de seguridad
-codigo de verificacion|codigo de verificacao|codice segreto|codice di accesso|codice di sicurezza
-kata sandi|kata laluan|mat khau|ma bi mat|kod dostepu|kod weryfikacyjny|kody zapasowe|dane logowania
-код доступа|код подтверждения|учетные данные|одноразовый код|резервные коды|секретное слово|ключевая фраза
-κωδικος προσβασης|κλειδι api|zugangs code|sicherheits code|sicherheitscode|wiederherstellungscode
-bestatigungscode|frase de recuperacion|codigos de recuperacion|codigo de recuperacao|codes de recuperation
-code de recuperation|codici di recupero|kurtarma kodu|dogrulama kodu|guvenlik kodu|erisim kodu
-erisim jetonu|giris kodu|herstelcode|beveiligingscode|gizli soz|tajny klic|hemlig nyckel|hemmelig nogle
-hemmelighet|salainen avain
-""")
+jdbc url|recovery phrase|seed phrase|recovery key|backup phrase|wallet seed|totp seed|otp seed|seed word
+secret seed|master seed|hd seed|webhook url|webhook uri|slack webhook|discord webhook|teams webhook
+incoming webhook|callback secret|database url|database uri|db url|db uri|redis url|redis uri|mongo url
+mongo uri|mongodb url|mongodb uri|postgres url|postgres uri|postgresql url|postgresql uri|mysql url
+mysql uri|amqp url|amqp uri|rabbitmq url|broker url|celery broker|mailer url|smtp url|ldap url
+elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|one time pass|one time link
+magic link|magic url|reset link|reset url|login link|login url token|signed url|presigned url
+pre signed url|sas url|sas token|sas key|shared access signature|invite code secret|passwort hash|id rsa
+id dsa|id ecdsa|rsa private|ssh private|tls private|ssl private|private pem|wg private|wireguard private
+private exponent|private jwk|basic auth|http auth|proxy auth|auth header|auth string|auth data|auth pass
+auth info|auth secret|auth config|registry auth|docker auth|redis auth|auth payload|smtp auth|mfa secret
+fa secret|mfa seed|security answer|secret answer|mother maiden|maiden name|challenge answer|saml response
+saml assertion|client assertion|code verifier|card number|card num|card no|card pan|credit card number
+creditcard number|cc number|cc num|cc no|ccnumber|cardnumber|debit card number|social security
+snmp community|community string|snmp string|nt hash|lm hash|pass hash|pwd hash|shadow entry|user pass
+db pass|bind pw|service account json|service account credential|gcp credential|key material|private pass
+login data secret|unseal share|mot de passe|mots de passe|mot passe|phrase de passe|phrase secrete
+code secret|code acces|code d acces|code de verification|parola d ordine|parola chiave segreta
+palabra de paso|palabra de acceso|palavra passe|palavra de passe|codigo de acceso|codigo de acesso
+codigo secreto|codigo de seguranca|codigo de seguridad|codigo de verificacion|codigo de verificacao
+codice segreto|codice di accesso|codice di sicurezza|kata sandi|kata laluan|mat khau|ma bi mat|kod dostepu
+kod weryfikacyjny|kody zapasowe|dane logowania|код доступа|код подтверждения|учетные данные
+одноразовый код|резервные коды|секретное слово|ключевая фраза|κωδικος προσβασης|κλειδι api|sicherheitscode
+wiederherstellungscode|bestatigungscode|frase de recuperacion|codigos de recuperacion
+codigo de recuperacao|codes de recuperation|code de recuperation|codici di recupero|kurtarma kodu
+dogrulama kodu|guvenlik kodu|erisim kodu|erisim jetonu|giris kodu|herstelcode|beveiligingscode|gizli soz
+tajny klic|hemlig nyckel|hemmelig nogle|hemmelighet|salainen avain|identifiants de connexion
+identifiants connexion|keystore json|keystore file content|pin tarjeta|pin carta|pin cartao|pin karte
+pin kaart|pincode kaart|pin nummer|numero pin|pin kodu|pin de tarjeta|pin della carta|gizli kelime
+gizli kod|gizli soru cevabi|gizli token|gizli sifre|gizli bilgi|erisim belirteci|bilgi sifresi
+hasla dostepu|numero de carte|numero de tarjeta|numero carta|numero do cartao|kartennummer|numer karty
+kart numarasi|номер карты|код карты|kaartnummer|secret recovery|recovery word|recovery secret
+account recovery|private spend|client credential|ответ на вопрос|секретный ответ
+"""
+)
 
 # "Key" in each language: secret beside a word of KEY_QUALIFIERS, harmless alone.
 KEYS: Final = _words("""
@@ -107,28 +116,67 @@ atslega voti clau κλειδι
 
 # What a secret key opens or does. Never `license`, `product` or `cd`: users of a licence-key panel recover
 # keys from the log (an operator can add `license key` as a word).
-KEY_QUALIFIERS: Final = _words("""
+KEY_QUALIFIERS: Final = _words(
+    """
 api private priv prv secret ssh encryption encrypt decryption decrypt access signing sign signature master
 app application auth authentication authorization account service storage shared symmetric rsa dsa ecdsa
 ed gpg pgp pem tls ssl host deploy webhook crypto cipher aes des hmac jwt jwk jws recovery wallet vpn
 wireguard wg wifi wlan wpa wep network root admin session server client consumer developer dev rest
-integration personal bot agent daemon cluster join unseal db database user psk preshared aws amazon
-gcp google azure cloudflare cf stripe paypal sendgrid mailgun mailchimp twilio github gitlab bitbucket
-openai anthropic claude gemini mistral hetzner digitalocean linode vultr ovh slack discord telegram
-shopify square datadog newrelic sentry pusher firebase fcm gcm algolia recaptcha hcaptcha turnstile
-captcha steam curseforge modrinth whmcs cpanel plesk proxmox pterodactyl pelican virtualizor solusvm
-namecheap godaddy porkbun rsync backup restic borg kms vault hsm paddle braintree adyen mollie razorpay
-klarna transfer push vapid scram rndc tsig dnssec ddns s3 minio wasabi b2 backblaze privat privater
-privaten geheim geheimer geheimes zugang zugangs zugriff zugriffs verschlusselungs signatur prive privee
-secrete acces chiffrement cryptage privada privado secreta secreto acceso cifrado acesso segura segreta
-segreto privata accesso cifratura geheime toegang toegangs prywatny tajny dostepu szyfrowania приватный
-закрытый секретный доступа шифрования апи gizli ozel erisim sifreleme soukromy titkos hemlig rahasia
-""")
+integration personal bot agent daemon cluster join unseal db database user psk preshared aws amazon gcp
+google azure cloudflare cf stripe paypal sendgrid mailgun mailchimp twilio github gitlab bitbucket openai
+anthropic claude gemini mistral hetzner digitalocean linode vultr ovh slack discord telegram shopify
+square datadog newrelic sentry pusher firebase fcm gcm algolia recaptcha hcaptcha turnstile captcha steam
+curseforge modrinth whmcs cpanel plesk proxmox pterodactyl pelican virtualizor solusvm namecheap godaddy
+porkbun rsync backup restic borg kms vault hsm paddle braintree adyen mollie razorpay klarna transfer push
+vapid scram rndc tsig dnssec ddns s3 minio wasabi b2 backblaze privat privater privaten geheim geheimer
+geheimes zugang zugangs zugriff zugriffs verschlusselungs signatur prive privee secrete acces chiffrement
+cryptage privada privado secreta secreto acceso cifrado acesso segura segreta segreto privata accesso
+cifratura geheime toegang toegangs prywatny tajny dostepu szyfrowania приватный закрытый секретный доступа
+шифрования апи gizli ozel erisim sifreleme soukromy titkos hemlig rahasia login stream restricted spend
+disk volume drive zfs luks certificate cert pkcs unlock control criptografia criptografica crittografia
+crittografica chiffrage versleuteling versleutelings poufny szyfrujacy prywatnego pristupovy sifrovaci
+доступу шифрування приватний закритий секретний личный kryptering krypterings atkomst adgangs tilgangs
+salaus enkripsi akses hozzaferesi titkositasi criptare confidentiel reservada
+"""
+)
 
 # May stand between a qualifier and its key: `stripe live key`.
 KEY_ENVIRONMENTS: Final = _words("""
 live prod production sandbox stage staging test
 """)
+
+# "Code" in each language: secret beside a word of CODE_QUALIFIERS, harmless alone.
+CODES: Final = _words(
+    """
+code codes codigo codigos codice codici kod kody kodu kode codul koden koodi код коды κωδικος ma
+"""
+)
+
+# What a secret code proves or opens.
+CODE_QUALIFIERS: Final = _words(
+    """
+recovery backup scratch rescue emergency restore auth authentication authenticator authorization
+verification verify activation confirmation login signin unlock access security mfa tfa factor fa sms
+reset door gate safe alarm lock card device pairing otp totp time secret entry pass pin master
+recuperation recuperacion recuperacao recupero securite seguridad seguranca sicurezza acces acceso acesso
+accesso verificacion verificacao verifica verificare autenticacion autenticacao autenticazione
+authentification activacion ativacao attivazione confirmacion confirmacao conferma secours respaldo
+emergencia emergenza dostepu weryfikacyjny weryfikacji odzyskiwania zapasowe zapasowy bezpieczenstwa
+potwierdzenia aktywacyjny jednorazowy dogrulama guvenlik kurtarma erisim onay giris yedek aktivasyon
+подтверждения доступа доступу восстановления безопасности резервный резервные одноразовый проверочный
+проверки активации секретный авторизации overovaci zalozni bezpecnostni ellenorzo biztonsagi verifikasi
+keamanan pemulihan bekraftelse sakerhet
+"""
+)
+
+# Of these, the ones English knows: "code access" is none.
+ENGLISH_CODE_QUALIFIERS: Final = _words(
+    """
+recovery backup scratch rescue emergency restore auth authentication authenticator authorization verification
+verify activation confirmation login signin unlock access security mfa tfa factor fa sms reset door gate safe
+alarm lock card device pairing otp totp time entry pass master
+"""
+)
 
 # Small words, skipped in the same way: `clé d'accès`, `chave de acesso`.
 CONNECTORS: Final = _words("""
@@ -136,7 +184,8 @@ d da de del der des di do du el for l la le of para per the til van von для
 """)
 
 # Last word of a name that tells something about a secret: `token count`, `password policy`.
-ABOUT_LAST: Final = _words("""
+ABOUT_LAST: Final = _words(
+    """
 count counts counter length len size limit quota budget policy policies type types kind enabled enable
 disabled disable required require requirement requirements mandatory optional expired expires expiry
 expiration expire exp ttl age lifetime lifespan duration period interval timeout at on date time timestamp
@@ -154,8 +203,9 @@ hidden shown protected protection locked reset_required needed active inactive g
 hashing encoder parser tokenizer history_size event events log logs hint_enabled settings page form screen
 tab section link route controller service handler middleware class table model region zone channel
 delivery question questions support rotation_days cycle window anzahl lange typ aktiv aktiviert ablauf
-datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha
-""")
+datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha authentication auth total
+"""
+)
 
 # First word of a name that asks or limits: `has password`, `max tokens`.
 ABOUT_FIRST: Final = _words("""
@@ -211,7 +261,8 @@ size limit strength invite activation personal guest
 """)
 
 # Long and unambiguous, so secret inside any word: `Datenbankpasswort`, `пароли`.
-STRONG: Final = _words("""
+STRONG: Final = _words(
+    """
 password passwort passwoert passwd passphras passcode kennwort kennwoert motdepasse wachtwoord contrasen
 contrasin losenord losningsord adgangskode salasana jelszo lozink zapork slaptazod sifre haslo hasel
 parool лозинк парол пароль секретн токен credential credenzial credencia apikey privatekey secretkey
@@ -219,16 +270,24 @@ accesskey encryptionkey signingkey accesstoken refreshtoken authtoken zugangsdat
 zugangsschlus zugriffsschlus apischlus geheimschlus privatschlus zugangsschlues verschlusselungsschlus
 geheimnis geheimwort toegangssleutel apisleutel beveiligingscode sessionid connectionstring recoverycode
 backupcode sicherungscode wiederherstellungs webhookurl databaseurl katasandi matkhau sessiontoken
-lykilord κωδικ συνθηματικ
-""")
+lykilord κωδικ συνθηματικ zugriffstoken toegangstoken sicherheitsantwort beveiligingsantwoord prufnummer
+prufziffer pruefnummer sicherheitscode verifizierungscode bestatigungscode aktivierungscode freischaltcode
+herstelcode verificatiecode bevestigingscode activeringscode sakerhetskod sikkerhedskode sikkerhetskode
+verifieringskod aterstallningskod einmalcode versleutelingssleutel encryptiesleutel
+wiederherstellungsschlus zugangstoken pristupoveheslo
+"""
+)
 
 # Scripts without word borders: secret anywhere in the name, spaces left out.
-SUBSTRINGS: Final = _phrases("""
+SUBSTRINGS: Final = _phrases(
+    """
 パスワード|パスフレーズ|パスコード|暗証番号|暗証|シークレット|トークン|秘密鍵|秘密の|秘密情報|認証コード|認証情報|資格情報|アクセスキー|APIキー|暗号鍵|暗号化キー|合言葉|クッキー|密码|密碼
 口令|令牌|密钥|密鑰|秘钥|秘鑰|私钥|私鑰|金鑰|凭证|凭据|憑證|验证码|驗證碼|机密|机密信息|访问码|通行码|通行碼|助记词|动态码|安全码|비밀번호|암호|비번|패스워드|토큰|시크릿|비밀키|개인키
 인증코드|인증번호|접근키|액세스키|API키|كلمةالمرور|كلمةالسر|رمزالدخول|الرقمالسري|كلمهالمرور|گذرواژه|رمزعبور|סיסמה|סיסמא
-ססמה|पासवर्ड|पासकोड|รหัสผ่าน|พาสเวิร์ด|পাসওয়ার্ড|கடவுச்சொல்
-""")
+ססמה|पासवर्ड|पासकोड|รหัสผ่าน|พาสเวิร์ด|পাসওয়ার্ড|கடவுச்சொல்|リカバリーコード|バックアップコード|復旧コード|回復コード|セッションID|ワンタイム
+確認コード|セキュリティコード|恢复码|恢復碼|备用码|備用碼|会话ID|會話ID|恢复代码|安全代码|激活码|支付密|복구코드|백업코드|보안코드|보안키|암호화키|세션ID|확인코드|일회용
+"""
+)
 
 # Names of members that hold the name of what stands beside them: `{"key": "DB_PASSWORD", "value": "…"}`.
 NAMING_NAMES: Final = _words(
@@ -288,6 +347,9 @@ VOCABULARY: Final[dict[str, list[str]]] = {
     "scalar_names": SCALAR_NAMES,
     "phrases": PHRASES,
     "keys": KEYS,
+    "codes": CODES,
+    "code_qualifiers": CODE_QUALIFIERS,
+    "english_code_qualifiers": ENGLISH_CODE_QUALIFIERS,
     "key_qualifiers": KEY_QUALIFIERS,
     "key_environments": KEY_ENVIRONMENTS,
     "connectors": CONNECTORS,

@@ -81,7 +81,9 @@ async def append_entries(
         try:
             rows = await connection_driver.fetch(_CALL, *_arguments(log_id, ruleset, candidates))
         except BaseException:
-            # A cancelled or broken call leaves the connection in an unknown state: never back into the pool.
+            # A cancelled or broken call leaves the connection in an unknown state: never back into the pool. Cut it
+            # first: a polite close would wait for a server that may be paused.
+            connection_driver.terminate()
             await connection.invalidate()
             raise
     return [Appended(*tuple(row)[1:]) for row in rows]
