@@ -37,7 +37,9 @@ from audit_service.store.migrate import upgrade
 
 EXIT_GOOD, EXIT_BAD, EXIT_UNKNOWN = 0, 1, 2
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself."
+)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys_app, name="keys")
 out = Console()
@@ -53,12 +55,19 @@ def main() -> None:
         app()
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False):
-            err.print(f"AUDIT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", markup=False, highlight=False, soft_wrap=True)
+            err.print(
+                f"AUDIT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         sys.exit(EXIT_UNKNOWN)
     except (AuditError, OSError) as error:
         err.print(f"audit-service: {error}", markup=False, highlight=False, soft_wrap=True)
         for fault in error.faults if isinstance(error, InputError) else ():
-            err.print(f"  {fault.parameter or fault.pointer}: {fault.detail}", markup=False, highlight=False, soft_wrap=True)
+            err.print(
+                f"  {fault.parameter or fault.pointer}: {fault.detail}", markup=False, highlight=False, soft_wrap=True
+            )
         sys.exit(EXIT_UNKNOWN)
 
 
@@ -125,12 +134,24 @@ async def _verify(tenant: str, from_seq: int, to_seq: int | None, *, quiet: bool
 def print_report(report: verifying.Report, console: Console) -> None:
     """A report as a person reads it."""
     colour = {"ok": "green", "broken": "red"}.get(report.status, "yellow")
-    console.print(f"[bold {colour}]{report.status}[/] {report.count} entries, seq [{report.from_seq}, {report.to_seq})", highlight=False)
-    console.print(f"origin {report.origin}\nhead   {report.head}\nroot   {report.root or 'not checked'}", markup=False, highlight=False)
+    console.print(
+        f"[bold {colour}]{report.status}[/] {report.count} entries, seq [{report.from_seq}, {report.to_seq})",
+        highlight=False,
+    )
+    console.print(
+        f"origin {report.origin}\nhead   {report.head}\nroot   {report.root or 'not checked'}",
+        markup=False,
+        highlight=False,
+    )
     if report.breaks:
         table = Table("seq", "kind", "expected", "found")
         for item in report.breaks:
-            table.add_row(*(str(value) if value is not None else "-" for value in (item.seq, item.kind, item.expected, item.found)))
+            table.add_row(
+                *(
+                    str(value) if value is not None else "-"
+                    for value in (item.seq, item.kind, item.expected, item.found)
+                )
+            )
         console.print(table)
         if report.breaks_total > len(report.breaks):
             console.print(f"… and {report.breaks_total - len(report.breaks)} more")
@@ -227,7 +248,9 @@ def keys_list(*, as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(views, option=orjson.OPT_INDENT_2) + b"\n")
         return
-    table = Table(Column("key id", no_wrap=True), "tenant", "name", "scopes", "created", "expires", "revoked", "last used")
+    table = Table(
+        Column("key id", no_wrap=True), "tenant", "name", "scopes", "created", "expires", "revoked", "last used"
+    )
     for view in views:
         scopes = " ".join(cast("list[str]", view["scopes"]))
         times = (str(view[name] or "-")[:19] for name in ("created_at", "expires_at", "revoked_at", "last_used_at"))
@@ -270,7 +293,9 @@ def owner_url(settings: Settings) -> Iterator[str]:
         yield EmbeddedPostgres.attach(settings.data_dir).url()
         return
     if not postgres.cluster_dir.exists():
-        raise InputError(f"no database under {settings.data_dir}; run `audit-service serve` first, or set AUDIT_DATABASE_URL")
+        raise InputError(
+            f"no database under {settings.data_dir}; run `audit-service serve` first, or set AUDIT_DATABASE_URL"
+        )
     postgres.start()
     try:
         yield postgres.url()
@@ -297,7 +322,13 @@ async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncE
 
 def progress_bar(unit: str, *, hidden: bool) -> Progress:
     """A progress bar on standard error; none when that is no terminal or the output is for a script."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=err, transient=True, disable=hidden or not err.is_terminal)
 
 

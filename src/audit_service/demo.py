@@ -1,21 +1,20 @@
 """`audit-service demo`: the whole story on a throw-away instance, told in one page.
 
 1. Start the real service (`serve`, with the embedded PostgreSQL) on an empty temporary folder.
-2. Post the sample day of `demo_events` over HTTP, a retry and an update without a change among it.
+2. Post the sample day of `demo_events` over HTTP, a retry and an update that changes nothing among it.
 3. Ask what panel users ask, each with the one call that answers it.
 4. Search for every secret that was sent: in all tables, and in the bytes of all files of the instance.
 5. Verify: ok.
 6. Tamper with one row as the database owner, past privileges and trigger.
 7. Verify: broken, with seq, kind and column.
 
-Nothing is claimed that is not checked: a step that goes otherwise ends the story with exit 1. The SQL here is the attacker's
-and the searcher's, who have no use for our store.
+Nothing is told that is not checked: a step that goes otherwise ends the story with exit 1. The SQL here is the searcher's and
+the attacker's, who have no use for our store.
 """
 
 import asyncio
 import contextlib
 import os
-import queue
 import secrets
 import shlex
 import shutil
@@ -23,15 +22,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 from urllib.parse import urlencode
 
 import asyncpg
@@ -39,45 +37,216 @@ import httpx
 import orjson
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
+from audit_service import demo_events as sample
 from audit_service.core.canonical import JSONValue, canonical_text
 from audit_service.core.entry import SALT_BYTES, JSONObject
 from audit_service.core.view import disclosed
-from audit_service.demo_events import (
-    ANA,
-    INTRUDER,
-    LENA,
-    OLD_FORUM,
-    PANELS,
-    PRIYA,
-    SCHEDULE_ID,
-    SCHEDULE_NAME,
-    SHOP_DB,
-    TOM,
-    Day,
-    Delivery,
-    sample_day,
-)
+from audit_service.demo_events import Day, Delivery, sample_day
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.errors import AuditError
 
 EXIT_AS_TOLD, EXIT_OTHERWISE = 0, 1
 WIDTH = 100
+
 _START_SECONDS = 120.0
 _STOP_SECONDS = 40.0
+_POLL_SECONDS = 0.05
 _LISTENING = "listening on "
+_LOG_NAME = "serve.log"
+_SHAPES = {"single": "single event", "batch": "batch", "array": "bare array", "ndjson": "NDJSON stream"}
 _RETENTION = "/retention_days"
+_DISABLE = "ALTER TABLE audit.entry DISABLE TRIGGER entry_no_update"
+_ENABLE = "ALTER TABLE audit.entry ENABLE ALWAYS TRIGGER entry_no_update"
+_LIMITS = (
+    "The same owner could cut off the newest entries and set the head back, or hash the whole log anew: such a log fits "
+    "itself and verifies. It shows only against something kept outside the database: a noted head (GET /v1/chain: size "
+    "and hash) or a signed checkpoint."
+)
+_T = TypeVar("_T")
 
 
 class StoryError(AuditError):
     """The story did not go as told; the text says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What somebody asks, the call that answers it, how an answer reads, and what must be in it."""
+def run(*, keep: bool) -> int:
+    """Tell the story. Returns 0 when every step went as told, else 1; `keep` leaves the data directory behind."""
+    out = Console(highlight=False)
+    # Where it is no terminal, rich would take 80.
+    out.width = min(out.width, WIDTH) if out.is_terminal else WIDTH
+    key = "demo-" + secrets.token_urlsafe(32)
+    with _signals((signal.SIGTERM, signal.SIGHUP), _unwind):
+        data_dir = Path(tempfile.mkdtemp(prefix="audit-demo-"))
+        try:
+            with _serving(data_dir, key) as url:
+                _tell(out, url, key, data_dir)
+        except (AuditError, httpx.HTTPError, asyncpg.PostgresError, OSError) as error:
+            detail = error.detail if isinstance(error, AuditError) else f"{type(error).__name__}: {error}"
+            _line(out, f"\nThe story did not go as told: {detail}", "bold red")
+            for line in _said(data_dir)[-10:]:
+                _line(out, f"   serve said: {line}")
+            return EXIT_OTHERWISE
+        else:
+            return EXIT_AS_TOLD
+        finally:
+            _leave(out, data_dir, key, keep=keep)
+
+
+def _tell(out: Console, url: str, key: str, data_dir: Path) -> None:
+    """Steps 2 to 7."""
+    day = sample_day(datetime.now(UTC).date() - timedelta(days=1))
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60, trust_env=False) as client:
+        _line(out, f"A throw-away audit-service with a PostgreSQL of its own, on {url}", "bold")
+        size = _post(out, client, day)
+        _ask(out, client)
+        _search(out, client, data_dir, day)
+        intact = _verify_intact(out, client, size)
+        seq, groups = _tamper(out, client, data_dir)
+        _verify_broken(out, client, intact, seq, groups)
+
+
+# -- 1. start ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _serving(data_dir: Path, key: str) -> Iterator[str]:
+    """Run `serve` on `data_dir`, where it also logs; gives its URL once it listens, and ends it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
+    with (data_dir / _LOG_NAME).open("wb") as log:
+        # In a session of its own: a Ctrl-C in the terminal reaches only us, and we stop it in order.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "audit_service.cli", "serve"],
+            env=environment | {"AUDIT_DATA_DIR": str(data_dir), "AUDIT_PORT": "0", "AUDIT_BOOTSTRAP_KEY": key},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield _wait_until_listening(process, data_dir)
+    finally:
+        # An impatient second Ctrl-C must not leave a database running.
+        with _signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN):
+            _end(process)
+
+
+def _said(data_dir: Path) -> list[str]:
+    """The whole lines `serve` has written so far."""
+    return (data_dir / _LOG_NAME).read_text("utf-8", "replace").split("\n")[:-1]
+
+
+def _wait_until_listening(process: "subprocess.Popen[bytes]", data_dir: Path) -> str:
+    """The URL `serve` announces; its lines are shown on the way. From then on a client waits instead of being refused."""
+    progress = Console(stderr=True, highlight=False)
+    deadline = time.monotonic() + _START_SECONDS
+    shown = 0
+    with progress.status("starting the service"):
+        while True:
+            ended = process.poll() is not None  # read before its lines, so that none is missed
+            for line in _said(data_dir)[shown:]:
+                if _LISTENING in line:
+                    return line.partition(_LISTENING)[2]
+                progress.print(line, style="dim", markup=False, soft_wrap=True)
+                shown += 1
+            if ended or time.monotonic() > deadline:
+                raise StoryError("the service did not start")
+            time.sleep(_POLL_SECONDS)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # all that it started dies with it
+        process.wait()
+
+
+@contextlib.contextmanager
+def _signals(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, object], NoReturn] | signal.Handlers
+) -> Iterator[None]:
+    """`handler` for these signals, and what was before afterwards."""
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, previous in zip(numbers, before, strict=True):
+            signal.signal(number, previous)
+
+
+def _unwind(number: int, _: object) -> NoReturn:
+    """SIGTERM and SIGHUP end us as Ctrl-C does: nothing stays behind."""
+    raise SystemExit(128 + number)
+
+
+def _leave(out: Console, data_dir: Path, key: str, *, keep: bool) -> None:
+    if not keep:
+        shutil.rmtree(data_dir, ignore_errors=True)
+        return
+    program = shlex.quote(str(Path(sys.executable).with_name("audit-service")))
+    _line(out, "\nThe instance is kept, with the tampered row. To look around in it, or verify it again:", "bold")
+    for line in (
+        f"export AUDIT_DATA_DIR={shlex.quote(str(data_dir))} AUDIT_BOOTSTRAP_KEY={key}",
+        f"{program} serve",
+        f"{program} verify",
+    ):
+        out.print(f"   {line}", markup=False, soft_wrap=True)
+
+
+# -- 2. post -------------------------------------------------------------------------------------------------
+
+
+def _post(out: Console, client: httpx.Client, day: Day) -> int:
+    """Post the day; returns the number of entries it made."""
+    first: dict[JSONValue, JSONObject] = {}
+    shapes: dict[str, Counter[str]] = {panel: Counter() for panel in sample.PANELS}
+    progress = Console(stderr=True)
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        for delivery in bar.track(day.deliveries, description="posting the day"):
+            response = client.post("/v1/events", content=delivery.body, headers=delivery.headers)
+            for event, receipt in zip(delivery.events, receipts_of(delivery, response), strict=True):
+                again = first.setdefault(event["id"], receipt)
+                _check(again == receipt, f"a retry of {event['id']} got another receipt")
+            shapes[delivery.panel][delivery.shape] += 1
+    events = Counter(event.partition(":")[0] for event in map(str, first))
+    kept = sum(bool(receipt["kept"]) for receipt in first.values())
+    _title(out, f"1  A day of five panels: {len(first)} events through POST /v1/events, {kept} entries in the chain")
+    for panel, sent in shapes.items():
+        how = ", ".join(f"{number} × {_SHAPES[shape]}" for shape, number in sent.items())
+        _line(out, f"   {panel:<8} {events[panel]:>3} events: {how}")
+    fates = {delivery.fate: delivery.events[0]["id"] for delivery in day.deliveries}
+    _line(out, f"   {fates['replayed']} was sent twice: the retry got the first receipt, and Idempotent-Replayed: true")
+    _line(out, f"   {fates['not kept']} changes nothing but updated_at: answered kept: false, not in the chain")
+    return kept
+
+
+def receipts_of(delivery: Delivery, response: httpx.Response) -> list[JSONObject]:
+    """The receipt of each event of a delivery, in order. Raises StoryError unless all of them met their fate."""
+    where = f"{delivery.events[0]['id']} ({delivery.shape})"
+    fresh = 201 if delivery.fate == "kept" else 200
+    _check(response.status_code == (200 if delivery.shape == "ndjson" else fresh), f"{where} got {_answer(response)}")
+    lines = [orjson.loads(line) for line in response.text.splitlines()]
+    if delivery.shape == "single":
+        replayed = response.headers.get("Idempotent-Replayed") == "true"
+        _check(replayed == (delivery.fate == "replayed"), f"{where} was replayed, or was not, against the story")
+        receipts = lines
+    else:
+        results = lines[:-1] if delivery.shape == "ndjson" else lines[0]["results"]
+        _check(all(result["status"] == 201 for result in results), f"an event of {where} was refused")
+        receipts = [result["receipt"] for result in results]
+    kept = [receipt["kept"] == (delivery.fate != "not kept") for receipt in receipts]
+    _check(all(kept) and len(kept) == len(delivery.events), f"{where} was kept, or was not, against the story")
+    return receipts
+
+
+# -- 3. ask --------------------------------------------------------------------------------------------------
+
+
+class _Question(NamedTuple):
+    """What somebody asks, the call that answers it, how an answer reads, and what it must say."""
 
     asked: str
     path: str
@@ -86,177 +255,301 @@ class Question:
     expected: tuple[str, ...]
 
 
-def run(*, keep: bool) -> int:
-    """Tell the story. Returns 0 when every step went as told, else 1; `keep` leaves the data directory behind."""
-    out = _console()
-    key = "demo-" + secrets.token_urlsafe(32)
-    data_dir = Path(tempfile.mkdtemp(prefix="audit-demo-"))
-    said: list[str] = []
-    try:
-        with _stop_signals_raise(), _serving(data_dir, key, said) as url:
-            _line(out, f"A throw-away audit-service with its own PostgreSQL runs on {url}.")
-            _tell(out, url, key, data_dir)
-        _line(out, "")
-        _line(out, "Everything above was checked as it was printed: the story went as told.", "bold green")
-    except (StoryError, httpx.HTTPError, asyncpg.PostgresError, OSError) as error:
-        detail = error.detail if isinstance(error, AuditError) else f"{type(error).__name__}: {error}"
-        _line(out, f"The story did not go as told: {detail}", "bold red")
-        for line in said[-10:]:
-            _line(out, f"  serve said: {line}")
-        return EXIT_OTHERWISE
-    else:
-        return EXIT_AS_TOLD
-    finally:
-        _leave(out, data_dir, key, keep=keep)
+def _ask(out: Console, client: httpx.Client) -> None:
+    _title(out, "2  What people ask, and the call that answers it (all times UTC)")
+    for question in _QUESTIONS:
+        answer = question.tell(_events(client, question.path, question.query))
+        missing = [text for text in question.expected if text not in "\n".join(answer)]
+        _check(not missing, f"the answer to {question.asked!r} lacks {missing}")
+        _line(out, f"   {question.asked}", "bold")
+        _line(out, f"   GET {question.path}?{urlencode(question.query, doseq=True, safe='@:*')}", "cyan")
+        for line in answer:
+            _line(out, f"      {line}")
 
 
-def _tell(out: Console, url: str, key: str, data_dir: Path) -> None:
-    day = sample_day((datetime.now(UTC) - timedelta(days=1)).date())
-    headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
-        receipts = _post(out, client, day)
-        _ask(out, client)
-        _search(out, data_dir, day)
-        _verify_intact(out, client, len({str(receipt["seq"]) for receipt in receipts.values() if receipt["kept"]}))
-        event = _events(client, "/v1/events", {"target_id": SCHEDULE_ID, "actor": INTRUDER.id, "verb": "UPDATE"})[0]
-        seq, groups = _tamper(out, client, event, data_dir)
-        _verify_broken(out, client, seq, groups)
+def _events(client: httpx.Client, path: str, query: Mapping[str, str | Sequence[str]]) -> list[JSONObject]:
+    """The events a query finds, oldest first."""
+    response = client.get(path, params=cast("dict[str, Any]", {**query, "sort": "occurred_at"}))
+    _check(response.status_code == 200, f"GET {path} got {_answer(response)}")
+    return cast("list[JSONObject]", response.json()["events"])
 
 
-# -- the instance --------------------------------------------------------------------------------------------
+def _each(what: Callable[[JSONObject], str]) -> Callable[[list[JSONObject]], list[str]]:
+    """Tells each event on a line: when, who, from where, and `what`."""
+    return lambda events: [f"{_clock(event)}  {_who(event)}: {what(event)}" for event in events]
 
 
-@contextlib.contextmanager
-def _serving(data_dir: Path, key: str, said: list[str]) -> Iterator[str]:
-    """Run `serve` on `data_dir`; gives its URL once it listens, ends it at the end. `said` gathers its lines."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")} | {
-        "AUDIT_DATA_DIR": str(data_dir),
-        "AUDIT_PORT": "0",
-        "AUDIT_BOOTSTRAP_KEY": key,
-        "AUDIT_LOG_LEVEL": "warning",
-    }
-    # In a session of its own: a Ctrl-C in the terminal reaches only us, and we stop it in order.
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "audit_service.cli", "serve"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
+def _clock(event: JSONObject) -> str:
+    return str(event["occurred_at"])[11:19]
+
+
+def _who(event: JSONObject) -> str:
+    actor, behalf, context = (cast("JSONObject", event[name] or {}) for name in ("actor", "on_behalf_of", "context"))
+    in_name = f", in the name of {behalf['name']}," if behalf else ""
+    return f"{actor['name']} ({actor['role']}){in_name} from {context['ip']}"
+
+
+def _changed(event: JSONObject) -> str:
+    changes = cast("list[JSONObject]", event["changes"])
+    return ", ".join(f"{change['path']} {change['old']} → {change['new']}" for change in changes)
+
+
+def _outcome(event: JSONObject) -> str:
+    return ": ".join(str(event[member]) for member in ("outcome", "reason") if event[member])
+
+
+def _actions(events: list[JSONObject]) -> list[str]:
+    """Every action with how often, in the order of their first time."""
+    counts = Counter(f"{event['action']}{' (failed)' if event['outcome'] == 'failure' else ''}" for event in events)
+    told = ", ".join(f"{number} {action}" for action, number in counts.items())
+    return [f"{_clock(events[0])} to {_clock(events[-1])}  {told}"]
+
+
+def _money(events: list[JSONObject]) -> list[str]:
+    """The actions, and what they moved."""
+    rows = [cast("JSONObject", event["metadata"]) for event in events if event["category"] == "balance"]
+    moved = [Decimal(str(row["amount"])) for row in rows]
+    return [*_actions(events), f"balances  {' '.join(f'{amount:+}' for amount in moved)} = {sum(moved):+} EUR"]
+
+
+_QUESTIONS = (
+    _Question(
+        "Who edited the retention of the schedule `nightly shop-db`?",
+        "/v1/events", {"target_type": "schedule", "target_id": sample.SCHEDULE_ID, "verb": "UPDATE"}, _each(_changed),
+        ("03:07:41", sample.INTRUDER.ip, "/retention_days 30 → 7", sample.ANA.name, "/retention_days 7 → 30"),
+    ),
+    _Question(
+        "At 3 a.m., from an address nobody knows? What else came from there?",
+        "/v1/events", {"ip": sample.INTRUDER.ip}, _actions,
+        ("3 auth.login (failed), 1 auth.login, 1 schedule.updated, 1 auth.logout",),
+    ),
+    _Question(
+        "Was a restore of shop-db started?",
+        f"/v1/servers/{sample.SHOP_DB}/activity", {"verb": "RESTORE"}, _each(_outcome),
+        ("failure: the schedule keeps 7 days", sample.ANA.name, "success"),
+    ),
+    _Question(
+        "Who deleted the server old-forum, and from which IP?",
+        "/v1/events", {"action": "server.deleted", "target_id": sample.OLD_FORUM}, _each(lambda event: str(event["action"])),
+        (sample.PRIYA.name, f"in the name of {sample.LENA.name}", sample.PRIYA.ip),
+    ),
+    _Question(
+        "What did Tom do with keys and balances?",
+        "/v1/events", {"actor": sample.TOM.email, "category": ("key", "balance")}, _money,
+        ("8 key.generated", "1 key.banned", "-96.00 +12.00 +500.00 = +416.00 EUR"),
+    ),
+)  # fmt: skip
+
+
+# -- 4. search for secrets -----------------------------------------------------------------------------------
+
+
+def _search(out: Console, client: httpx.Client, data_dir: Path, day: Day) -> None:
+    """Look for each secret in every table and file; the same search must find what is no secret."""
+    known = sample.SCHEDULE_NAME
+    wanted = [known, *day.secrets]
+    tables, in_rows = _as_owner(data_dir, lambda owner: _count_in_tables(owner, wanted))
+    megabytes, in_files = _count_in_files(data_dir, wanted)
+    leaked = sum(in_files[secret] + in_rows[secret] for secret in day.secrets)
+    _check(leaked == 0, f"a secret was found in {leaked} places")
+    _check(in_files[known] > 0 and in_rows[known] > 0, "the search for secrets finds nothing at all")
+    (event,) = _events(client, "/v1/events", {"action": "storage.updated"})
+    _check("/secret_access_key changed (value withheld)" in str(event["summary"]), "the change of a secret is not told")
+    _title(out, f"3  {len(day.secrets)} passwords, hashes, tokens and session ids were sent")
+    _line(
+        out, f"   Found in {tables} tables: 0. In {megabytes} MB of files, write-ahead log and server logs included: 0."
     )
-    news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(process, said, news), daemon=True)
-    reader.start()
-    try:
-        yield _wait_until_listening(news)
-    finally:
-        with _signals_ignored():
-            _end(process)
-        reader.join(10)
+    _line(out, f"   The same search finds the name `{known}` in {in_rows[known]} rows and {in_files[known]} files.")
+    _line(out, f"   What stays is the fact: {event['summary']}")
 
 
-def _read(process: "subprocess.Popen[str]", said: list[str], news: "queue.SimpleQueue[str | None]") -> None:
-    """Keep the pipe empty, so that the service never waits for us."""
-    with process.stderr or contextlib.nullcontext([]) as lines:
-        for line in lines:
-            said.append(line.rstrip())
-            news.put(line.rstrip())
-    news.put(None)
+def _count_in_files(folder: Path, wanted: Sequence[str]) -> tuple[int, Counter[str]]:
+    """Size in MB, and for each text the number of files that hold it."""
+    found, size = Counter[str](), 0
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with contextlib.suppress(FileNotFoundError):  # the server may remove one meanwhile
+                data = path.read_bytes()
+                size += len(data)
+                found.update(text for text in wanted if text.encode() in data)
+    return round(size / 1_000_000), found
 
 
-def _wait_until_listening(news: "queue.SimpleQueue[str | None]") -> str:
-    """The URL `serve` announces, with its lines shown on the way. From there on a client waits instead of being refused."""
-    progress = Console(stderr=True, highlight=False)
-    deadline = time.monotonic() + _START_SECONDS
-    with progress.status("starting a throw-away instance"):
-        while True:
-            try:
-                line = news.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise StoryError(f"the service did not listen within {_START_SECONDS:g} s") from None
-            if line is None:
-                raise StoryError("the service ended while starting")
-            if _LISTENING in line:
-                return line.partition(_LISTENING)[2]
-            progress.print(f"  {line}", markup=False, soft_wrap=True)
+_FIND = """
+    SELECT wanted, count(*) FROM unnest($1::text[]) AS wanted JOIN {table} AS t
+    ON strpos(t::text, wanted) > 0 OR strpos(t::text, encode(convert_to(wanted, 'UTF8'), 'hex')) > 0 GROUP BY wanted
+"""
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()  # what it started dies with it
-        process.wait()
+async def _count_in_tables(owner: asyncpg.Connection, wanted: Sequence[str]) -> tuple[int, Counter[str]]:
+    """Number of tables, and for each text the number of rows that hold it, as text or inside a binary column."""
+    found = Counter[str]()
+    await owner.execute("CHECKPOINT")  # everything into the files, which are searched next
+    tables = await owner.fetch(
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables "
+        "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+    )
+    for table in tables:
+        rows = await owner.fetch(_FIND.replace("{table}", table["name"]), wanted)  # a name the server has quoted
+        found.update({row["wanted"]: row["count"] for row in rows})
+    return len(tables), found
 
 
-@contextlib.contextmanager
-def _stop_signals_raise() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind as Ctrl-C does, so that nothing stays behind."""
-
-    def leave(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, leave) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+# -- 5 to 7. verify, tamper, verify --------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """An impatient second Ctrl-C must not leave a database running."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+def _verify_intact(out: Console, client: httpx.Client, size: int) -> JSONObject:
+    report = _verify(client)
+    _check(
+        report["status"] == "ok" and report["breaks"] == [], f"the untouched log does not verify: {report['breaks']}"
+    )
+    _check(
+        report["checked"] == {"from_seq": 0, "to_seq": size, "count": size},
+        f"not all of the {size} entries were checked",
+    )
+    _title(out, "4  GET /v1/chain/verify")
+    _line(out, f"   ok: {size} entries checked, hash by hash; 0 breaks", "bold green")
+    for name in ("origin", "head", "root"):
+        _line(out, f"   {name:<6} {report[name]}")
+    return report
 
 
-def _leave(out: Console, data_dir: Path, key: str, *, keep: bool) -> None:
-    if not keep:
-        shutil.rmtree(data_dir, ignore_errors=True)
-        return
-    program = shlex.quote(str(Path(sys.executable).with_name("audit-service")))
-    _line(out, f"\nThe instance, tampered row included, is kept in {data_dir}. To go on with it:")
-    _line(out, f"  export AUDIT_DATA_DIR={shlex.quote(str(data_dir))}")
-    _line(out, f"  export AUDIT_BOOTSTRAP_KEY={key}")
-    _line(out, f"  {program} serve")
+def _verify(client: httpx.Client) -> JSONObject:
+    response = client.get("/v1/chain/verify")
+    _check(response.status_code == 200, f"GET /v1/chain/verify got {_answer(response)}")
+    return cast("JSONObject", response.json())
 
 
-# -- steps 2 to 5: post, ask, search, verify ------------------------------------------------------------------
+def _tamper(out: Console, client: httpx.Client, data_dir: Path) -> tuple[int, Mapping[str, str]]:
+    """Rewrite the 3 a.m. change as the owner of the tables. Returns its seq, and which commitment is of which group."""
+    before = _night_change(client)
+    seq = cast("int", before["seq"])
+    refusals = _as_owner(data_dir, lambda owner: _refused(owner, seq))
+    groups = _as_owner(data_dir, lambda owner: _rewrite(owner, seq))
+    after = _night_change(client)
+    _check(_changed(after) == f"{_RETENTION} 30 → 60", "the tampered row does not show its new values")
+    _title(out, f"5  Somebody with the rights of the database owner covers up the 3 a.m. change, seq {seq}")
+    _line(out, f"   an UPDATE as the role of the service: {refusals[0]}")
+    _line(out, f"   an UPDATE as the owner: {refusals[1]}")
+    update = (
+        f"UPDATE audit.entry SET actor_name = '{sample.ANA.name}', d_changes = '…{_changed(after)}…' WHERE seq = {seq}"
+    )
+    for statement in (_DISABLE, update, _ENABLE):
+        _line(out, f"   {statement};", "yellow")
+    _line(out, f"   A reader now sees {_changed(after)} where {_changed(before)} stood.")
+    return seq, groups
 
 
-def _post(out: Console, client: httpx.Client, day: Day) -> dict[str, JSONObject]:
-    """Post the day; the first receipt of each event id."""
-    receipts: dict[str, JSONObject] = {}
-    told: dict[str, str] = {}
-    progress = Console(stderr=True)
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-        for delivery in bar.track(day.deliveries, description="posting the day"):
-            response = client.post("/v1/events", content=delivery.body, headers=delivery.headers)
-            for event, receipt in zip(delivery.events, receipts_of(delivery, response), strict=True):
-                first = receipts.setdefault(cast("str", event["id"]), receipt)
-                _check(first == receipt, f"the retry of {event['id']} got another receipt")
-            if delivery.fate != "kept":
-                told[delivery.fate] = cast("str", delivery.events[0]["id"])
-    _title(out, 1, "A day of five panels: POST /v1/events")
-    table = _table("panel", "events", "sent as")
-    for panel in PANELS:
-        sent = [delivery for delivery in day.deliveries if delivery.events[0]["source"] == {"id": panel, "seq": _number(delivery)}]
-        shapes = Counter(delivery.shape for delivery in sent)
-        named = {"single": "single", "batch": "batch", "array": "array", "ndjson": "NDJSON stream"}
-        table.add_row(panel, str(sum(len(delivery.events) for delivery in sent)), ", ".join(f"{n} × {named[s]}" for s, n in shapes.items()))
-    out.print(table)
-    kept = sum(bool(receipt["kept"]) for receipt in receipts.values())
-    _line(out, f"  {kept} entries in the chain.")
-    _line(out, f"  {told['replayed']} was sent twice: the retry got the first receipt, Idempotent-Replayed: true.")
-    _line(out, f"  {told['not kept']} changed nothing but updated_at: kept: false.")
-    return receipts
+def _night_change(client: httpx.Client) -> JSONObject:
+    found = _events(client, "/v1/events", {"ip": sample.INTRUDER.ip, "target_id": sample.SCHEDULE_ID})
+    _check(len(found) == 1, f"the 3 a.m. change is there {len(found)} times")
+    return found[0]
+
+
+async def _refused(owner: asyncpg.Connection, seq: int) -> list[str]:
+    """What an UPDATE is answered under the serving role, and under the owner while the trigger stands."""
+    refusals = []
+    for role in ("audit_serving", "audit_owner"):
+        await owner.execute(f"SET ROLE {role}")
+        try:
+            await owner.execute("UPDATE audit.entry SET actor_name = $1 WHERE seq = $2", sample.ANA.name, seq)
+        except asyncpg.InsufficientPrivilegeError as error:
+            refusals.append(str(error))
+        else:
+            raise StoryError(f"{role} may update an entry")
+    return refusals
+
+
+async def _rewrite(owner: asyncpg.Connection, seq: int) -> Mapping[str, str]:
+    """Change who and what in one row, in a transaction that puts the trigger back."""
+    row = await owner.fetchrow("SELECT body, d_changes FROM audit.entry WHERE seq = $1", seq)
+    if row is None or row["d_changes"] is None:
+        raise StoryError(f"seq {seq} has no changes")
+    stored = cast("bytes", row["d_changes"])
+    changes = [
+        change | {"new": 60} if change["path"] == _RETENTION else change
+        for change in cast("list[JSONObject]", disclosed(stored))
+    ]
+    forged = stored[:SALT_BYTES] + canonical_text(cast("JSONValue", changes)).encode()
+    await owner.execute("SET ROLE audit_owner")
+    async with owner.transaction():
+        await owner.execute(_DISABLE)
+        await owner.execute(
+            "UPDATE audit.entry SET actor_name = $1, d_changes = $2 WHERE seq = $3", sample.ANA.name, forged, seq
+        )
+        await owner.execute(_ENABLE)
+    return {commitment: group for group, commitment in orjson.loads(row["body"])["sd"].items()}
+
+
+def _verify_broken(out: Console, client: httpx.Client, intact: JSONObject, seq: int, groups: Mapping[str, str]) -> None:
+    report = _verify(client)
+    breaks = cast("list[JSONObject]", report["breaks"])
+    named = [(item["kind"], _column(item, groups)) for item in breaks]
+    _check(report["status"] == "broken", "the tampered log verifies")
+    _check({item["seq"] for item in breaks} == {seq}, f"the report names other entries than seq {seq}: {breaks}")
+    _check(
+        set(named) >= {("disclosure_mismatch", "d_changes"), ("projection_mismatch", "actor_name")},
+        f"too little is named: {named}",
+    )
+    _check(
+        [report[name] for name in ("head", "root")] == [intact[name] for name in ("head", "root")], "head or root moved"
+    )
+    _title(out, "6  GET /v1/chain/verify")
+    _line(
+        out,
+        f"   broken: {report['breaks_total']} breaks, all at seq {seq}; head and root are those of section 4",
+        "bold red",
+    )
+    for kind, column in named:
+        _line(out, f"   seq {seq}  {kind:<20} column {column}", "red")
+    _line(out, "   (paths and search are copies for queries of what d_changes held, so they no longer fit it either)")
+    _title(out, "7  What verify alone cannot see")
+    _line(out, f"   {_LIMITS}")
+    _line(out, f"\nThe story went as told: ok before, broken at seq {seq} after.", "bold green")
+
+
+def _column(item: JSONObject, groups: Mapping[str, str]) -> str:
+    """The column of a break. Of a disclosure the report has the commitment, which the body assigns to a group."""
+    if item["kind"] == "disclosure_mismatch":
+        return f"d_{groups.get(str(item['expected']), item['expected'])}"
+    return str(item["found"])
+
+
+def _as_owner(data_dir: Path, work: Callable[[asyncpg.Connection], Coroutine[Any, Any, _T]]) -> _T:
+    """Run `work` on a connection of the database's superuser, past the service."""
+
+    async def connected() -> _T:
+        owner = await asyncpg.connect(EmbeddedPostgres.attach(data_dir).url())
+        try:
+            return await work(owner)
+        finally:
+            await owner.close()
+
+    return asyncio.run(connected())
+
+
+# -- small things --------------------------------------------------------------------------------------------
+
+
+def _title(out: Console, text: str) -> None:
+    _line(out, f"\n{text}", "bold")
+
+
+def _line(out: Console, text: str, style: str | None = None) -> None:
+    """A line as it is (what an event says is never markup), wrapped below its own beginning."""
+    body = text.lstrip("\n ")
+    indent = text[: -len(body)].lstrip("\n")
+    wrapped = textwrap.fill(
+        body, out.width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    blank = "\n" if text.startswith("\n") else ""
+    out.print(blank + wrapped, style=style, markup=False, emoji=False, soft_wrap=True)
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise StoryError(otherwise)
+
+
+def _answer(response: httpx.Response) -> str:
+    return f"{response.status_code}: {response.text[:300]}"

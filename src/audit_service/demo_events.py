@@ -54,6 +54,11 @@ class Delivery:
     fate: Fate = "kept"
 
     @property
+    def panel(self) -> str:
+        """Who sends it."""
+        return str(self.events[0]["id"]).partition(":")[0]
+
+    @property
     def headers(self) -> dict[str, str]:
         """The request's headers."""
         return {"Content-Type": "application/x-ndjson" if self.shape == "ndjson" else "application/json"}
@@ -288,7 +293,7 @@ def _morning(desk: _Desk) -> list[Delivery]:
                    before={"role": "Viewer"}, after={"role": "Night Shift"}),
         desk.event("backup", "08:35:02", "role.deleted", ANA, ("role", "5", "Trainee"), before={"name": "Trainee", "permissions": []}),
     ]  # fmt: skip
-    return [Delivery("batch", tuple(logins)), *_singles(*storages), Delivery("batch", tuple(roles))]
+    return [*_singles(*logins, *storages), Delivery("batch", tuple(roles))]
 
 
 def _restore(desk: _Desk) -> list[Delivery]:
@@ -315,7 +320,7 @@ def _restore(desk: _Desk) -> list[Delivery]:
     ]  # fmt: skip
     saved_again = desk.event("backup", "09:24:52", "schedule.updated", ANA, schedule, server_id=SHOP_DB,
                              before=_schedule(desk.stamp("09:24:45")), after=_schedule(desk.stamp("09:24:52")))  # fmt: skip
-    restored = desk.event("backup", "09:41:08", "server.restore", ANA, server, server_id=SHOP_DB,
+    restored = desk.event("backup", "09:41:08", "server.restore", ANA, server, server_id=SHOP_DB, outcome="success",
                           related=[{"type": "backup_log", "id": "5188"}],
                           metadata={"from": "offsite", "size_bytes": 4_790_000_128})  # fmt: skip
     answered = [
@@ -473,5 +478,4 @@ def _crm_pages(desk: _Desk) -> list[Delivery]:
 def _evening(desk: _Desk) -> list[Delivery]:
     """Everybody goes home."""
     out = (("17:30:11", "crm", DIEGO), ("17:31:40", "crm", SOFIA), ("17:58:22", "licence", TOM), ("18:05:09", "backup", ANA))  # fmt: skip
-    events = [desk.event(panel, at, "auth.logout", who, ("user", who.id, who.email)) for at, panel, who in out]
-    return [Delivery("array", tuple(events))]
+    return _singles(*(desk.event(panel, at, "auth.logout", who, ("user", who.id, who.email)) for at, panel, who in out))

@@ -142,7 +142,9 @@ async def test_each_line_gets_a_result_line_and_then_comes_a_trailer(shared_api:
         assert trailer == {"trailer": True, "accepted": 3, "rejected": 0, "complete": True}
 
 
-@pytest.mark.parametrize("media_type", ["application/ndjson", "application/jsonl", "application/x-ndjson; charset=utf-8"])
+@pytest.mark.parametrize(
+    "media_type", ["application/ndjson", "application/jsonl", "application/x-ndjson; charset=utf-8"]
+)
 async def test_lines_have_more_than_one_name(shared_api: Api, media_type: str) -> None:
     results, _ = await post_lines(shared_api, b'{"action":"x"}\n', **{"Content-Type": media_type})
     assert [result["status"] for result in results] == [201]
@@ -228,7 +230,9 @@ async def served(module_database: TestDatabase) -> AsyncIterator[str]:
     """The app behind the real HTTP server of a worker, in this event loop. Its URL."""
     app = create_app(Settings(database_url=module_database.serving_url))
     port = free_port()
-    config = uvicorn.Config(app, port=port, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, port=port, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+    )
     server = uvicorn.Server(config)
     listening = asyncio.create_task(server.serve())
     while not server.started:

@@ -28,6 +28,7 @@ from tests.support.appends import (
     microseconds,
     owner,
     serving,
+    wait_until,
 )
 from tests.support.postgres import TestDatabase
 from tests.support.vectors import load_vectors
@@ -318,6 +319,33 @@ async def test_a_large_call_is_one_dense_run(log: TestLog, pools: Database) -> N
     assert list(range(1000)) == [receipt.seq for receipt in receipts]
     assert await append_entries(pools.writes, log.log_id, RULESET, []) == []
     await log.assert_intact(1000)
+
+
+async def test_a_call_probes_its_ids_only(log: TestLog, pools: Database) -> None:
+    """On a log that no ANALYZE has seen, the cost of a call must not grow with what is in the log."""
+    calls = 200
+    for number in range(calls):
+        await append_entries(pools.writes, log.log_id, RULESET, [candidate(f"e-{number}")])
+    await append_entries(pools.writes, log.log_id, RULESET, [candidate(f"e-{number}") for number in range(calls)])
+    await pools.dispose()  # a server process reports what it read at the latest when it ends
+    async with owner(log.database) as connection:
+
+        async def reported() -> bool:
+            return await receipts_probed(connection) >= 2 * calls
+
+        await wait_until(reported, "the report of the index's use")
+        read = await connection.fetchval(
+            "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'receipt_pkey'"
+        )
+    # Nothing for a new id; one to know and one to answer for a known one.
+    assert read <= 2 * calls
+    await log.assert_intact(calls)
+
+
+async def receipts_probed(connection: asyncpg.Connection) -> int:
+    """How many scans of the receipts' key the server has counted."""
+    found = await connection.fetchval("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'receipt_pkey'")
+    return int(found)
 
 
 # --- callers who do what they should not

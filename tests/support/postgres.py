@@ -110,4 +110,4 @@ async def default_log_id(database: TestDatabase) -> int:
         found = await credentials.find_tenant(connection, credentials.DEFAULT_TENANT)
     await engine.dispose()
     assert found is not None
-    return found.log_id
+    return int(found.log_id)

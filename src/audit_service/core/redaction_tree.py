@@ -30,8 +30,8 @@ __all__ = [
     "Suspects",
     "compile_ruleset",
     "is_final",
-    "is_suspect",
     "is_secret_flag",
+    "is_suspect",
     "names_a_secret",
     "redact_part",
     "redact_text",
@@ -50,7 +50,7 @@ MEMO_NAME_LIMIT: Final = 128
 _JSON_DEPTH_LIMIT: Final = 8
 _PASSES_LIMIT: Final = 4
 # Strings of one tree that are looked at closely; the ones after them are replaced. Bounds what a hostile row costs.
-_SUSPECTS_LIMIT: Final = 1500
+_SUSPECTS_LIMIT: Final = 1000
 _JSON_STARTS: Final = ("{", "[", '"')
 
 # What a name means for what stands beside or under it.
@@ -156,10 +156,10 @@ class Ruleset:
     def _judged(self, name: str) -> tuple[int, str]:
         shown = redact_text(name, self)
         # What is longer than any field's name has no words worth looking at.
-        words = set(split_words(fold(name))) if len(name) <= MEMO_NAME_LIMIT else set[str]()
-        lowered = name.lower()
-        # After a redaction the name is judged again as it will be read next time, so that twice is like once.
-        flags = SECRET if self._names.is_secret(name) or (shown != name and self._names.is_secret(shown)) else 0
+        words = set(split_words(fold(shown))) if len(shown) <= MEMO_NAME_LIMIT else set[str]()
+        lowered = shown.lower()
+        # Judged as it will be read next time too, so that redacting twice is like redacting once.
+        flags = SECRET if self._names.is_secret(name) or self._names.is_secret(shown) else 0
         if flags and lowered in vocabulary.SCALAR_NAMES:
             flags = SCALAR
         flags |= NAMING if lowered in _NAMING_NAMES else 0
@@ -170,7 +170,7 @@ class Ruleset:
 
     def is_secret_name(self, name: str) -> bool:
         """Whether what is called so is secret."""
-        return self._names.is_secret(name)
+        return bool(self.judge(name)[0] & (SECRET | SCALAR))
 
 
 def compile_ruleset(
@@ -262,7 +262,7 @@ def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str | None:
 class _Walk:
     """Rebuilds a value without its secrets; parts without findings are returned as they are."""
 
-    __slots__ = ("_exempt", "_json_depth", "_pointers", "_rules", "_examined", "_suspected")
+    __slots__ = ("_examined", "_exempt", "_json_depth", "_pointers", "_rules", "_suspected")
 
     def __init__(
         self, rules: Ruleset, pointers: Nodes, exempt: Nodes, *, suspects: Suspects = None, json_depth: int = 0
@@ -322,18 +322,17 @@ class _Walk:
     def _object(
         self, members: dict[str, JSONValue], flags: int, depth: int, pointers: Nodes, exempt: Nodes
     ) -> dict[str, JSONValue]:
-        judge = self._rules.judge
-        named = names_a_secret(members, self._rules)
+        judge, known = self._rules.judge, self._rules.memo.get
         result: dict[str, JSONValue] | None = None
         for position, (name, value) in enumerate(members.items()):
-            own, shown = judge(name)
+            own, shown = known(name) or judge(name)
             below = step(pointers, name) if pointers else pointers
             exempt_below = step(exempt, name) if exempt else exempt
             if value is None:
                 redacted: JSONValue = None
-            elif (below and is_final(below)) or (
-                (is_secret_for(own, value) or (named and own & VALUE)) and not (exempt_below and is_final(exempt_below))
-            ):
+            elif below and is_final(below):
+                redacted = REDACTED
+            elif self._is_secret(own, value, members) and not (exempt_below and is_final(exempt_below)):
                 redacted = REDACTED
             else:
                 redacted = self._value(value, own | (flags & CARD), depth + 1, below, exempt_below)
@@ -343,6 +342,11 @@ class _Walk:
                 # Two names that read the same once redacted: one member stays, and says nothing.
                 result[shown] = REDACTED if shown in result else redacted
         return members if result is None else result
+
+    def _is_secret(self, flags: int, value: JSONValue, members: Mapping[str, JSONValue]) -> bool:
+        if flags & (SECRET | SCALAR | VALUE) == 0:
+            return False
+        return is_secret_for(flags, value) or (flags & VALUE != 0 and names_a_secret(members, self._rules))
 
 
 def names_a_secret(members: Mapping[str, JSONValue], rules: Ruleset) -> bool:

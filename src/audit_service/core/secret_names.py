@@ -123,6 +123,8 @@ _CODES = _set(vocabulary.CODES)
 _CODE_QUALIFIERS = _set(vocabulary.CODE_QUALIFIERS)
 # "Code" is English and French: "code de secours" but not "code access".
 _FOREIGN_CODE_QUALIFIERS = _CODE_QUALIFIERS - _set(vocabulary.COMPANIONS + vocabulary.ENGLISH_CODE_QUALIFIERS)
+_QUALIFIER_STEMS = tuple(vocabulary.QUALIFIER_STEMS)
+_ENGLISH = _set(vocabulary.COMPANIONS + vocabulary.ENGLISH_CODE_QUALIFIERS)
 _ABOUT_LAST = _set(vocabulary.ABOUT_LAST)
 _ABOUT_FIRST = _set(vocabulary.ABOUT_FIRST)
 _HARMLESS_WORDS = _set(vocabulary.HARMLESS_WORDS)
@@ -133,7 +135,9 @@ _SUBSTRINGS = tuple(fold(text).casefold() for text in vocabulary.SUBSTRINGS)
 _PHRASE_WORDS = frozenset(word for text in vocabulary.PHRASES for word in _phrase(text) if len(word) > 2)
 _SKIPPED = frozenset(vocabulary.CONNECTORS + vocabulary.KEY_ENVIRONMENTS)
 _PARTS = _set(vocabulary.COMPANIONS) | _WORDS | _LAST_WORDS | _PHRASE_WORDS | {"tokens", "keys", "codes"}
-_PARTS |= frozenset(vocabulary.COMPANIONS) | {word for word in _KEYS | _QUALIFIERS | _CODES | _CODE_QUALIFIERS if len(word) > 3}
+_PARTS |= frozenset(vocabulary.COMPANIONS) | {
+    word for word in _KEYS | _QUALIFIERS | _CODES | _CODE_QUALIFIERS if len(word) > 3
+}
 _SECRET_PARTS = _WORDS | _LAST_WORDS | {"key", "sid", "session", "connection", "webhook", "database", "card"}
 _SECRET_PARTS |= _KEYS | _CODES
 _PART_LIMIT = max(map(len, _PARTS))
@@ -298,8 +302,19 @@ def _key_spans(words: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _opens(first: str, second: str) -> bool:
-    if (second in _KEYS and first in _QUALIFIERS) or (second in _CODES and first in _CODE_QUALIFIERS):
+    if (second in _KEYS and _qualifies(first, _QUALIFIERS)) or (
+        second in _CODES and _qualifies(first, _CODE_QUALIFIERS)
+    ):
         return True
-    # The other way round is no English ("key ssh"), but French ("clé ssh", "code de secours").
-    named = (first in _KEYS and second in _QUALIFIERS) or (first in _CODES and second in _CODE_QUALIFIERS)
-    return named and first not in ("key", "code") or (first == "code" and second in _FOREIGN_CODE_QUALIFIERS)
+    # The other way round is no English ("key ssh", "code access"), but French ("clé ssh", "code de secours").
+    if first == "code":
+        return _qualifies(second, _FOREIGN_CODE_QUALIFIERS)
+    if first == "key":
+        return False
+    return (first in _KEYS and _qualifies(second, _QUALIFIERS)) or (
+        first in _CODES and _qualifies(second, _CODE_QUALIFIERS)
+    )
+
+
+def _qualifies(word: str, qualifiers: frozenset[str]) -> bool:
+    return word in qualifiers or (word.startswith(_QUALIFIER_STEMS) and word not in _ENGLISH)

@@ -33,7 +33,9 @@ lykilord fjalekalim matkhau kontrasena wagwoord nenosiri kodesandi inloggegevens
 tokeny zeton tajne haslem hasla пароль пароля паролі секрет токен парола лозинка учетныеданные κωδικος
 συνθηματικο secreta secrete segreta segrete secretas secretos segredos geheime geheimer geheimes geheimen
 xprv tajna tajemstvi tajomstvo titok titkos hemlighet hemmelighed hemmelighet salaisuus wachtwoordzin
-toegangstoken passwortsatz passwortphrase lozinke parolasi parolanizi belirtec belirteci sifresi
+toegangstoken passwortsatz passwortphrase lozinke parolasi parolanizi belirtec belirteci sifresi jetonu
+jetony sirri gizlisi tokenu tokena tokenem токены токена токеном пинкод пин tresorcode safecode
+geldkarte_pin
 """
 )
 
@@ -76,34 +78,36 @@ secret seed|master seed|hd seed|webhook url|webhook uri|slack webhook|discord we
 incoming webhook|callback secret|database url|database uri|db url|db uri|redis url|redis uri|mongo url
 mongo uri|mongodb url|mongodb uri|postgres url|postgres uri|postgresql url|postgresql uri|mysql url
 mysql uri|amqp url|amqp uri|rabbitmq url|broker url|celery broker|mailer url|smtp url|ldap url
-elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|one time pass|one time link
-magic link|magic url|reset link|reset url|login link|login url token|signed url|presigned url
-pre signed url|sas url|sas token|sas key|shared access signature|invite code secret|passwort hash|id rsa
-id dsa|id ecdsa|rsa private|ssh private|tls private|ssl private|private pem|wg private|wireguard private
-private exponent|private jwk|basic auth|http auth|proxy auth|auth header|auth string|auth data|auth pass
-auth info|auth secret|auth config|registry auth|docker auth|redis auth|auth payload|smtp auth|mfa secret
-fa secret|mfa seed|security answer|secret answer|mother maiden|maiden name|challenge answer|saml response
-saml assertion|client assertion|code verifier|card number|card num|card no|card pan|credit card number
-creditcard number|cc number|cc num|cc no|ccnumber|cardnumber|debit card number|social security
-snmp community|community string|snmp string|nt hash|lm hash|pass hash|pwd hash|shadow entry|user pass
-db pass|bind pw|service account json|service account credential|gcp credential|key material|private pass
-login data secret|unseal share|mot de passe|mots de passe|mot passe|phrase de passe|phrase secrete
-code secret|code acces|code d acces|code de verification|parola d ordine|parola chiave segreta
-palabra de paso|palabra de acceso|palavra passe|palavra de passe|codigo de acceso|codigo de acesso
-codigo secreto|codigo de seguranca|codigo de seguridad|codigo de verificacion|codigo de verificacao
-codice segreto|codice di accesso|codice di sicurezza|kata sandi|kata laluan|mat khau|ma bi mat|kod dostepu
-kod weryfikacyjny|kody zapasowe|dane logowania|код доступа|код подтверждения|учетные данные
-одноразовый код|резервные коды|секретное слово|ключевая фраза|κωδικος προσβασης|κλειδι api|sicherheitscode
-wiederherstellungscode|bestatigungscode|frase de recuperacion|codigos de recuperacion
-codigo de recuperacao|codes de recuperation|code de recuperation|codici di recupero|kurtarma kodu
-dogrulama kodu|guvenlik kodu|erisim kodu|erisim jetonu|giris kodu|herstelcode|beveiligingscode|gizli soz
-tajny klic|hemlig nyckel|hemmelig nogle|hemmelighet|salainen avain|identifiants de connexion
-identifiants connexion|keystore json|keystore file content|pin tarjeta|pin carta|pin cartao|pin karte
-pin kaart|pincode kaart|pin nummer|numero pin|pin kodu|pin de tarjeta|pin della carta|gizli kelime
-gizli kod|gizli soru cevabi|gizli token|gizli sifre|gizli bilgi|erisim belirteci|bilgi sifresi
-hasla dostepu|numero de carte|numero de tarjeta|numero carta|numero do cartao|kartennummer|numer karty
-kart numarasi|номер карты|код карты|kaartnummer|secret recovery|recovery word|recovery secret
-account recovery|private spend|client credential|ответ на вопрос|секретный ответ
+elasticsearch url|clickhouse url|sqlalchemy uri|cloudinary url|storage url|one time pass|one time code
+one time link|magic link|magic url|reset link|reset url|login link|login url token|signed url
+presigned url|pre signed url|sas url|sas token|sas key|shared access signature|invite code secret
+passwort hash|id rsa|id dsa|id ecdsa|rsa private|ssh private|tls private|ssl private|private pem
+wg private|wireguard private|private exponent|private jwk|basic auth|http auth|proxy auth|auth header
+auth string|auth data|auth pass|auth info|auth secret|auth config|registry auth|docker auth|redis auth
+auth payload|smtp auth|mfa secret|fa secret|mfa seed|security answer|secret answer|mother maiden
+maiden name|challenge answer|saml response|saml assertion|client assertion|code verifier|card number
+card num|card no|card pan|credit card number|creditcard number|cc number|cc num|cc no|ccnumber|cardnumber
+debit card number|social security|snmp community|community string|snmp string|nt hash|lm hash|pass hash
+pwd hash|shadow entry|user pass|db pass|bind pw|service account json|service account credential
+gcp credential|key material|private pass|login data secret|unseal share|mot de passe|mots de passe
+mot passe|phrase de passe|phrase secrete|code secret|code acces|code d acces|code de verification
+parola d ordine|parola chiave segreta|palabra de paso|palabra de acceso|palavra passe|palavra de passe
+codigo de acceso|codigo de acesso|codigo secreto|codigo de seguranca|codigo de seguridad
+codigo de verificacion|codigo de verificacao|codice segreto|codice di accesso|codice di sicurezza
+kata sandi|kata laluan|mat khau|ma bi mat|kod dostepu|kod weryfikacyjny|kody zapasowe|dane logowania
+код доступа|код подтверждения|учетные данные|одноразовый код|резервные коды|секретное слово|ключевая фраза
+κωδικος προσβασης|κλειδι api|sicherheitscode|wiederherstellungscode|bestatigungscode|frase de recuperacion
+codigos de recuperacion|codigo de recuperacao|codes de recuperation|code de recuperation
+codici di recupero|kurtarma kodu|dogrulama kodu|guvenlik kodu|erisim kodu|erisim jetonu|giris kodu
+herstelcode|beveiligingscode|gizli soz|tajny klic|hemlig nyckel|hemmelig nogle|hemmelighet|salainen avain
+identifiants de connexion|identifiants connexion|keystore json|keystore file content|pin tarjeta|pin carta
+pin cartao|pin karte|pin kaart|pincode kaart|pin nummer|numero pin|pin kodu|pin de tarjeta|pin della carta
+gizli kelime|gizli kod|gizli soru cevabi|gizli token|gizli sifre|gizli bilgi|erisim belirteci
+bilgi sifresi|hasla dostepu|numero de carte|numero de tarjeta|numero carta|numero do cartao|kartennummer
+numer karty|kart numarasi|номер карты|код карты|kaartnummer|secret recovery|recovery word|recovery secret
+account recovery|private spend|client credential|ответ на вопрос|секретный ответ|des key|age key
+numero di carta|numero carte|card numara|номер карт|tek kullanimlik kod|tek kullanimlik sifre
+paylasilan gizli|ortak gizli|access hash|stripe sk|sk live|sk test
 """
 )
 
@@ -136,7 +140,9 @@ cifratura geheime toegang toegangs prywatny tajny dostepu szyfrowania прива
 disk volume drive zfs luks certificate cert pkcs unlock control criptografia criptografica crittografia
 crittografica chiffrage versleuteling versleutelings poufny szyfrujacy prywatnego pristupovy sifrovaci
 доступу шифрування приватний закритий секретний личный kryptering krypterings atkomst adgangs tilgangs
-salaus enkripsi akses hozzaferesi titkositasi criptare confidentiel reservada
+salaus enkripsi akses hozzaferesi titkositasi criptare confidentiel reservada 3des hotp enroll enrollment
+tacacs isakmp ike ikev ipsec openvpn static transaction eigrp ospf bgp vrrp hsrp lorawan zigbee zwave mesh
+bluetooth matter
 """
 )
 
@@ -145,10 +151,25 @@ KEY_ENVIRONMENTS: Final = _words("""
 live prod production sandbox stage staging test
 """)
 
+# Beginnings of qualifiers, of keys and codes alike, in languages that inflect: `sekretny`, `шифровальный`.
+QUALIFIER_STEMS: Final = _words(
+    """
+шифр секрет приват закрыт скрыт доступ подтвержд восстановл безопасн резервн одноразов дешифр sekret tajn
+prywatn szyfr odzyskiw bezpiecz potwierdz dostep weryfik zapasow gizli ozel sifre erisim yedek kurtarma
+dogrulama guvenlik onay cifr crypt criptogr crittogr chiffr cripta decifr descifr versleutel toegang
+verschlussel entschlussel zugang zugriff sicherheit wiederherstell bestatig verifiz beveilig herstel
+verificat bevestig enkrip kriptir sifrov titkos biztonsag hemlig hemmelig saker sikker krypter salain
+rahasia keamanan verif recuper autent autoriz secur sigur firma assinatur podpis подпис imza ondertek
+signatur unterschrift maestr mestr maitr мастер hoofd haupt confiden vertrau конфиденц poufn powiern
+compartid condivis partag gedeeld paylas gemeinsam tekkullan jednoraz eenmalig einmal
+"""
+)
+
 # "Code" in each language: secret beside a word of CODE_QUALIFIERS, harmless alone.
 CODES: Final = _words(
     """
-code codes codigo codigos codice codici kod kody kodu kode codul koden koodi код коды κωδικος ma
+code codes codigo codigos codice codici kod kody kodu kode codul koden koodi код коды κωδικος ma kodlar
+kodlari kodow kodov
 """
 )
 
@@ -157,24 +178,24 @@ CODE_QUALIFIERS: Final = _words(
     """
 recovery backup scratch rescue emergency restore auth authentication authenticator authorization
 verification verify activation confirmation login signin unlock access security mfa tfa factor fa sms
-reset door gate safe alarm lock card device pairing otp totp time secret entry pass pin master
-recuperation recuperacion recuperacao recupero securite seguridad seguranca sicurezza acces acceso acesso
-accesso verificacion verificacao verifica verificare autenticacion autenticacao autenticazione
-authentification activacion ativacao attivazione confirmacion confirmacao conferma secours respaldo
-emergencia emergenza dostepu weryfikacyjny weryfikacji odzyskiwania zapasowe zapasowy bezpieczenstwa
-potwierdzenia aktywacyjny jednorazowy dogrulama guvenlik kurtarma erisim onay giris yedek aktivasyon
-подтверждения доступа доступу восстановления безопасности резервный резервные одноразовый проверочный
-проверки активации секретный авторизации overovaci zalozni bezpecnostni ellenorzo biztonsagi verifikasi
-keamanan pemulihan bekraftelse sakerhet
+reset door gate safe alarm lock card device pairing otp totp secret entry pass pin master recuperation
+recuperacion recuperacao recupero securite seguridad seguranca sicurezza acces acceso acesso accesso
+verificacion verificacao verifica verificare autenticacion autenticacao autenticazione authentification
+activacion ativacao attivazione confirmacion confirmacao conferma secours respaldo emergencia emergenza
+dostepu weryfikacyjny weryfikacji odzyskiwania zapasowe zapasowy bezpieczenstwa potwierdzenia aktywacyjny
+jednorazowy dogrulama guvenlik kurtarma erisim onay giris yedek aktivasyon подтверждения доступа доступу
+восстановления безопасности резервный резервные одноразовый проверочный проверки активации секретный
+авторизации overovaci zalozni bezpecnostni ellenorzo biztonsagi verifikasi keamanan pemulihan bekraftelse
+sakerhet garage entrance alarme
 """
 )
 
 # Of these, the ones English knows: "code access" is none.
 ENGLISH_CODE_QUALIFIERS: Final = _words(
     """
-recovery backup scratch rescue emergency restore auth authentication authenticator authorization verification
-verify activation confirmation login signin unlock access security mfa tfa factor fa sms reset door gate safe
-alarm lock card device pairing otp totp time entry pass master
+recovery backup scratch rescue emergency restore auth authentication authenticator authorization
+verification verify activation confirmation login signin unlock access security mfa tfa factor fa sms
+reset door gate safe alarm lock card device pairing otp totp entry pass master garage entrance
 """
 )
 
@@ -203,7 +224,7 @@ hidden shown protected protection locked reset_required needed active inactive g
 hashing encoder parser tokenizer history_size event events log logs hint_enabled settings page form screen
 tab section link route controller service handler middleware class table model region zone channel
 delivery question questions support rotation_days cycle window anzahl lange typ aktiv aktiviert ablauf
-datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha authentication auth total
+datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha authentication auth total in out
 """
 )
 
@@ -274,7 +295,7 @@ lykilord κωδικ συνθηματικ zugriffstoken toegangstoken sicherheits
 prufziffer pruefnummer sicherheitscode verifizierungscode bestatigungscode aktivierungscode freischaltcode
 herstelcode verificatiecode bevestigingscode activeringscode sakerhetskod sikkerhedskode sikkerhetskode
 verifieringskod aterstallningskod einmalcode versleutelingssleutel encryptiesleutel
-wiederherstellungsschlus zugangstoken pristupoveheslo
+wiederherstellungsschlus zugangstoken pristupoveheslo kartennummer kaartnummer zugriffscode
 """
 )
 
@@ -285,7 +306,8 @@ SUBSTRINGS: Final = _phrases(
 口令|令牌|密钥|密鑰|秘钥|秘鑰|私钥|私鑰|金鑰|凭证|凭据|憑證|验证码|驗證碼|机密|机密信息|访问码|通行码|通行碼|助记词|动态码|安全码|비밀번호|암호|비번|패스워드|토큰|시크릿|비밀키|개인키
 인증코드|인증번호|접근키|액세스키|API키|كلمةالمرور|كلمةالسر|رمزالدخول|الرقمالسري|كلمهالمرور|گذرواژه|رمزعبور|סיסמה|סיסמא
 ססמה|पासवर्ड|पासकोड|รหัสผ่าน|พาสเวิร์ด|পাসওয়ার্ড|கடவுச்சொல்|リカバリーコード|バックアップコード|復旧コード|回復コード|セッションID|ワンタイム
-確認コード|セキュリティコード|恢复码|恢復碼|备用码|備用碼|会话ID|會話ID|恢复代码|安全代码|激活码|支付密|복구코드|백업코드|보안코드|보안키|암호화키|세션ID|확인코드|일회용
+確認コード|セキュリティコード|恢复码|恢復碼|备用码|備用碼|会话ID|會話ID|恢复代码|安全代码|激活码|支付密|복구코드|백업코드|보안코드|보안키|암호화키|세션ID|확인코드|일회용|署名鍵|署名キー
+共通鍵|復号鍵|签名密|加密码|解密|カード番号|银行卡号|信用卡号|卡号|카드번호|カードナンバー|マスターキー|主密钥
 """
 )
 
@@ -346,6 +368,7 @@ VOCABULARY: Final[dict[str, list[str]]] = {
     "whole_names": WHOLE_NAMES,
     "scalar_names": SCALAR_NAMES,
     "phrases": PHRASES,
+    "qualifier_stems": QUALIFIER_STEMS,
     "keys": KEYS,
     "codes": CODES,
     "code_qualifiers": CODE_QUALIFIERS,

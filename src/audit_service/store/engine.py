@@ -59,9 +59,10 @@ def open_database(
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
 
-    def pool(name: str, timeout_seconds: int) -> AsyncEngine:
+    def pool(name: str, timeout_seconds: int, **options: str) -> AsyncEngine:
         return create_async_engine(
             sqlalchemy_url(url),
+            **options,
             pool_size=pool_connections,
             max_overflow=0,
             pool_timeout=5,
@@ -81,7 +82,9 @@ def open_database(
             },
         )
 
-    return Database(writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds))
+    return Database(
+        writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds, isolation_level="AUTOCOMMIT")
+    )
 
 
 def driver(connection: AsyncConnection) -> Any:
@@ -93,13 +96,29 @@ def driver(connection: AsyncConnection) -> Any:
 
 @asynccontextmanager
 async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
-    """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here."""
+    """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here.
+
+    `engine` is the pool for reads, which leaves transactions to us: begin and binding are one round trip. A connection whose
+    transaction cannot be ended is cut, so that no binding ever reaches the next borrower.
+    """
     async with engine.connect() as connection:
-        await connection.execute(
-            text("SELECT set_config('audit.log_id', :log_id, true), set_config('transaction_read_only', 'on', true)"),
-            {"log_id": str(log_id)},
-        )
-        yield connection
+        raw = driver(connection)
+        ended = False
+        try:
+            # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
+            await raw.execute(f"BEGIN READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
+            try:
+                yield connection
+            except Exception:
+                await raw.execute("ROLLBACK")
+                ended = True
+                raise
+            await raw.execute("COMMIT")
+            ended = True
+        finally:
+            if not ended:  # cancelled, or the connection broke
+                raw.terminate()
+                await connection.invalidate()
 
 
 async def check_durability(connection: asyncpg.Connection) -> list[str]:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import orjson
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from audit_service import ingest
 from audit_service.api import parameters, schemas
@@ -64,7 +65,7 @@ async def post_events(request: Request, service: ServiceOf, credential: Ingester
         log = await service.log_of(credential)
         lines = _results(service, log, request)
         first = await anext(lines)  # so that a failure before the first result still gets a status of its own
-        return StreamingResponse(_with(first, lines), media_type="application/x-ndjson")
+        return _WhileReceiving(_with(first, lines), media_type="application/x-ndjson")
     data = await read_body(request, service.settings.body_limit_bytes)
     require_text(data)
     value = parse_json(data)
@@ -82,6 +83,15 @@ async def post_events(request: Request, service: ServiceOf, credential: Ingester
     keys = [None if key is None else f"{key}/{index}" for index in range(len(events))]
     outcomes = await ingest.ingest(service.database.writes, recipe, log, events, default_ids=keys)
     return _batch_response(outcomes)
+
+
+class _WhileReceiving(StreamingResponse):
+    """A response that begins while its request's body still arrives. Starlette's own would wait for a disconnect by reading
+    from the same stream, and so eat the body's chunks; here the one who reads the body notices a disconnect."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await self.stream_response(send)
 
 
 def _media_type(request: Request) -> str:

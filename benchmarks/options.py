@@ -1,0 +1,36 @@
+"""How much is measured, and for how long."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.load import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The size of a run; the defaults are those of `make bench`."""
+
+    folder: Path
+    generator: Generator
+    seconds: int = 5
+    rounds: int = 3
+    batch_events: int = 20_000
+    stored_events: int = 100_000
+    index_rows: int = 200_000
+    sample_events: int = 2_000
+    tenants: int = 64
+
+
+def quick(folder: Path, generator: Generator) -> Options:
+    """A smoke run: everything is exercised, nothing is measured."""
+    return Options(
+        folder,
+        generator,
+        seconds=1,
+        rounds=1,
+        batch_events=1_000,
+        stored_events=2_000,
+        index_rows=4_000,
+        sample_events=200,
+        tenants=8,
+    )

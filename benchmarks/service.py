@@ -1,0 +1,179 @@
+"""The service under test: `audit-service serve` as a user starts it, on an embedded PostgreSQL of its own with its usual settings."""
+
+import asyncio
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import uvloop
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from audit_service.api.dependencies import Service
+from audit_service.app import create_app
+from audit_service.embedded import EmbeddedPostgres
+from audit_service.ingest import Log, ingest
+from audit_service.settings import Settings
+from audit_service.store import credentials
+from audit_service.store.engine import sqlalchemy_url
+from benchmarks.events import event
+from benchmarks.report import BenchmarkError
+
+SERVE = "from audit_service.cli import main; main()"
+START_SECONDS, STOP_SECONDS = 60.0, 60.0
+FILL_BATCH_EVENTS = 500
+# While one waits for the database, the other seals.
+FILLERS = 2
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started service."""
+
+    url: str
+    key: str
+    data_dir: Path
+
+    def database_url(self, role: str = "postgres") -> str:
+        """The URL of its database: as `postgres`, who may do anything, or as `audit_serving`, as the workers do."""
+        return EmbeddedPostgres.attach(self.data_dir).url(role)
+
+    def size(self) -> int:
+        """The entries of all logs together."""
+
+        async def ask(connection: asyncpg.Connection) -> int:
+            return int(await connection.fetchval("SELECT sum(size) FROM audit.log"))
+
+        return self.ask(ask)
+
+    def ask(self, question: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
+        """What `question` answers, given a connection of the owner."""
+
+        async def run() -> Result:
+            connection = await asyncpg.connect(self.database_url())
+            try:
+                return await question(connection)
+            finally:
+                await connection.close()
+
+        return uvloop.run(run())
+
+    def work(self, task: Callable[[Service, Log], Awaitable[Result]]) -> Result:
+        """What `task` answers, given the parts a worker works with: pools of the serving role, recipe, and the default log."""
+
+        async def run() -> Result:
+            settings = Settings(database_url=self.database_url("audit_serving"))
+            service: Service = create_app(settings).state.service
+            try:
+                credential = await service.credential(self.key)
+                if credential is None:
+                    raise BenchmarkError("the bootstrap key is not accepted")
+                return await task(service, await service.log_of(credential))
+            finally:
+                await service.database.dispose()
+
+        return uvloop.run(run())
+
+    def fill(self, events: int) -> None:
+        """Append events 0 … events - 1 to the default log, by the steps of an ingest without HTTP."""
+        self.work(lambda service, log: _fill(service, log, events))
+
+    def create_tenants(self, count: int) -> list[str]:
+        """New tenants, each with a key that may ingest: the keys."""
+        return asyncio.run(_create_tenants(self.database_url(), count))
+
+
+@contextmanager
+def running(folder: Path, workers: int = 1) -> Iterator[Running]:
+    """Start the service in a new folder under `folder`, wait until it is ready, stop it at the end."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="serve-") as place:
+        data_dir, log_path = Path(place, "var"), Path(place, "serve.log")
+        key = "bench-" + secrets.token_urlsafe(32)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")} | {
+            "AUDIT_DATA_DIR": str(data_dir),
+            "AUDIT_PORT": "0",
+            "AUDIT_WORKERS": str(workers),
+            "AUDIT_BOOTSTRAP_KEY": key,
+        }
+        # Its log goes to a file, as in real life: nobody has to read it while it is measured.
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", SERVE, "serve"], env=environment, stdin=subprocess.DEVNULL, stderr=log
+            )
+        try:
+            url = _wait_until_ready(process, log_path)
+            yield Running(url, key, data_dir)
+        finally:
+            _stop(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log_path: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        found = re.search(r"listening on (http://\S+)", log_path.read_text(errors="replace"))
+        if found and is_answering(found[1] + "/readyz"):
+            return found[1]
+        time.sleep(0.05)
+    raise BenchmarkError(f"the service did not start:\n{log_path.read_text(errors='replace')[-2000:]}")
+
+
+def is_answering(url: str) -> bool:
+    """Whether a GET succeeds now."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def _fill(service: Service, log: Log, events: int) -> None:
+    recipe = await service.recipe()
+    starts = iter(range(0, events, FILL_BATCH_EVENTS))
+
+    async def filler() -> None:
+        for start in starts:
+            values = [event(number, "fill") for number in range(start, min(start + FILL_BATCH_EVENTS, events))]
+            for outcome in await ingest(service.database.writes, recipe, log, values):
+                if isinstance(outcome, Exception):
+                    raise BenchmarkError("an event was refused") from outcome
+
+    await asyncio.gather(*(filler() for _ in range(FILLERS)))
+
+
+async def _create_tenants(url: str, count: int) -> list[str]:
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            name = (await credentials.fetch_installation(connection)).service_name
+            keys = []
+            for number in range(count):
+                log_id = await credentials.create_tenant(connection, f"bench-{number}", name)
+                _, key = await credentials.create_key(connection, log_id, "bench", ["ingest"])
+                keys.append(key)
+            return keys
+    finally:
+        await engine.dispose()

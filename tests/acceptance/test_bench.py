@@ -1,0 +1,169 @@
+"""`python -m benchmarks`: it measures something, says so in JSON too, and hides no miss."""
+
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import __main__ as benchmarks
+from benchmarks.client import generate
+from benchmarks.events import batch_bytes, event_bytes
+from benchmarks.load import lua_string
+from benchmarks.report import Figure, Section, format_verdicts, ratio
+
+from audit_service.core.event import EventLimits, parse_json, validate
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The benchmarks as a user runs them."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """What a smoke run of P2 and the steps prints, and its JSON."""
+    out = tmp_path_factory.mktemp("bench") / "results.json"
+    ended = run("p2", "steps", "--quick", "--generator", "python", "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout, json.loads(out.read_bytes())
+
+
+def figures(results: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    """The figures of a section by name."""
+    (section,) = [section for section in results["sections"] if section["key"] == key]
+    return {figure["name"]: figure for figure in section["figures"]}
+
+
+def test_both_sides_of_p2_come_from_one_run_and_make_its_ratio(smoke: tuple[str, dict[str, Any]]) -> None:
+    found = figures(smoke[1], "P2")
+    ours, baseline = found["batch ingest, 1 worker, 1 connection"], found["COPY in transactions of 500"]
+    p2 = found["P2: 1 worker, 1 connection ÷ COPY in transactions of 500"]
+    assert p2["value"] == pytest.approx(ours["value"] / baseline["value"])
+    assert p2["goal"] == 0.6
+    assert p2["verdict"] == ("reached" if p2["value"] >= 0.6 else "not reached")
+    assert ours["value"] > 10
+
+
+def test_every_part_of_a_request_has_its_time_and_they_make_the_whole(smoke: tuple[str, dict[str, Any]]) -> None:
+    found = figures(smoke[1], "steps")
+    prefix = "single POST, 1 connection: "
+    parts = {name.removeprefix(prefix): one for name, one in found.items() if name.startswith(prefix)}
+    whole = parts.pop("whole request")["value"]
+    assert {"parse", "validate", "diff", "redact", "append (PostgreSQL)", "HTTP"} <= set(parts)
+    assert sum(part["value"] for part in parts.values()) == pytest.approx(whole)
+    assert sum(part["share"] for part in parts.values()) == pytest.approx(1)
+    assert all(parts[name]["value"] > 0 for name in ("parse", "diff", "redact", "append (PostgreSQL)"))
+
+
+def test_machine_and_versions_stand_beside_the_figures(smoke: tuple[str, dict[str, Any]]) -> None:
+    printed, results = smoke
+    assert results["quick"] is True
+    assert results["machine"]["cores"] >= 1
+    assert results["machine"]["flush_microseconds"] > 0
+    for name in ("python", "postgresql", "fastapi", "uvicorn", "pydantic", "asyncpg"):
+        assert f"{name} {results['versions'][name]}" in printed
+    assert "A smoke run" in printed
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.5999, "not reached"), (0.6, "reached"), (0.61, "reached")])
+def test_a_goal_is_reached_from_its_own_value_on(value: float, verdict: str) -> None:
+    assert verdict == Figure("x", value, "ratio", 0.6).verdict
+
+
+def test_a_miss_is_printed_as_a_miss_and_does_not_look_like_a_hit() -> None:
+    section = Section("P9", "title", [ratio("made up", 5999.9, 10_000, 0.6)])
+    (line,) = [line for line in format_verdicts([section]).splitlines() if "made up" in line]
+    assert "not reached" in line
+    assert "0.599" in line
+
+
+def test_an_unknown_section_is_refused_with_the_known_ones() -> None:
+    ended = run("p99")
+    assert ended.returncode == 2
+    assert all(name in ended.stderr for name in ("p99", *benchmarks.SECTIONS))
+
+
+def test_the_events_that_are_sent_are_valid_and_of_the_published_size() -> None:
+    sizes = []
+    for number in range(300):
+        data = event_bytes(number, "x")
+        sizes.append(len(data))
+        event = validate(parse_json(data), now=datetime.now(UTC), limits=EventLimits())
+        assert f"x:{number}" == event["id"]
+    assert 500 < sum(sizes) / len(sizes) < 1000
+    assert len(json.loads(batch_bytes(10, 7, "x"))["events"]) == 7
+
+
+def test_a_lua_string_is_the_same_bytes() -> None:
+    data = bytes(range(256)) + "POST /v1/events é\r\n1\r\n".encode()
+    literal = lua_string(data)
+    assert re.fullmatch(r'"(?:[A-Za-z0-9]|\\\d{3})*"', literal)
+    read_back = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1])), literal[1:-1]).encode("latin-1")
+    assert data == read_back
+
+
+Answer = Callable[[StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def _load(answer: Answer) -> dict[str, float]:
+    """What the Python client finds at a server that answers every request by `answer`."""
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readexactly(4) == b"ping":
+                await answer(writer)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        return await generate(host, port, connections=2, seconds=0.1, requests=[b"ping"])
+
+
+async def test_the_client_counts_whole_answers_that_come_in_pieces() -> None:
+    async def in_pieces(writer: StreamWriter) -> None:
+        for piece in (OK[:10], OK[10:40], OK[40:]):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    found = await _load(in_pieces)
+    assert found["requests"] > 2
+    assert found["bad"] == 0
+    assert found["p50_us"] <= found["p99_us"]
+
+
+async def test_the_client_counts_an_error_as_bad() -> None:
+    async def refuse(writer: StreamWriter) -> None:
+        writer.write(OK.replace(b"201 Created", b"503 Unavailable"))
+
+    found = await _load(refuse)
+    assert found["bad"] == found["requests"] > 0
+
+
+async def test_the_client_counts_a_lost_connection_as_bad() -> None:
+    async def hang_up(writer: StreamWriter) -> None:
+        writer.close()
+
+    found = await _load(hang_up)
+    assert found["bad"] == 2
+    assert found["requests"] == 0
