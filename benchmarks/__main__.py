@@ -76,7 +76,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _facts(arguments: argparse.Namespace, options: Options) -> dict[str, Any]:
-    sizes = ("seconds", "rounds", "batch_events", "stored_events", "index_rows", "sample_events", "tenants")
+    sizes = ("seconds", "rounds", "batch_events", "stored_events", "index_rows", "sample_events", "tenants", "workers")
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": arguments.quick,

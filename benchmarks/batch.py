@@ -15,12 +15,12 @@ import asyncpg
 from benchmarks.events import batch_bytes
 from benchmarks.load import send_batches
 from benchmarks.options import Options
-from benchmarks.report import BenchmarkError, Figure, Section, ratio
+from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio
 from benchmarks.service import Running, running
 from benchmarks.tables import ALL_INDEXES, copy_rows, entry_columns, make_table
 
 BATCH_EVENTS = 500
-# Workers and, for each, the numbers of connections.
+# The numbers of connections for each number of workers.
 PLAN = {1: (1, 2), 2: (4,)}
 
 Rates = dict[str, float]
@@ -28,10 +28,12 @@ Rates = dict[str, float]
 
 def measure_p2(options: Options) -> Section:
     """Batch ingest over HTTP ÷ COPY of the same finished rows."""
-    found = {workers: _medians(options, workers, connections) for workers, connections in PLAN.items()}
-    ways = [(workers, _way(connections)) for workers, counts in PLAN.items() for connections in counts]
+    found = {workers: _medians(options, workers, PLAN[workers]) for workers in options.workers}
+    ways = [
+        (workers, counted(connections, "connection")) for workers in options.workers for connections in PLAN[workers]
+    ]
     ratios = [
-        ratio(f"{_workers(workers)}, {way} ÷ {name}", found[workers][way], found[workers][other])
+        ratio(f"{counted(workers, 'worker')}, {way} ÷ {name}", found[workers][way], found[workers][other])
         for other, name in (("batched", f"COPY in transactions of {BATCH_EVENTS}"), ("whole", "one COPY of everything"))
         for workers, way in ways
     ]
@@ -43,7 +45,7 @@ def measure_p2(options: Options) -> Section:
             first,
             *ratios[1:],
             *(
-                Figure(f"batch ingest, {_workers(workers)}, {way}", found[workers][way], "events/s")
+                Figure(f"batch ingest, {counted(workers, 'worker')}, {way}", found[workers][way], "events/s")
                 for workers, way in ways
             ),
             Figure(f"COPY in transactions of {BATCH_EVENTS}", found[1]["batched"], "rows/s"),
@@ -51,8 +53,8 @@ def measure_p2(options: Options) -> Section:
         ],
         [
             (
-                f"One tenant; medians over {options.rounds} rounds of {options.batch_events} events each way; each number of workers against "
-                "the COPY of its own run. COPY writes the entries only; ingest writes a receipt for each event as well, and moves the head."
+                f"One tenant; medians over {counted(options.rounds, 'round')} of {options.batch_events} events each way; "
+                "each number of workers against the COPY of its own run. COPY writes the entries only; ingest writes a receipt for each event as well, and moves the head."
             )
         ],
     )
@@ -81,7 +83,7 @@ def _round(options: Options, service: Running, connections: Sequence[int], prefi
             for batch in range(count)
         ]
         seconds = send_batches(service.url, batches, events=BATCH_EVENTS, connections=number)
-        rates[_way(number)] = count * BATCH_EVENTS / seconds
+        rates[counted(number, "connection")] = count * BATCH_EVENTS / seconds
     expected = count * BATCH_EVENTS * len(connections)
     return rates | service.ask(lambda connection: _copy_both(connection, before, expected))
 
@@ -109,11 +111,3 @@ async def _seconds(work: Callable[[], Awaitable[Any]]) -> float:
     began = time.perf_counter()
     await work()
     return time.perf_counter() - began
-
-
-def _way(connections: int) -> str:
-    return f"{connections} connection" + "s" * (connections > 1)
-
-
-def _workers(workers: int) -> str:
-    return f"{workers} worker" + "s" * (workers > 1)

@@ -19,6 +19,7 @@ class Options:
     index_rows: int = 200_000
     sample_events: int = 2_000
     tenants: int = 64
+    workers: tuple[int, ...] = (1, 2)
 
 
 def quick(folder: Path, generator: Generator) -> Options:
@@ -33,4 +34,5 @@ def quick(folder: Path, generator: Generator) -> Options:
         index_rows=4_000,
         sample_events=200,
         tenants=8,
+        workers=(1,),
     )

@@ -20,7 +20,7 @@ from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.query import EVENT_COLUMNS, HEADER_COLUMNS
 from audit_service.verify import COLUMNS, SLICE_ENTRIES, Report, verify
 from benchmarks.options import Options
-from benchmarks.report import BenchmarkError, Figure, Section, ratio
+from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio
 from benchmarks.service import Running, running
 
 RECEIVE_BYTES = 1 << 20
@@ -53,7 +53,7 @@ def measure_p3(options: Options) -> Section:
         ],
         [
             (
-                f"{options.stored_events} entries, medians of {options.rounds} rounds in turn. Verify always checks everything: the first "
+                f"{options.stored_events} entries, medians over {counted(options.rounds, 'round')} in turn. Verify always checks everything: the first "
                 "ratio sets the whole of it against reading headers and bodies alone, so it understates a check of only those."
             ),
             (
@@ -136,7 +136,7 @@ def measure_p4(options: Options) -> Section:
         ],
         [
             (
-                f"{options.stored_events} entries, 1 worker, medians of {options.rounds} rounds in turn. Both sides read the same columns "
+                f"{options.stored_events} entries, 1 worker, medians over {counted(options.rounds, 'round')} in turn. Both sides read the same columns "
                 "(header, body, disclosures); psql writes them to a CSV file as they are, the export parses, renders and sends them."
             ),
         ],

@@ -58,6 +58,11 @@ def ratio(name: str, ours: float, baseline: float, goal: float | None = None) ->
     return Figure(name, ours / baseline, "ratio", goal)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count} {noun}" + "s" * (count != 1)
+
+
 def format_section(section: Section) -> str:
     """The section as a Markdown table with its notes below."""
     header = ("figure", "value", "goal", "verdict")

@@ -157,7 +157,7 @@ async def _fill(service: Service, log: Log, events: int) -> None:
     async def filler() -> None:
         for start in starts:
             values = [event(number, "fill") for number in range(start, min(start + FILL_BATCH_EVENTS, events))]
-            for outcome in await ingest(service.database.writes, recipe, log, values):
+            for outcome in await ingest(service.appender(recipe), recipe, log, values):
                 if isinstance(outcome, Exception):
                     raise BenchmarkError("an event was refused") from outcome
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.events import batch_bytes, event_bytes
 from benchmarks.load import Load, post_request, run_load, send_batches
 from benchmarks.options import Options
-from benchmarks.report import BenchmarkError, Figure, Section, ratio
+from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio
 from benchmarks.service import Running, running
 
 # So many different bodies, sent in turn. Without an id: the service makes one, and no two are the same event.
@@ -42,7 +42,7 @@ def measure_p1(options: Options) -> Section:
         "P1",
         f"P1: single-event POST, durable, {P1_CONNECTIONS} connections, 1 worker ÷ bare FastAPI POST that stores nothing",
         [
-            ratio("P1", rate, bare_rate, 0.8),
+            ratio("P1: audit-service ÷ bare FastAPI", rate, bare_rate, 0.8),
             Figure("audit-service", rate, "requests/s"),
             *_latencies("audit-service", ours),
             Figure("bare FastAPI", bare_rate, "requests/s"),
@@ -51,7 +51,7 @@ def measure_p1(options: Options) -> Section:
         [
             (
                 f"Bodies of {statistics.fmean(map(len, bodies)):.0f} bytes on average, the same on both sides; "
-                f"medians of {options.rounds} rounds of {options.seconds} s each, in turn."
+                f"medians over {counted(options.rounds, 'round')} of {options.seconds} s each, in turn."
             ),
         ],
     )
@@ -60,9 +60,9 @@ def measure_p1(options: Options) -> Section:
 def measure_load(options: Options) -> Section:
     """Single posts over 1, 32 and 128 connections; single posts and batches to 1 and 64 tenants; 1 and 2 workers."""
     figures: list[Figure] = []
-    for workers in (1, 2):
+    for workers in options.workers:
         with running(options.folder, workers) as service:
-            figures.extend(_load_figures(options, service, f"{workers} worker" + "s" * (workers > 1)))
+            figures.extend(_load_figures(options, service, counted(workers, "worker")))
     return Section(
         "load",
         "Single posts and batches by connections, tenants and workers",
@@ -81,7 +81,7 @@ def _load_figures(options: Options, service: Running, workers: str) -> Iterator[
     post_load(options, service, [service.key], bodies, P1_CONNECTIONS, WARM_UP_SECONDS)
     for connections in CONNECTIONS:
         found = post_load(options, service, [service.key], bodies, connections, options.seconds)
-        name = f"single posts, {workers}, 1 tenant, {connections} connections"
+        name = f"single posts, {workers}, 1 tenant, {counted(connections, 'connection')}"
         yield Figure(name, found.per_second, "events/s")
         yield from _latencies(name, [found])
     found = post_load(options, service, many, bodies, CONNECTIONS[-1], options.seconds)
@@ -96,9 +96,8 @@ def _load_figures(options: Options, service: Running, workers: str) -> Iterator[
             for number in range(count)
         ]
         seconds = send_batches(service.url, batches, events=BATCH_EVENTS, connections=4)
-        tenants = "1 tenant" if len(keys) == 1 else f"{len(keys)} tenants"
         yield Figure(
-            f"batches of {BATCH_EVENTS}, {workers}, {tenants}, 4 connections",
+            f"batches of {BATCH_EVENTS}, {workers}, {counted(len(keys), 'tenant')}, 4 connections",
             count * BATCH_EVENTS / seconds,
             "events/s",
         )

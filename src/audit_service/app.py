@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await service.database.dispose()
+        await service.close()
 
     app = FastAPI(
         title="audit-service",

@@ -5,7 +5,7 @@
 3. diff       old and new row → changes; or check the ready-made ones
 4. redact     take secrets out of everything that can carry text; after this step nobody holds the original
 5. seal       defaults, fingerprint, body, disclosures, projection: all that does not depend on the place in the chain
-6. append     one call into PostgreSQL; durable when it returns
+6. append     through group commit into PostgreSQL; durable when it returns
 7. settle     receipt, replay or conflict for each event, in order
 
 Steps 2 to 5 are pure and run before any lock; step 6 is the only one that waits. Nothing is acknowledged before step 6 returned.
@@ -21,8 +21,6 @@ from hashlib import sha256
 from typing import Literal, cast
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from audit_service.core import diff, entry, redaction, verb
 from audit_service.core.canonical import JSONValue, canonical_bytes
 from audit_service.core.chain import format_origin
@@ -36,9 +34,9 @@ from audit_service.errors import (
     IdempotencyConflictError,
     InputError,
     InvalidEventError,
-    UnavailableError,
 )
-from audit_service.store.append import Appended, Candidate, append_entries
+from audit_service.store.append import Appended, Candidate
+from audit_service.store.group_commit import GroupCommit
 
 FINGERPRINT_SALT_BYTES = 16
 
@@ -89,7 +87,7 @@ Outcome = Receipt | AuditError
 
 
 async def ingest(
-    engine: AsyncEngine,
+    appender: GroupCommit,
     recipe: Recipe,
     log: Log,
     values: "Sequence[JSONValue | AuditError]",
@@ -107,7 +105,7 @@ async def ingest(
         value if isinstance(value, AuditError) else seal_or_error(recipe, log, value, default_id, now)
         for value, default_id in zip(values, defaults, strict=True)
     ]
-    return await append_sealed(engine, recipe, log, sealed)
+    return await append_sealed(appender, recipe, log, sealed)
 
 
 def seal_or_error(
@@ -207,42 +205,17 @@ def _hash_session(event: JSONObject, secret: bytes, log_id: int) -> None:
 
 
 async def append_sealed(
-    engine: AsyncEngine, recipe: Recipe, log: Log, sealed: Sequence[Sealed | AuditError]
+    appender: GroupCommit, recipe: Recipe, log: Log, sealed: Sequence[Sealed | AuditError]
 ) -> list[Outcome]:
     """Steps 6 and 7."""
-    # 6. append: each id once; later ones with the same id are settled against what the first became
-    firsts: dict[str, Sealed] = {}
-    for item in sealed:
-        if isinstance(item, Sealed):
-            firsts.setdefault(item.candidate.id, item)
-    appended = await _append_again(engine, recipe, log, [first.candidate for first in firsts.values()])
-    found = dict(zip(firsts, appended, strict=True))
+    # 6. append
+    appended = iter(await appender.append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
     # 7. settle
-    return [
-        _settle(item, firsts[item.candidate.id], found[item.candidate.id], recipe, log)
-        if isinstance(item, Sealed)
-        else item
-        for item in sealed
-    ]
+    return [_settle(item, next(appended), recipe, log) if isinstance(item, Sealed) else item for item in sealed]
 
 
-async def _append_again(
-    engine: AsyncEngine, recipe: Recipe, log: Log, candidates: Sequence[Candidate]
-) -> Sequence[Appended]:
-    """Append, and once more when the connection broke: a restarted database leaves dead connections in the pool. The ids make
-    the second try safe even when the first one had committed."""
-    if not candidates:
-        return []
-    try:
-        return await append_entries(engine, log.log_id, recipe.rules.digest, candidates)
-    except UnavailableError:
-        return await append_entries(engine, log.log_id, recipe.rules.digest, candidates)
-
-
-def _settle(item: Sealed, first: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outcome:
-    replayed = appended.known or item is not first
-    same = _same_as_stored(item, appended, recipe) if appended.known else item.content == first.content
-    if not same:
+def _settle(item: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outcome:
+    if appended.known and not _same_as_stored(item, appended, recipe):
         return IdempotencyConflictError("the id is already used by an event with other content")
     return Receipt(
         id=item.candidate.id,
@@ -252,7 +225,7 @@ def _settle(item: Sealed, first: Sealed, appended: Appended, recipe: Recipe, log
         hash=appended.hash,
         prev_hash=appended.prev_hash,
         kept=appended.kept,
-        replayed=replayed,
+        replayed=appended.known,
     )
 
 

@@ -346,7 +346,9 @@ def test_folding_leaves_ascii_and_strips_accents_and_invisible_letters() -> None
 def test_words_of_the_operator_add_and_remove() -> None:
     rules = SecretNames(extra=["key", "license key", "\u5408\u8a00", "fruit"], harmless=["token", "api key"])
     assert all(map(rules.is_secret, ["key", "licenseKey", "FRUIT_BASKET", "\u5408\u8a00"]))
-    assert not any(map(rules.is_secret, ["token", "access_token", "api_key", "primary_key", "public_key", "sort_key"]))
+    assert not any(map(rules.is_secret, ["token", "user_token", "api_key", "primary_key", "public_key", "sort_key"]))
+    # A longer built-in phrase outlives a shorter harmless word.
+    assert rules.is_secret("access_token")
     assert rules.is_secret("password")
 
 
@@ -361,7 +363,7 @@ def test_a_very_long_name_is_judged_by_its_stems_and_fast() -> None:
     assert not RULES.is_secret("x" * 100_000)
 
 
-def test_no_list_of_the_vocabulary_is_empty_and_no_word_needs_splitting() -> None:
+def test_no_list_of_the_vocabulary_is_empty_or_says_a_word_twice() -> None:
     for role, words in VOCABULARY.items():
         assert words, role
-        assert len(words) == len(set(words)) or role in ("words",), role
+        assert len(words) == len(set(words)), role

@@ -21,6 +21,7 @@ from tests.support.appends import (
     RECIPE,
     RULESET,
     TestLog,
+    call_append,
     candidate,
     existing_log,
     function_text,
@@ -52,41 +53,12 @@ CLOCK = """
     CREATE TABLE audit.script (at timestamptz NOT NULL);
     CREATE FUNCTION audit.scripted_clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT at FROM audit.script';
 """
-# The function's call for events of which only id, keep and body are given; all other arrays hold nulls.
-CALL = """
-    SELECT * FROM audit.{function}(p_log_id => $1, p_ruleset => 'r', p_keep => $2, p_id => $3, p_body => $4, {nulls})
-"""
 
 
 @pytest.fixture
 async def log(database: TestDatabase, log_id: int) -> TestLog:
     """The log of the tenant `default`."""
     return await existing_log(database, log_id)
-
-
-async def parameters(connection: asyncpg.Connection) -> list[tuple[str, str]]:
-    """The function's array parameters with their types."""
-    rows = await connection.fetch("""
-        SELECT a.name, format_type(a.type, NULL) AS type
-        FROM pg_proc AS p, unnest(p.proargnames, p.proargmodes, p.proallargtypes) AS a(name, mode, type)
-        WHERE p.oid = 'audit.append_entries'::regproc AND a.mode = 'i' AND a.type::regtype::text LIKE '%[]'
-    """)
-    return [(row["name"], row["type"]) for row in rows]
-
-
-async def call(
-    connection: asyncpg.Connection, log_id: int, bodies: list[str], *, function: str = "append_entries", **given: Any
-) -> list[asyncpg.Record]:
-    """Call the function itself. `given`: the arrays p_keep and p_id when they are not the usual ones."""
-    ids = given.get("p_id", [f"e-{index}" for index in range(len(bodies))])
-    keep = given.get("p_keep", [True] * len(bodies))
-    named = {"p_keep", "p_id", "p_body"}
-    nulls = ", ".join(
-        f"{name} => array_fill(NULL::{type_.removesuffix('[]')}, ARRAY[{len(bodies)}])"
-        for name, type_ in await parameters(connection)
-        if name not in named
-    )
-    return list(await connection.fetch(CALL.format(function=function, nulls=nulls), log_id, keep, ids, bodies))
 
 
 async def head_of(connection: asyncpg.Connection, log: TestLog) -> chain.Head:
@@ -153,8 +125,8 @@ async def test_postgres_reproduces_the_golden_entries(database: TestDatabase) ->
         assert VECTORS.genesis_prev == (await head_of(connection, log)).last_hash
         for vector, tree in zip(VECTORS.entries, VECTORS.trees, strict=True):
             await set_clock(connection, EPOCH + timedelta(microseconds=vector.recorded_at_us))
-            (row,) = await call(
-                connection, log.log_id, [vector.body], function="append_scripted", p_id=[str(vector.seq)]
+            (row,) = await call_append(
+                connection, log.log_id, [vector.body], function="append_scripted", ids=[str(vector.seq)]
             )
             assert (vector.seq, vector.hash, vector.prev_hash) == (row["seq"], row["hash"], row["prev_hash"])
             expected = chain.Head(VECTORS.origin, tree.size, vector.hash, vector.recorded_at_us, tree.frontier)
@@ -178,7 +150,7 @@ async def test_recorded_at_never_runs_backwards(database: TestDatabase) -> None:
         await connection.execute(CLOCK + SCRIPTED)
         for number, at in enumerate(clock):
             await set_clock(connection, at)
-            await call(connection, log.log_id, ["{}"], function="append_scripted", p_id=[str(number)])
+            await call_append(connection, log.log_id, ["{}"], function="append_scripted", ids=[str(number)])
         links = await stored_links(connection, log, from_seq=0)
     assert [EPOCH + timedelta(microseconds=link.recorded_at_us) for link in links] == [AT] * 4 + [AT + MICROSECOND]
     await log.assert_intact(5)
@@ -190,10 +162,10 @@ async def test_a_last_time_over_five_minutes_ahead_is_refused_exactly(database: 
     async with owner(database) as connection:
         await connection.execute(CLOCK + SCRIPTED)
         await set_clock(connection, AT)
-        await call(connection, log.log_id, ["{}"], function="append_scripted", p_id=["0"])
+        await call_append(connection, log.log_id, ["{}"], function="append_scripted", ids=["0"])
         await set_clock(connection, AT - timedelta(minutes=5) - MICROSECOND)
         with pytest.raises(asyncpg.PostgresError) as caught:
-            await call(connection, log.log_id, ["{}"], function="append_scripted", p_id=["1"])
+            await call_append(connection, log.log_id, ["{}"], function="append_scripted", ids=["1"])
     assert caught.value.sqlstate == "AU001"
     await log.assert_intact(1)
 
@@ -366,7 +338,7 @@ async def test_a_snapshot_older_than_the_lock_is_refused(log: TestLog, isolation
     async with serving(log.database) as connection:
         with pytest.raises(asyncpg.PostgresError) as caught:
             async with connection.transaction(isolation=isolation):
-                await call(connection, log.log_id, ["{}"])
+                await call_append(connection, log.log_id, ["{}"])
     assert caught.value.sqlstate == "AU003"
     await log.assert_intact(0)
 
@@ -376,9 +348,9 @@ async def test_a_rolled_back_append_leaves_no_gap(log: TestLog) -> None:
     async with serving(log.database) as connection:
         transaction = connection.transaction()
         await transaction.start()
-        await call(connection, log.log_id, ["{}", "{}"])
+        await call_append(connection, log.log_id, ["{}", "{}"])
         await transaction.rollback()
-        rows = await call(connection, log.log_id, ["{}"])
+        rows = await call_append(connection, log.log_id, ["{}"])
     assert [row["seq"] for row in rows] == [0]
     await log.assert_intact(1)
 
@@ -386,20 +358,20 @@ async def test_a_rolled_back_append_leaves_no_gap(log: TestLog) -> None:
 async def test_two_calls_in_one_transaction_link(log: TestLog) -> None:
     """The second sees what the first did."""
     async with serving(log.database) as connection, connection.transaction():
-        await call(connection, log.log_id, ["{}", "{}"], p_id=["a", "b"])
-        known, new = await call(connection, log.log_id, ["{}", "{}"], p_id=["b", "c"])
+        await call_append(connection, log.log_id, ["{}", "{}"], ids=["a", "b"])
+        known, new = await call_append(connection, log.log_id, ["{}", "{}"], ids=["b", "c"])
     assert (known["known"], known["seq"]) == (True, 1)
     assert (new["known"], new["seq"]) == (False, 2)
     await log.assert_intact(3)
 
 
 ODD_CALLS: dict[str, dict[str, Any]] = {
-    "an id twice": {"bodies": ["{}", "{}"], "p_id": ["a", "a"]},
-    "no id": {"bodies": ["{}", "{}"], "p_id": ["a", None]},
+    "an id twice": {"bodies": ["{}", "{}"], "ids": ["a", "a"]},
+    "no id": {"bodies": ["{}", "{}"], "ids": ["a", None]},
     "no body": {"bodies": ["{}", None]},
-    "no decision whether to keep": {"bodies": ["{}", "{}"], "p_keep": [True, None]},
-    "fewer decisions than ids": {"bodies": ["{}", "{}"], "p_keep": [True]},
-    "more ids than bodies": {"bodies": ["{}"], "p_id": ["a", "b"]},
+    "no decision whether to keep": {"bodies": ["{}", "{}"], "keep": [True, None]},
+    "fewer decisions than ids": {"bodies": ["{}", "{}"], "keep": [True]},
+    "more ids than bodies": {"bodies": ["{}"], "ids": ["a", "b"]},
 }
 
 
@@ -407,8 +379,8 @@ ODD_CALLS: dict[str, dict[str, Any]] = {
 async def test_an_odd_call_is_refused_whole(log: TestLog, odd: dict[str, Any]) -> None:
     """Whoever holds the serving role can append nonsense, but cannot hurt the chain with it."""
     async with serving(log.database) as connection:
-        await call(connection, log.log_id, ["{}"], p_id=["first"])
+        await call_append(connection, log.log_id, ["{}"], ids=["first"])
         with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-            await call(connection, log.log_id, **odd)
-        await call(connection, log.log_id, ["{}"], p_id=["last"])
+            await call_append(connection, log.log_id, **odd)
+        await call_append(connection, log.log_id, ["{}"], ids=["last"])
     await log.assert_intact(2)

@@ -24,6 +24,7 @@ from audit_service.core.redaction import compile_ruleset
 from audit_service.ingest import Log, Receipt, Recipe, ingest
 from audit_service.store import credentials
 from audit_service.store.engine import Database, bound, open_database
+from audit_service.store.group_commit import GroupCommit
 from audit_service.store.query import Filter, Selection, fetch_head, find_entry, list_entries
 from audit_service.store.tables import bound_entry
 from tests.support.intact import assert_log_intact
@@ -110,7 +111,7 @@ async def _append(pools: Database, first: Log, second: Log) -> None:
             if batch >= batches:
                 continue
             events = [_event(name, number) for number in range(batch * BATCH, (batch + 1) * BATCH)]
-            outcomes = await ingest(pools.writes, recipe, log, events)
+            outcomes = await ingest(GroupCommit(pools.writes, recipe.rules.digest), recipe, log, events)
             assert all(isinstance(outcome, Receipt) and outcome.kept for outcome in outcomes)
 
 

@@ -18,6 +18,7 @@ from audit_service.core.redaction import compile_ruleset
 from audit_service.ingest import Log, Outcome, Receipt, Recipe, ingest
 from audit_service.store.append import Candidate
 from audit_service.store.engine import Database
+from audit_service.store.group_commit import GroupCommit
 from audit_service.store.migrate import scripts_dir
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import SERVICE_NAME, TestDatabase
@@ -44,7 +45,7 @@ class TestLog:
 
     async def send(self, pools: Database, *events: Any, recipe: Recipe = RECIPE) -> list[Outcome]:
         """The outcomes of one `ingest` call."""
-        return await ingest(pools.writes, recipe, self.log, events)
+        return await ingest(GroupCommit(pools.writes, recipe.rules.digest), recipe, self.log, events)
 
     async def accept(self, pools: Database, *events: Any, recipe: Recipe = RECIPE) -> list[Receipt]:
         """The receipts of one `ingest` call that must take every event."""
@@ -105,6 +106,37 @@ def candidate(
     salt = sha256(event_id.encode()).digest()[:16]
     prepared = Prepared(body, disclosures or {}, Projection(**{**_NOTHING, "id": event_id}))
     return Candidate(event_id, keep, salt, sha256(salt + body.encode()).digest(), prepared)
+
+
+# The function's call for events of which only id, keep and body are given; all its other arrays hold nulls.
+_CALL = (
+    "SELECT * FROM audit.{function}(p_log_id => $1, p_ruleset => 'r', p_keep => $2, p_id => $3, p_body => $4, {nulls})"
+)
+_ARRAYS = """
+    SELECT a.name, format_type(a.type, NULL) AS type
+    FROM pg_proc AS p, unnest(p.proargnames, p.proargmodes, p.proallargtypes) AS a(name, mode, type)
+    WHERE p.oid = 'audit.append_entries'::regproc AND a.mode = 'i' AND format_type(a.type, NULL) LIKE '%[]'
+"""
+
+
+async def call_append(
+    connection: asyncpg.Connection,
+    log_id: int,
+    bodies: Sequence[str | None],
+    *,
+    ids: Sequence[str | None] | None = None,
+    keep: Sequence[bool | None] | None = None,
+    function: str = "append_entries",
+) -> list[asyncpg.Record]:
+    """Call the function itself, in this session as it is. The ids are `e-0`, `e-1`, … and all is kept unless said."""
+    nulls = ", ".join(
+        f"{row['name']} => array_fill(NULL::{row['type'].removesuffix('[]')}, ARRAY[{len(bodies)}])"
+        for row in await connection.fetch(_ARRAYS)
+        if row["name"] not in {"p_keep", "p_id", "p_body"}
+    )
+    ids = [f"e-{index}" for index in range(len(bodies))] if ids is None else ids
+    keep = [True] * len(bodies) if keep is None else keep
+    return list(await connection.fetch(_CALL.format(function=function, nulls=nulls), log_id, keep, ids, bodies))
 
 
 def microseconds(at: datetime) -> int:

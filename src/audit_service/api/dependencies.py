@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from audit_service.api.logs import APPEND_SECONDS, PENDING
 from audit_service.core.api_key import PREFIX, is_well_formed, key_hash
 from audit_service.errors import (
     Fault,
@@ -23,6 +24,7 @@ from audit_service.store import credentials
 from audit_service.store.credentials import Credential, Installation
 from audit_service.store.engine import Database
 from audit_service.store.failures import translated
+from audit_service.store.group_commit import GroupCommit
 
 # A revoked key is refused within this time by every worker.
 CREDENTIAL_CACHE_SECONDS = 1.0
@@ -39,6 +41,7 @@ class Service:
     make_recipe: Callable[[Installation], Recipe]
     _installation: Installation | None = None
     _recipe: Recipe | None = None
+    _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
     _touched: dict[str, float] = field(default_factory=dict)
 
@@ -54,6 +57,24 @@ class Service:
         if self._recipe is None:
             self._recipe = self.make_recipe(await self.installation())
         return self._recipe
+
+    def appender(self, recipe: Recipe) -> GroupCommit:
+        """The worker's one way into the log, so that what arrives together is committed together."""
+        if self._appender is None:
+            self._appender = GroupCommit(
+                self.database.writes,
+                recipe.rules.digest,
+                pending_limit_events=self.settings.pending_limit_events,
+                observe_seconds=APPEND_SECONDS.observe,
+            )
+            PENDING.set_function(lambda: self._appender.pending_events if self._appender else 0)
+        return self._appender
+
+    async def close(self) -> None:
+        """Let what is on its way be committed, then close every connection."""
+        if self._appender is not None:
+            await self._appender.close()
+        await self.database.dispose()
 
     async def log_of(self, credential: Credential) -> Log:
         """The log of a credential's tenant."""

@@ -20,7 +20,7 @@ from audit_service.core.secret_patterns import (
     is_card_number,
     redact_spans,
 )
-from audit_service.core.secret_tokens import TOKEN_PATTERNS
+from audit_service.core.secret_tokens import INFIX_PATTERNS, TOKEN_PATTERNS
 
 __all__ = [
     "DEPTH_LIMIT",
@@ -193,7 +193,7 @@ def compile_ruleset(
         for pointer in kind_pointers:
             roots[kind].add(pointer)
     described = [
-        _RULES_VERSION, vocabulary.VOCABULARY, TOKEN_PATTERNS, CONTEXT_PATTERNS, list(extra_words), list(harmless_words),
+        _RULES_VERSION, vocabulary.VOCABULARY, TOKEN_PATTERNS, INFIX_PATTERNS, CONTEXT_PATTERNS, list(extra_words), list(harmless_words),
         list(extra_patterns), list(exempt_paths), {kind: list(paths) for kind, paths in pointers.items()},
     ]  # fmt: skip
     written = json.dumps(described, sort_keys=True).encode()
@@ -330,9 +330,9 @@ class _Walk:
             exempt_below = step(exempt, name) if exempt else exempt
             if value is None:
                 redacted: JSONValue = None
-            elif below and is_final(below):
-                redacted = REDACTED
-            elif self._is_secret(own, value, members) and not (exempt_below and is_final(exempt_below)):
+            elif (below and is_final(below)) or (
+                self._is_secret(own, value, members) and not (exempt_below and is_final(exempt_below))
+            ):
                 redacted = REDACTED
             else:
                 redacted = self._value(value, own | (flags & CARD), depth + 1, below, exempt_below)

@@ -23,7 +23,7 @@ from typing import Final
 import re2
 
 from audit_service.core.secret_names import LEET_PATTERN, SecretNames
-from audit_service.core.secret_tokens import TOKEN_PATTERNS
+from audit_service.core.secret_tokens import INFIX_PATTERNS, TOKEN_PATTERNS
 from audit_service.core.secret_words import STATES
 
 __all__ = [
@@ -60,6 +60,8 @@ _STATES: Final = frozenset(STATES)
 _NAME_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@") | set(
     range(0x80, 0x100)
 )
+_INFIX_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.~-+/")
+_INFIX_LEAD_LIMIT: Final = 100
 _HEADER_WORDS: Final = ("authoriz", "cookie", "authoris")
 _FINDINGS_LIMIT: Final = 2000
 _SHORTEST_TOKEN: Final = 11  # `$1$` and 8 characters of hash
@@ -80,6 +82,7 @@ def _latin(pattern: bytes) -> "re2._Regexp[bytes]":
 
 _ANY_TOKEN: Final = "|".join(f"(?:{pattern})" for patterns in TOKEN_PATTERNS.values() for pattern in patterns)
 _TOKENS = _latin(_ANY_TOKEN.encode("latin-1"))
+_INFIXES = _latin("|".join(INFIX_PATTERNS).encode("latin-1"))
 _BARE = _latin(_BARE_TOKEN)
 _USERINFOS = _latin(_USERINFO)
 _SCHEMES = _latin(_SCHEME)
@@ -116,7 +119,7 @@ class ValuePatterns:
         self._anchors = _latin(anchor.encode("latin-1"))
         self._flags = _latin(flag.encode("latin-1"))
         parts = [
-            _ANY_TOKEN, anchor, flag, *map(
+            _ANY_TOKEN, *INFIX_PATTERNS, anchor, flag, *map(
                 _text, (_BARE_TOKEN, _USERINFO, _SCHEME, _SIGNED, _COMMAND, _SQL)
             ), r"[0-9](?:[ \-]?[0-9]){12}", r"\x00\s*[\[{\"]",
         ]  # fmt: skip
@@ -171,6 +174,7 @@ class ValuePatterns:
         size = len(data)
         if size >= _SHORTEST_TOKEN:
             yield from (match.span() for match in _TOKENS.finditer(data) if not _is_padding(match.group()))
+            yield from _infix_spans(data)
         if b":/" in data:
             yield from _userinfo_spans(data)
         if b"=" in data:
@@ -363,6 +367,16 @@ def _bare_spans(data: bytes) -> Iterator[Span]:
         if _is_random(token) and not (b"\n" in text or b"\r" in text):
             start = match.start() + text.index(token)
             yield start, start + len(token)
+
+
+def _infix_spans(data: bytes) -> Iterator[Span]:
+    for match in _INFIXES.finditer(data):
+        start = match.start()
+        floor = max(0, start - _INFIX_LEAD_LIMIT)
+        while start > floor and data[start - 1] in _INFIX_BYTES:
+            start -= 1
+        if match.start() - start >= 3:
+            yield start, match.end()
 
 
 def _is_padding(token: bytes) -> bool:

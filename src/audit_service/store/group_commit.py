@@ -9,8 +9,9 @@ that asks again with the same id gets the first receipt.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -37,10 +38,19 @@ class _Waiting:
 class GroupCommit:
     """The one way from a worker into `append_entries`. Lives on one event loop."""
 
-    def __init__(self, engine: AsyncEngine, ruleset: str, *, pending_limit_events: int = 10_000) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ruleset: str,
+        *,
+        pending_limit_events: int = 10_000,
+        observe_seconds: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`observe_seconds` is told how long each flush took, until it was durable or had failed."""
         self._engine = engine
         self._ruleset = ruleset
         self._pending_limit_events = pending_limit_events
+        self._observe_seconds = observe_seconds
         self._queues: dict[int, deque[_Waiting]] = {}
         self._flushers: set[asyncio.Task[None]] = set()
         self.pending_events = 0
@@ -130,6 +140,7 @@ class GroupCommit:
     async def _append_again(self, log_id: int, candidates: Sequence[Candidate]) -> Sequence[Appended]:
         """Append, and once more when the connection broke: a restarted database leaves dead connections in the pool. The ids make
         the second try safe even when the first one had committed."""
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(APPEND_TIMEOUT_SECONDS):
                 try:
@@ -138,6 +149,8 @@ class GroupCommit:
                     return await append_entries(self._engine, log_id, self._ruleset, candidates)
         except TimeoutError:
             raise UnavailableError("the database does not answer") from None
+        finally:
+            self._observe_seconds(time.perf_counter() - started)
 
 
 def _take_group(queue: deque[_Waiting]) -> list[_Waiting]:

@@ -73,7 +73,7 @@ async def post_events(request: Request, service: ServiceOf, credential: Ingester
     key = _idempotency_key(request)
     events = _batch(value)
     if events is None:
-        (outcome,) = await ingest.ingest(service.database.writes, recipe, log, [value], default_ids=[key])
+        (outcome,) = await ingest.ingest(service.appender(recipe), recipe, log, [value], default_ids=[key])
         return _single(outcome)
     if len(events) > service.settings.batch_limit_events:
         limit = service.settings.batch_limit_events
@@ -81,7 +81,7 @@ async def post_events(request: Request, service: ServiceOf, credential: Ingester
             f"a batch holds at most {limit} events", [Fault(f"holds more than {limit} events", "/events")]
         )
     keys = [None if key is None else f"{key}/{index}" for index in range(len(events))]
-    outcomes = await ingest.ingest(service.database.writes, recipe, log, events, default_ids=keys)
+    outcomes = await ingest.ingest(service.appender(recipe), recipe, log, events, default_ids=keys)
     return _batch_response(outcomes)
 
 
@@ -194,7 +194,7 @@ async def _results(service: Service, log: ingest.Log, request: Request) -> Async
             values = [_parse_line(line) for line in lines]
             start = accepted + rejected
             keys = [None if key is None else f"{key}/{start + index}" for index in range(len(values))]
-            outcomes = await ingest.ingest(service.database.writes, recipe, log, values, default_ids=keys)
+            outcomes = await ingest.ingest(service.appender(recipe), recipe, log, values, default_ids=keys)
             accepted += sum(isinstance(outcome, Receipt) for outcome in outcomes)
             rejected += sum(not isinstance(outcome, Receipt) for outcome in outcomes)
             yield b"".join(orjson.dumps(_result(outcome)) + b"\n" for outcome in outcomes)

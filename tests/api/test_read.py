@@ -1,0 +1,430 @@
+"""Reading events: every filter against a naive one, strict parameters, and nothing of anybody else's."""
+
+import ipaddress
+import itertools
+import random
+import unicodedata
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit_service.api import schemas
+from audit_service.store.query import CONDITIONS
+from tests.support.api import Api
+from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.postgres import TestDatabase
+
+Event = dict[str, Any]
+START = datetime(2026, 3, 28, 22, 0, tzinfo=UTC)
+PEOPLE: list[Event | None] = [
+    None,
+    {"type": "user", "id": "u1", "name": "Ana Gómez", "email": "ana@example.com", "role": "Admin"},
+    {"type": "user", "id": "u10", "name": "ANABEL", "email": "a.bel@example.com", "role": "Support"},
+    {"type": "client", "id": "12", "name": "Straße & Söhne", "role": "Admin"},
+    {"type": "system", "name": "none"},
+    {"type": "api", "id": "u1*", "email": "ana@example.com"},
+    {"type": "user", "name": "𝓐na \ufdfa"},
+]
+ACTIONS = ["server.created", "server.deleted", "server:power.start", "serverless.run", "server", "user.login", "backup_a%b.restored", "UPDATE"]
+ADDRESSES = [None, "203.0.113.9", "203.0.113.200", "::ffff:203.0.113.9", "2001:db8::9", "2001:0DB8:0::10", "fe80::1%eth0", "0.0.0.0"]  # noqa: S104
+SERVERS = [None, "s1", "s10", "s%", "S1", "a/b"]
+TARGETS: list[Event | None] = [None, {"type": "server", "id": "s1"}, {"type": "vm", "id": "s1", "name": "n"}, {"type": "server", "id": "é"}]
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Two tenants' events as posted, in seq order, with what only the service knows filled in."""
+
+    api: Api
+    other: Api
+    events: list[Event]
+    others: list[Event]
+
+
+def make_events(seed: int, count: int, prefix: str) -> list[Event]:
+    """Events over two days with the values above."""
+    chance = random.Random(seed)  # noqa: S311 - test data, the same each run
+    events = []
+    for number in range(count):
+        event: Event = {
+            "id": f"{prefix}{number}",
+            "occurred_at": (START + timedelta(minutes=20 * chance.randrange(150))).isoformat(),
+            "action": chance.choice(ACTIONS),
+            "actor": chance.choice(PEOPLE),
+            "server_id": chance.choice(SERVERS),
+            "target": chance.choice(TARGETS),
+            "outcome": chance.choice([None, "success", "failure", "unknown"]),
+            "context": {
+                "ip": chance.choice(ADDRESSES),
+                "session_id": chance.choice([None, "one", "two"]),
+                "request_id": chance.choice([None, "r1", "r2"]),
+            },
+        }
+        if chance.random() < 0.3:
+            event |= {"verb": chance.choice(["LOGIN", "OTHER"]), "category": chance.choice(["server", "x"])}
+        events.append(event)
+    return events
+
+
+async def fill(api: Api, events: list[Event]) -> list[Event]:
+    """Post the events, several a call, and note what came of them."""
+    noted = []
+    for start in range(0, len(events), 20):
+        part = events[start : start + 20]
+        response = await api.client.post("/v1/events", json=part)
+        assert response.status_code == 201, response.text
+        for event, result in zip(part, response.json()["results"], strict=True):
+            shown = await api.event(event["id"])
+            receipt = {name: result["receipt"][name] for name in ("seq", "recorded_at")}
+            noted.append(event | receipt | {"verb": shown["verb"], "category": shown["category"]})
+    return noted
+
+
+@pytest.fixture(scope="module")
+async def stock(module_database: TestDatabase, shared_api: Api) -> AsyncIterator[Stock]:
+    """Both tenants, filled."""
+    key = await add_key(module_database, await add_tenant(module_database, "other"))
+    async with open_api(module_database, key=key) as other:
+        yield Stock(
+            shared_api,
+            other,
+            await fill(shared_api, make_events(1, 110, "e")),
+            await fill(other, make_events(2, 40, "e")),
+        )
+        await other.assert_intact(40)
+
+
+# --- the naive filter ---
+
+
+def plain(text: str) -> str:
+    """Without case and accents."""
+    stripped = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    stripped = stripped.casefold()
+    return "".join(c for c in unicodedata.normalize("NFKD", stripped) if not unicodedata.combining(c)).casefold()
+
+
+def same_actor(event: Event, value: str) -> bool:
+    known = [plain(event["actor"][name]) for name in ("id", "name", "email") if (event["actor"] or {}).get(name)]
+    asked = plain(value)
+    return any(key.startswith(asked[:-1]) if asked.endswith("*") else key == asked for key in known)
+
+
+def same_action(event: Event, value: str) -> bool:
+    return bool(event["action"].startswith(value[:-1]) if value.endswith("*") else event["action"] == value)
+
+
+def same_ip(event: Event, value: str) -> bool:
+    if event["context"]["ip"] is None:
+        return False
+    address: Any = ipaddress.ip_address(event["context"]["ip"].partition("%")[0])
+    network: Any = ipaddress.ip_network(value, strict=False)
+    if address.version == 6 and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if network.version == 6 and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        network = ipaddress.ip_network(f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}", strict=False)
+    return address.version == network.version and address in network
+
+
+def member(*path: str) -> Callable[[Event, str], bool]:
+    def same(event: Event, value: str) -> bool:
+        found: Any = event
+        for name in path:
+            found = (found or {}).get(name)
+        return bool(found == value)
+
+    return same
+
+
+NAIVE: dict[str, Callable[[Event, str], bool]] = {
+    "actor": same_actor,
+    "actor_type": member("actor", "type"),
+    "role": member("actor", "role"),
+    "action": same_action,
+    "verb": member("verb"),
+    "category": member("category"),
+    "target_type": member("target", "type"),
+    "target_id": member("target", "id"),
+    "server_id": lambda event, value: event["server_id"] is None if value == "none" else event["server_id"] == value,
+    "ip": same_ip,
+    "outcome": member("outcome"),
+    "id": member("id"),
+    "session": member("context", "session_id"),
+    "request_id": member("context", "request_id"),
+}
+ASKED: dict[str, list[str]] = {
+    "actor": ["u1", "ANA@example.com", "ana gomez", "ana*", "strasse & sohne", "𝓐NA*", "*", "nobody", "12", "u1*", "none"],
+    "actor_type": ["user", "client", "system", "nothing"],
+    "role": ["Admin", "admin", "Support"],
+    "action": ["server.*", "server*", "server", "server.created", "*", "backup_a%*", "backup_a_*", "%", "UPDATE", "update"],
+    "verb": ["CREATE", "LOGIN", "OTHER", "EXECUTE"],
+    "category": ["server", "x", "user", "SERVER"],
+    "target_type": ["server", "vm"],
+    "target_id": ["s1", "é", "e\u0301"],
+    "server_id": ["none", "s1", "s%", "S1", "a/b", "s"],
+    "ip": ["203.0.113.9", "203.0.113.0/25", "203.0.113.9/24", "::ffff:203.0.113.9", "::ffff:203.0.113.0/120", "2001:db8::/32", "2001:db8::10",
+           "fe80::1", "0.0.0.0/0", "::/0", "10.0.0.0/8"],
+    "outcome": ["success", "failure", "unknown"],
+    "id": ["e1", "e39", "e50", "nothing"],
+    "session": ["one", "two", "three"],
+    "request_id": ["r1", "r2", "R1"],
+}  # fmt: skip
+ZONES = ["UTC", "Europe/Berlin", "Pacific/Kiritimati", "America/St_Johns"]
+
+
+def matches(event: Event, parameters: list[tuple[str, str]]) -> bool:
+    """Whether the event is what the parameters ask for, read naively from DESIGN 2.5."""
+    given_ = {name: [value for n, value in parameters if n == name] for name, _ in parameters}
+    zone = ZoneInfo(given_.pop("tz", ["UTC"])[0])
+    occurred, recorded = (datetime.fromisoformat(event[name]) for name in ("occurred_at", "recorded_at"))
+    day = occurred.astimezone(zone).date().isoformat()
+    for name, values in given_.items():
+        value = values[0]
+        field = name.removesuffix(".not")
+        if field in NAIVE:
+            fits = any(NAIVE[field](event, one) for one in values) is not name.endswith(".not")
+        elif name in ("date_from", "date_to"):
+            fits = day >= value if name == "date_from" else day <= value
+        else:
+            at = recorded if name.startswith("recorded") else occurred
+            limit = datetime.fromisoformat(value)
+            fits = at >= limit if name.endswith("since") else at < limit
+        if not fits:
+            return False
+    return True
+
+
+def ordered(events: list[Event], sort: str) -> list[Event]:
+    """The events in the order asked for, ties by seq."""
+    by_time = sort.endswith("occurred_at")
+    return sorted(
+        events,
+        key=lambda event: (datetime.fromisoformat(event["occurred_at"]) if by_time else START, event["seq"]),
+        reverse=sort.startswith("-"),
+    )
+
+
+moments = st.integers(0, 150).map(lambda n: (START + timedelta(minutes=20 * n)).isoformat())
+filters = st.sampled_from(sorted(NAIVE)).flatmap(
+    lambda name: st.lists(st.sampled_from(ASKED[name]), min_size=1, max_size=3).flatmap(
+        lambda values: st.sampled_from([name, name + ".not"]).map(lambda n: [(n, value) for value in values])
+    )
+)
+ranges = st.one_of(
+    moments.map(lambda at: [("since", at)]),
+    moments.map(lambda at: [("until", at)]),
+    st.integers(27, 31).map(lambda day: [("date_from", f"2026-03-{day}")]),
+    st.integers(27, 31).map(lambda day: [("date_to", f"2026-03-{day}")]),
+)
+queries = st.lists(st.one_of(filters, filters, filters, ranges), max_size=4)
+
+
+def single(groups: list[list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """One group of each name: time ranges may stand once only."""
+    return list(itertools.chain(*{group[0][0]: group for group in groups}.values()))
+
+
+@settings(max_examples=400)
+@given(queries, st.sampled_from(ZONES), st.sampled_from(["-occurred_at", "occurred_at", "-seq", "seq"]))
+async def test_filters_find_what_a_naive_filter_finds(
+    stock: Stock, groups: list[list[tuple[str, str]]], zone: str, sort: str
+) -> None:
+    asked = single(groups)
+    if any(name.startswith("date") for name, _ in asked):
+        asked.append(("tz", zone))
+    for api, events in ((stock.api, stock.events), (stock.other, stock.others)):
+        response = await api.client.get("/v1/events", params=[*asked, ("sort", sort), ("limit", "500")])
+        assert response.status_code == 200, response.text
+        expected = ordered([event for event in events if matches(event, asked)], sort)
+        assert [event["seq"] for event in response.json()["events"]] == [event["seq"] for event in expected]
+
+
+def test_every_filter_is_asked_and_the_oracle_knows_it() -> None:
+    assert set(NAIVE) == set(ASKED)
+    assert set(NAIVE) <= set(CONDITIONS)
+
+
+@pytest.mark.parametrize("name", sorted(NAIVE))
+async def test_each_filter_finds_some_and_not_all(stock: Stock, name: str) -> None:
+    """The oracle's data say something: every filter, plain and negated, parts the events."""
+    for spelled in (name, name + ".not"):
+        counts = {len(await stock.api.list(**{spelled.replace(".", "__"): value, "limit": 500})) for value in ASKED[name]}
+        assert any(0 < count < len(stock.events) for count in counts)
+
+
+async def test_a_repeated_filter_is_any_of_its_values(stock: Stock) -> None:
+    found = await stock.api.list(id=["e1", "e2", "e3", "nothing"], sort="seq")
+    assert [event["id"] for event in found] == ["e1", "e2", "e3"]
+    response = await stock.api.client.get("/v1/events", params={"id": [f"e{n}" for n in range(100)], "limit": 500})
+    assert len(response.json()["events"]) == 100
+
+
+async def test_a_plus_that_was_not_encoded_still_is_an_offset(stock: Stock) -> None:
+    encoded = await stock.api.client.get("/v1/events?since=2026-03-29T12:00:00%2B02:00&limit=500")
+    bare = await stock.api.client.get("/v1/events?since=2026-03-29T12:00:00+02:00&limit=500")
+    assert bare.json() == encoded.json()
+    assert 0 < len(bare.json()["events"]) < len(stock.events)
+
+
+async def test_recorded_times_are_for_pulling_what_is_new(stock: Stock) -> None:
+    cut = stock.events[60]["recorded_at"]
+    newer = await stock.api.list(recorded_since=cut, sort="seq", limit=500)
+    older = await stock.api.list(recorded_until=cut, sort="seq", limit=500)
+    assert [event["seq"] for event in newer] == [e["seq"] for e in stock.events if e["recorded_at"] >= cut]
+    assert [event["seq"] for event in older] == [e["seq"] for e in stock.events if e["recorded_at"] < cut]
+
+
+# --- one server, one event ---
+
+
+@pytest.mark.parametrize("server", ["s1", "s%", "a/b", "S1"])
+async def test_a_server_s_activity_is_its_events(stock: Stock, server: str) -> None:
+    from urllib.parse import quote
+
+    response = await stock.api.client.get(f"/v1/servers/{quote(server, safe='')}/activity", params={"limit": 500})
+    expected = ordered([event for event in stock.events if event["server_id"] == server], "-occurred_at")
+    assert [event["seq"] for event in response.json()["events"]] == [event["seq"] for event in expected]
+    assert expected
+
+
+async def test_activity_takes_the_same_filters_but_the_server(stock: Stock) -> None:
+    url = "/v1/servers/s1/activity"
+    response = await stock.api.client.get(url, params={"actor": "ana*", "sort": "seq", "limit": 500})
+    expected = [e for e in stock.events if e["server_id"] == "s1" and same_actor(e, "ana*")]
+    assert [event["seq"] for event in response.json()["events"]] == [event["seq"] for event in expected]
+    response = await stock.api.client.get(url, params={"server_id": "s10"})
+    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "server_id")
+
+
+async def test_a_server_without_events_has_an_empty_feed(stock: Stock) -> None:
+    response = await stock.api.client.get("/v1/servers/never-seen/activity")
+    assert (response.status_code, response.json()) == (200, {"events": [], "next_cursor": None})
+
+
+async def test_an_event_looks_the_same_alone_and_in_a_list(stock: Stock) -> None:
+    listed = {event["id"]: event for event in await stock.api.list(limit=500)}
+    assert len(listed) == len(stock.events)
+    for identifier in ("e0", "e7", "e109"):
+        event = await stock.api.event(identifier)
+        schemas.EventView.model_validate(event)
+        assert event == listed[identifier]
+
+
+async def test_a_page_is_what_the_schema_says(stock: Stock) -> None:
+    response = await stock.api.client.get("/v1/events", params={"limit": 500, "count": "capped"})
+    page = schemas.EventPage.model_validate(response.json())
+    assert (page.count, page.count_capped, page.next_cursor) == (len(stock.events), False, None)
+
+
+async def test_ids_with_slashes_and_signs_are_found(shared_api: Api, stock: Stock) -> None:
+    from urllib.parse import quote
+
+    for identifier in ("a/b/c", "50%", "a?b#c", "ünïcode 1", "panel-7:evt-1"):
+        response = await shared_api.post({"id": identifier, "action": "x"})
+        assert response.status_code in {200, 201}
+        found = await shared_api.client.get(f"/v1/events/{quote(identifier, safe='')}")
+        assert (found.status_code, found.json().get("id")) == (200, identifier)
+    assert stock.events
+
+
+@pytest.mark.parametrize("identifier", ["nothing", "e110", "E1", "e1%00", "%00", "x" * 300, "e1%20", "%ff"])
+async def test_an_unknown_id_is_not_found(stock: Stock, identifier: str) -> None:
+    response = await stock.other.client.get(f"/v1/events/{identifier}")
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_another_tenant_s_event_is_not_found_in_the_same_words(stock: Stock) -> None:
+    theirs = await stock.other.client.get("/v1/events/e100")
+    nobodys = await stock.other.client.get("/v1/events/nothing")
+    assert (theirs.status_code, theirs.content) == (404, nobodys.content)
+    assert (await stock.api.client.get("/v1/events/e100")).status_code == 200
+    assert (await stock.other.event("e1"))["proof"] != (await stock.api.event("e1"))["proof"]
+
+
+# --- strictness ---
+
+CANARY = "hunter2-canary"
+BAD: list[tuple[str, str]] = [
+    (f"nonsense={CANARY}", "nonsense"), (f"Actor={CANARY}", "Actor"), (f"actor.NOT={CANARY}", "actor.NOT"), (f"since.not={CANARY}", "since.not"),
+    (f"verb={CANARY}", "verb"), ("verb=create", "verb"), (f"outcome.not={CANARY}", "outcome.not"), (f"ip={CANARY}", "ip"), ("ip=1.2.3", "ip"),
+    ("ip=010.0.0.1", "ip"), ("ip=1.2.3.4/33", "ip"), (f"since={CANARY}", "since"), ("since=2026-03-01T00:00:00", "since"),
+    ("until=2026-03-01", "until"), ("since=1700000000", "since"), ("until=2026-13-01T00:00:00Z", "until"),
+    ("recorded_since=now", "recorded_since"), ("date_from=2026-3-1", "date_from"), ("date_to=2026-02-30", "date_to"),
+    ("date_to=9999-12-31", "date_to"), (f"tz={CANARY}", "tz"), ("tz=../../etc/passwd", "tz"), ("tz=/etc/localtime", "tz"), ("tz=", "tz"),
+    ("tz=Europe", "tz"), (f"sort={CANARY}", "sort"), ("sort=occurred_at;drop", "sort"), ("sort=seq desc", "sort"), ("sort=", "sort"),
+    ("limit=0", "limit"), ("limit=-1", "limit"), ("limit=1e2", "limit"), ("limit=1e26", "limit"), ("limit=1_0", "limit"),
+    ("limit=%2010", "limit"), ("limit=10%20", "limit"), ("limit=+10", "limit"), ("limit=1.0", "limit"), ("limit=", "limit"),
+    ("limit=٣", "limit"), ("limit=" + "9" * 30, "limit"), ("limit=10&limit=10", "limit"), ("sort=seq&sort=seq", "sort"),
+    ("since=2026-03-01T00:00:00Z&since=2026-03-01T00:00:00Z", "since"), ("count=exact", "count"), ("count=capped&count=capped", "count"),
+    ("actor=", "actor"), ("action.not=", "action.not"), ("actor=%00", "actor"), ("actor=%ff", "actor"), ("actor=%ed%a0%80", "actor"),
+    ("actor=" + "x" * 513, "actor"), ("&".join(["id=x"] * 101), "id"), (f"cursor={CANARY}", "cursor"), ("cursor=", "cursor"),
+    ("cursor=%00", "cursor"), ("cursor=é", "cursor"), ("cursor=' OR 1=1 --", "cursor"), ("cursor=" + "A" * 600, "cursor"),
+    ("cursor=a&cursor=b", "cursor"), ("format=csv", "format"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "name"), BAD, ids=[f"{name}-{n}" for n, (_, name) in enumerate(BAD)])
+async def test_a_bad_parameter_is_named_and_its_value_is_not(stock: Stock, query: str, name: str) -> None:
+    response = await stock.api.client.get(f"/v1/events?{query}")
+    assert response.status_code == 400, response.text
+    problem = response.json()
+    schemas.Problem.model_validate(problem)
+    assert {fault["parameter"] for fault in problem["errors"]} == {name}
+    assert CANARY not in response.text
+
+
+async def test_every_fault_is_named_at_once(stock: Stock) -> None:
+    response = await stock.api.client.get("/v1/events?limit=x&sort=y&ip=z&what=ever")
+    assert [fault["parameter"] for fault in response.json()["errors"]] == ["what", "ip", "sort", "limit"]
+
+
+async def test_an_unknown_parameter_that_is_itself_a_secret_is_not_repeated(stock: Stock) -> None:
+    secret = "gh" + "p_" + "a1B2" * 9
+    response = await stock.api.client.get("/v1/events", params={secret: "1"})
+    assert response.status_code == 400
+    assert secret[:12] not in response.text
+
+
+@pytest.mark.parametrize("query", ["limit=501", "limit=999999999999999999", "limit=0500"])
+async def test_a_limit_over_the_maximum_is_the_maximum(stock: Stock, query: str) -> None:
+    response = await stock.api.client.get(f"/v1/events?{query}")
+    assert (response.status_code, len(response.json()["events"])) == (200, len(stock.events))
+
+
+@pytest.mark.parametrize("query", ["since=0001-01-01T00:00:00Z", "until=9999-12-31T23:59:59Z", "until=9999-12-31T23:59:59.123456789Z"])
+async def test_far_times_are_asked_for_in_peace(stock: Stock, query: str) -> None:
+    response = await stock.api.client.get(f"/v1/events?{query}&limit=500")
+    assert (response.status_code, len(response.json()["events"])) == (200, len(stock.events))
+
+
+async def test_a_single_event_and_the_chain_take_no_parameters(stock: Stock) -> None:
+    for path in ("/v1/events/e1", "/v1/chain", "/v1/keys"):
+        assert (await stock.api.client.get(f"{path}?x=1")).json()["errors"][0]["parameter"] == "x"
+
+
+# --- the chain ---
+
+
+async def test_the_report_is_what_the_schema_says(stock: Stock) -> None:
+    report = await stock.api.verify()
+    schemas.VerifyReport.model_validate(report)
+    chain = (await stock.api.client.get("/v1/chain")).json()
+    schemas.Chain.model_validate(chain)
+    assert (report["origin"], report["head"]) == (chain["origin"], chain["head"])
+    assert report["checked"] == {"from_seq": 0, "to_seq": chain["size"], "count": chain["size"]}
+
+
+async def test_a_range_can_be_verified(stock: Stock) -> None:
+    report = await stock.other.verify(from_seq=10, to_seq=20)
+    assert (report["status"], report["checked"]) == ("ok", {"from_seq": 10, "to_seq": 20, "count": 10})
+
+
+@pytest.mark.parametrize("query", ["from_seq=41", "to_seq=41", "from_seq=5&to_seq=4", "from_seq=-1", "to_seq=x", "from_seq=1&from_seq=1"])
+async def test_a_range_outside_the_log_is_refused(stock: Stock, query: str) -> None:
+    assert (await stock.other.client.get(f"/v1/chain/verify?{query}")).status_code == 400
