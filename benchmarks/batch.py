@@ -54,7 +54,8 @@ def measure_p2(options: Options) -> Section:
         [
             (
                 f"One tenant; medians over {counted(options.rounds, 'round')} of {options.batch_events} events each way; "
-                "each number of workers against the COPY of its own run. COPY writes the entries only; ingest writes a receipt for each event as well, and moves the head."
+                "each number of workers against the COPY of its own run. COPY writes the entries only; "
+                "ingest writes a receipt for each event as well, and moves the head."
             )
         ],
     )

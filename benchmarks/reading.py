@@ -53,8 +53,9 @@ def measure_p3(options: Options) -> Section:
         ],
         [
             (
-                f"{options.stored_events} entries, medians over {counted(options.rounds, 'round')} in turn. Verify always checks everything: the first "
-                "ratio sets the whole of it against reading headers and bodies alone, so it understates a check of only those."
+                f"{options.stored_events} entries, medians over {counted(options.rounds, 'round')} in turn. "
+                "Verify always checks everything: the first ratio sets the whole of it "
+                "against reading headers and bodies alone, so it understates a check of only those."
             ),
             (
                 f"The other side reads the same columns in the same slices of {SLICE_ENTRIES} with asyncpg and feeds every text and byte "
@@ -136,8 +137,9 @@ def measure_p4(options: Options) -> Section:
         ],
         [
             (
-                f"{options.stored_events} entries, 1 worker, medians over {counted(options.rounds, 'round')} in turn. Both sides read the same columns "
-                "(header, body, disclosures); psql writes them to a CSV file as they are, the export parses, renders and sends them."
+                f"{options.stored_events} entries, 1 worker, medians over {counted(options.rounds, 'round')} in turn. "
+                "Both sides read the same columns (header, body, disclosures); "
+                "psql writes them to a CSV file as they are, the export parses, renders and sends them."
             ),
         ],
     )

@@ -81,6 +81,8 @@ def format_verdicts(sections: list[Section]) -> str:
         for item in section.figures
         if item.goal is not None
     ]
+    if not lines:
+        return "\n(No goal is set for what was measured.)"
     return "\n".join(["\n## Goals\n", *table(("#", "figure", "value", "goal", "verdict"), lines)])
 
 

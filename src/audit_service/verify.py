@@ -3,13 +3,15 @@
 No snapshot is held: each slice is a transaction of its own, so a verification of any length never slows appends.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from audit_service.core.checker import Break, Checker, Head
+from audit_service.core.checker import Break, Checker, Head, microseconds
 from audit_service.errors import InvalidQueryError, UnavailableError
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
@@ -69,26 +71,32 @@ async def verify(
     """Check the entries with from_seq <= seq < to_seq (default: all there are at the start). Yields progress after each slice
     and the report last. Raises InvalidQueryError for a range outside the log, UnavailableError before anything was read.
     """
+    head = await _head(engine, log_id)
+    if head is None:
+        yield _HEADLESS
+        return
+    end = head.size if to_seq is None else to_seq
+    # A cut tail leaves a head that says more than there is, so only the head's own size limits the range.
+    if not 0 <= from_seq <= end or end > head.size:
+        raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
     async with translated(), bound(engine, log_id) as connection:
-        head = await _head(connection, log_id)
-        end = head.size if to_seq is None else to_seq
-        # A cut tail leaves a head that says more than there is, so only the head's own size limits the range.
-        if not 0 <= from_seq <= end or end > head.size:
-            raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
-        before = await list_slice(connection, log_id, ("hash",), from_seq=from_seq - 1, to_seq=from_seq, limit=1)
-    checker = Checker(head, from_seq, before[0].hash if before else None)
-    if from_seq and not before:
-        checker.not_checked.append(f"link of seq {from_seq}: the entry before it is not there")
+        columns = ("hash", "recorded_at")
+        before = await list_slice(connection, log_id, columns, from_seq=from_seq - 1, to_seq=from_seq, limit=1)
+    checker = Checker(head, from_seq)
+    if before and from_seq:
+        checker.prev_hash, checker.last_us = before[0].hash, microseconds(before[0].recorded_at)
+    elif from_seq:
+        checker.not_checked.append(f"seq {from_seq}: its link, because the entry before it is not there")
     interrupted = False
     try:
         async for progress in _check_slices(engine, log_id, checker, end):
             yield progress
-        stored_size = await _stored_size(engine, log_id, head.size)
+        stored = await _stored_range(engine, log_id, head.size)
     except UnavailableError:
         interrupted = True
         checker.not_checked.append(f"seq {checker.expected_seq} and after: the database went away")
     if not interrupted:
-        checker.finish(end, stored_size)
+        checker.finish(end, stored)
     yield _report(checker, head, end, interrupted=interrupted)
 
 
@@ -96,28 +104,60 @@ async def _check_slices(engine: AsyncEngine, log_id: int, checker: Checker, end:
     start = position = checker.from_seq
     while position < end:
         async with translated(), bound(engine, log_id) as connection:
-            rows = await list_slice(connection, log_id, COLUMNS, from_seq=position, to_seq=end, limit=SLICE_ENTRIES)
-        if not rows:
-            break
+            rows = await list_slice(connection, log_id, COLUMNS, from_seq=position, to_seq=end, limit=SLICE_ENTRIES + 1)
+        rows, position = _whole_seqs(rows, end)
         for row in rows:
             checker.check(row)
-        position = rows[-1].seq + 1
         yield Progress(position - start, end - start)
 
 
-async def _head(connection: object, log_id: int) -> Head:
-    row = await fetch_head(connection, log_id)  # type: ignore[arg-type]
-    return Head(row.service_name, row.log_key, row.epoch, row.size, row.last_hash, row.frontier)
+def _whole_seqs(rows: Sequence[Any], end: int) -> tuple[Sequence[Any], int]:
+    """What to check now of one row more than a slice, and where the next slice starts. Rows of one seq stay together, or a
+    duplicate could hide behind the end of a slice."""
+    if len(rows) <= SLICE_ENTRIES:
+        return rows, end
+    cut = len(rows) - 1
+    while cut and rows[cut - 1].seq == rows[-1].seq:
+        cut -= 1
+    return (rows[:cut], rows[-1].seq) if cut else (rows, rows[-1].seq + 1)
 
 
-async def _stored_size(engine: AsyncEngine, log_id: int, size_at_start: int) -> int:
-    """One past the last stored seq, unless the head has moved on meanwhile: then what is beyond `size_at_start` is new."""
+async def _head(engine: AsyncEngine, log_id: int) -> Head | None:
     async with translated(), bound(engine, log_id) as connection:
-        last = select(func.max(bound_entry.c.seq)).where(bound_entry.c.log_id == log_id).scalar_subquery()
-        head = await fetch_head(connection, log_id)
-        stored = (await connection.execute(select(last))).scalar_one()
-    stored_size = 0 if stored is None else int(stored) + 1
-    return size_at_start if stored_size <= head.size else stored_size
+        try:
+            row = await fetch_head(connection, log_id)
+        except NoResultFound:
+            return None
+    return Head(row.service_name, row.log_key, row.epoch, row.size, row.last_hash, row.last_recorded_at, row.frontier)
+
+
+async def _stored_range(engine: AsyncEngine, log_id: int, size_at_start: int) -> range:
+    """From the first stored seq to the last. What the head has moved over since `size_at_start` is new, and left out.
+
+    The table is read before the head: an append between the two statements then moves the head only.
+    """
+    async with translated(), bound(engine, log_id) as connection:
+        seq = bound_entry.c.seq
+        query = select(func.min(seq), func.max(seq)).where(bound_entry.c.log_id == log_id)
+        first, last = (await connection.execute(query)).one()
+        size_now = (await fetch_head(connection, log_id)).size
+    if first is None:
+        return range(0)
+    return range(first, size_at_start if last < size_now else last + 1)
+
+
+_HEADLESS = Report(
+    status="broken",
+    origin="",
+    from_seq=0,
+    to_seq=0,
+    count=0,
+    head="",
+    root=None,
+    breaks=[Break(0, "head_mismatch", "a head row", None)],
+    breaks_total=1,
+    not_checked=["every entry: without the head row the log has no origin"],
+)
 
 
 def _report(checker: Checker, head: Head, end: int, *, interrupted: bool) -> Report:

@@ -5,9 +5,9 @@ import itertools
 import random
 import unicodedata
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -31,20 +31,20 @@ PEOPLE: list[Event | None] = [
     {"type": "api", "id": "u1*", "email": "ana@example.com"},
     {"type": "user", "name": "𝓐na \ufdfa"},
 ]
-ACTIONS = ["server.created", "server.deleted", "server:power.start", "serverless.run", "server", "user.login", "backup_a%b.restored", "UPDATE"]
+ACTIONS = ["server.created", "server.deleted", "server:power.start", "serverless.run", "server", "user.login", "backup_a.restored", "backupXa.x", "UPDATE"]
 ADDRESSES = [None, "203.0.113.9", "203.0.113.200", "::ffff:203.0.113.9", "2001:db8::9", "2001:0DB8:0::10", "fe80::1%eth0", "0.0.0.0"]  # noqa: S104
 SERVERS = [None, "s1", "s10", "s%", "S1", "a/b"]
 TARGETS: list[Event | None] = [None, {"type": "server", "id": "s1"}, {"type": "vm", "id": "s1", "name": "n"}, {"type": "server", "id": "é"}]
 
 
-@dataclass(frozen=True)
 class Stock:
     """Two tenants' events as posted, in seq order, with what only the service knows filled in."""
 
-    api: Api
-    other: Api
-    events: list[Event]
-    others: list[Event]
+    def __init__(self, api: Api, other: Api, events: list[Event], others: list[Event]) -> None:
+        self.api = api
+        self.other = other
+        self.events = events
+        self.others = others
 
 
 def make_events(seed: int, count: int, prefix: str) -> list[Event]:
@@ -162,7 +162,7 @@ ASKED: dict[str, list[str]] = {
     "actor": ["u1", "ANA@example.com", "ana gomez", "ana*", "strasse & sohne", "𝓐NA*", "*", "nobody", "12", "u1*", "none"],
     "actor_type": ["user", "client", "system", "nothing"],
     "role": ["Admin", "admin", "Support"],
-    "action": ["server.*", "server*", "server", "server.created", "*", "backup_a%*", "backup_a_*", "%", "UPDATE", "update"],
+    "action": ["server.*", "server*", "server", "server.created", "*", "backup_a*", "backup%", "%", "UPDATE", "update"],
     "verb": ["CREATE", "LOGIN", "OTHER", "EXECUTE"],
     "category": ["server", "x", "user", "SERVER"],
     "target_type": ["server", "vm"],
@@ -283,12 +283,10 @@ async def test_recorded_times_are_for_pulling_what_is_new(stock: Stock) -> None:
 # --- one server, one event ---
 
 
-@pytest.mark.parametrize("server", ["s1", "s%", "a/b", "S1"])
-async def test_a_server_s_activity_is_its_events(stock: Stock, server: str) -> None:
-    from urllib.parse import quote
-
-    response = await stock.api.client.get(f"/v1/servers/{quote(server, safe='')}/activity", params={"limit": 500})
-    expected = ordered([event for event in stock.events if event["server_id"] == server], "-occurred_at")
+@pytest.mark.parametrize("name", ["s1", "s%", "a/b", "S1"])
+async def test_a_server_s_activity_is_its_events(stock: Stock, name: str) -> None:
+    response = await stock.api.client.get(f"/v1/servers/{quote(name, safe='')}/activity", params={"limit": 500})
+    expected = ordered([event for event in stock.events if event["server_id"] == name], "-occurred_at")
     assert [event["seq"] for event in response.json()["events"]] == [event["seq"] for event in expected]
     assert expected
 
@@ -322,15 +320,11 @@ async def test_a_page_is_what_the_schema_says(stock: Stock) -> None:
     assert (page.count, page.count_capped, page.next_cursor) == (len(stock.events), False, None)
 
 
-async def test_ids_with_slashes_and_signs_are_found(shared_api: Api, stock: Stock) -> None:
-    from urllib.parse import quote
-
-    for identifier in ("a/b/c", "50%", "a?b#c", "ünïcode 1", "panel-7:evt-1"):
-        response = await shared_api.post({"id": identifier, "action": "x"})
-        assert response.status_code in {200, 201}
-        found = await shared_api.client.get(f"/v1/events/{quote(identifier, safe='')}")
-        assert (found.status_code, found.json().get("id")) == (200, identifier)
-    assert stock.events
+@pytest.mark.parametrize("identifier", ["a/b/c", "50%", "a?b#c", "ünïcode 1", "panel-7:evt-1", "a//b", "%2F"])
+async def test_ids_with_slashes_and_signs_are_found(api: Api, identifier: str) -> None:
+    await api.accept({"id": identifier, "action": "x"})
+    found = await api.client.get(f"/v1/events/{quote(identifier, safe='')}")
+    assert (found.status_code, found.json().get("id")) == (200, identifier)
 
 
 @pytest.mark.parametrize("identifier", ["nothing", "e110", "E1", "e1%00", "%00", "x" * 300, "e1%20", "%ff"])

@@ -119,22 +119,23 @@ def build(parts: list[tuple[str, str, int]], source: random.Random) -> str:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_provider_formats_are_found_alone_and_inside_text(name: str) -> None:
-    source = random.Random(name)
+    source = random.Random(name)  # noqa: S311 - the same made-up secrets in every run
     for _ in range(DRAWS):
         secret = build(FORMATS[name], source)
         shown = redact_text(secret, RULES)
-        assert shown != secret and secret[-20:] not in shown, shown
+        assert secret[-20:] not in shown, shown
         sentence = f"rotated {secret} on host-7, see the ticket"
         shown = redact_text(sentence, RULES)
         assert secret[-20:] not in shown
-        assert shown.startswith("rotated ") and shown.endswith(" on host-7, see the ticket")
+        assert shown.startswith("rotated ")
+        assert shown.endswith(" on host-7, see the ticket")
         if name not in WHOLE_VALUE_ONLY:
             assert secret[-20:] not in redact_text(f'{{x:[{secret}]}},("{secret}")', RULES)
 
 
 @pytest.mark.parametrize("label", ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED ", "DSA "])
 def test_private_keys_go_whole_with_any_line_ends_and_cut_off(label: str) -> None:
-    body = "\n".join("".join(random.Random(i).choices(BASE64, k=64)) for i in range(5))
+    body = "\n".join("".join(random.Random(i).choices(BASE64, k=64)) for i in range(5))  # noqa: S311 - no real key
     begin, end = "-----BEGIN " + label + "PRIVATE " + "KEY-----", "-----END " + label + "PRIVATE " + "KEY-----"
     key = f"{begin}\n{body}\n{end}"
     assert redact_text(key, RULES) == REDACTED
@@ -183,7 +184,7 @@ def test_harmless_values_survive() -> None:
 
 def test_at_most_1_percent_of_random_harmless_values_are_hit() -> None:
     """Ids, digests, images and numbers, 4,000 of them; in text, where card numbers count."""
-    source = random.Random(7)
+    source = random.Random(7)  # noqa: S311 - no secrets at all
 
     def image() -> str:
         pixels = bytes(source.choices([0, 0, 0, 0, 255, source.randrange(256)], k=source.randrange(40, 3000)))
@@ -295,8 +296,8 @@ def test_card_numbers_go_in_text_whatever_their_grouping(digits: str) -> None:
 
 def test_card_numbers_as_integers_go_only_under_names_of_cards() -> None:
     number = int(CARDS[0])
-    assert redact_value({"cc": number, "card_pan": [number], "pan": float(number)}, RULES) == {
-        "cc": REDACTED, "card_pan": [REDACTED], "pan": REDACTED,
+    assert redact_value({"cc": number, "cards": [number], "pan": float(number)}, RULES) == {
+        "cc": REDACTED, "cards": [REDACTED], "pan": REDACTED,
     }  # fmt: skip
     kept = {"order_id": number, "n": number, "order_number": str(number), "cc": number + 1, "card": True}
     assert redact_value(kept, RULES) is kept
@@ -324,9 +325,7 @@ def test_patterns_of_the_operator_run_and_broken_ones_stop_the_start() -> None:
     )
     assert event == {"description": REDACTED, "reason": REDACTED}
     assert changes == [{"path": "/a", "op": "add", "new": REDACTED}]
-    for broken in ("(", "a{2", "(?=x)", r"(a)\1", "x*"):
-        if broken == "a{2":
-            continue
+    for broken in ("(", "(?=x)", r"(a)\1", "x*"):
         with pytest.raises(ValueError, match=r"RE2|empty") as caught:
             compile_ruleset(extra_patterns=[broken])
         assert repr(broken) in str(caught.value)

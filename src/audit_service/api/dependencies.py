@@ -11,13 +11,7 @@ from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING
 from audit_service.core.api_key import PREFIX, is_well_formed, key_hash
-from audit_service.errors import (
-    Fault,
-    ForbiddenError,
-    MalformedError,
-    TooLargeError,
-    UnauthenticatedError,
-)
+from audit_service.errors import ForbiddenError, UnauthenticatedError
 from audit_service.ingest import Log, Recipe
 from audit_service.settings import Settings
 from audit_service.store import credentials
@@ -115,10 +109,16 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `aud_…`")
 
 
 async def authenticate(request: Request) -> Credential:
-    """Who is asking. Raises UnauthenticatedError, the same for every reason a key is no good."""
+    """Who is asking, by `Authorization: Bearer`. Raises UnauthenticatedError, the same for every reason a key is no good."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
+    if scheme.lower() != "bearer":
+        raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
+    return await authenticate_key(request, key.strip())
+
+
+async def authenticate_key(request: Request, key: str) -> Credential:
+    """Whose key it is. Raises UnauthenticatedError."""
+    if not key:
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     if len(key) > 256 or (key.startswith(PREFIX) and not is_well_formed(key)):
         raise UnauthenticatedError("the API key is not valid")
@@ -129,14 +129,23 @@ async def authenticate(request: Request) -> Credential:
     return credential
 
 
+def require_scope(credential: Credential, scope: str) -> Credential:
+    """The credential, if it has the scope; no scope implies another. Raises ForbiddenError."""
+    if scope not in credential.scopes:
+        raise ForbiddenError(f"the API key lacks the scope {scope}")
+    return credential
+
+
+async def authorize(request: Request, scope: str) -> Credential:
+    """Who is asking, with the scope. Raises UnauthenticatedError, ForbiddenError."""
+    return require_scope(await authenticate(request), scope)
+
+
 def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
-    """A dependency that asks for a scope; `admin` does not imply the others."""
+    """`authorize` as a dependency."""
 
     async def dependency(request: Request) -> Credential:
-        credential = await authenticate(request)
-        if scope not in credential.scopes:
-            raise ForbiddenError(f"the API key lacks the scope {scope}")
-        return credential
+        return await authorize(request, scope)
 
     return dependency
 
@@ -144,28 +153,3 @@ def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
 ServiceOf = Annotated[Service, Depends(service_of)]
 _documented = Depends(_bearer)  # adds the scheme to openapi.yaml; the check itself is `authenticate`
 documented_security = [_documented]
-
-
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body, counted as it arrives, whatever Content-Length says. Raises TooLargeError, MalformedError."""
-    length = request.headers.get("content-length")
-    if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > limit_bytes:
-        raise too_large(limit_bytes)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise too_large(limit_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def too_large(limit_bytes: int) -> TooLargeError:
-    """The error for a body over its limit."""
-    return TooLargeError(f"the body is larger than {limit_bytes} bytes", [Fault("the whole body", pointer="")])
-
-
-def require_text(data: bytes) -> None:
-    """Refuse an empty body with a sentence a beginner understands."""
-    if not data.strip():
-        raise MalformedError("the body is empty; send one JSON event")

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from audit_service.api.routes import ingest
 from audit_service.api.routes.keys import NewKey
 from audit_service.api.schemas import EXTRA_SCHEMAS
 
@@ -24,7 +25,12 @@ def install(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=[*ingest.documentation.routes, *app.routes],
+    )
     schemas = document["components"]["schemas"]
     for extra in (*EXTRA_SCHEMAS, NewKey):
         schema = TypeAdapter(extra).json_schema(ref_template=_REFERENCES)

@@ -25,6 +25,7 @@ LIMIT_DEFAULT, LIMIT_MAXIMUM = 50, 500
 SORTS: tuple[Sort, ...] = get_args(Sort)
 _CHOICES: dict[str, Collection[str]] = {"verb": VERBS, "outcome": ("success", "failure", "unknown")}
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+ -]\d{2}:\d{2})", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_.\-\[\]]{1,24}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Query:
         self._faults: list[Fault] = []
         for name, value in items:
             if name not in allowed and name.removesuffix(NOT_SUFFIX) not in CONDITIONS.keys() & set(allowed):
-                self.fail(name[:64] if name.isprintable() else "", "is not a parameter of this endpoint")
+                # A name that cannot be a slip of a name of ours may be anything, also a secret: it is not repeated.
+                self.fail(name if _NAME.fullmatch(name) else "", "is not a parameter of this endpoint")
             elif "\0" in value or len(value) > VALUE_CHARACTERS or not _is_text(value):
                 self.fail(name, f"must be text of at most {VALUE_CHARACTERS} characters without NUL")
             else:
@@ -186,7 +188,9 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def paging(query: Query) -> Paging:
     """sort, limit, cursor and count. A limit over the maximum is the maximum; anything else malformed is a fault."""
-    sort = query.one("sort") or "-occurred_at"
+    sort = query.one("sort")
+    if sort is None:
+        sort = SORTS[0]
     if sort not in SORTS:
         query.fail("sort", f"must be one of {', '.join(SORTS)}")
     limit = whole_number(query, "limit", default=LIMIT_DEFAULT)

@@ -15,7 +15,7 @@ Then, over the whole log, by `Checker.finish`: `truncated`, `head_mismatch`, `ro
 """
 
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
 import orjson
@@ -55,6 +55,7 @@ class Head:
     epoch: int
     size: int
     last_hash: bytes
+    last_recorded_at: datetime
     frontier: bytes
 
     def origin(self, epoch: int) -> str:
@@ -64,17 +65,18 @@ class Head:
 
 @dataclass(slots=True)
 class Checker:
-    """The state of a verification. Start it at seq 0, or elsewhere with the hash of the entry before."""
+    """The state of a verification. Start it at seq 0, or elsewhere with the hash and time of the entry before."""
 
     head: Head
     from_seq: int = 0
     prev_hash: bytes | None = None
+    last_us: int = 0
     expected_seq: int = field(init=False)
     count: int = field(init=False, default=0)
     breaks: list[Break] = field(init=False, default_factory=list)
     breaks_total: int = field(init=False, default=0)
     not_checked: list[str] = field(init=False, default_factory=list)
-    _last_us: int = field(init=False, default=0)
+    _last_epoch: int = field(init=False, default=1)
     _frontier: Frontier | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,6 +96,9 @@ class Checker:
             self._break(seq, "duplicate", self.expected_seq, seq)
             return
         self.expected_seq = seq + 1
+        if None in (row.recorded_at, row.epoch, row.kind, row.prev_hash, row.body_hash, row.hash):
+            self._lost_header(seq)
+            return
         # 2. header
         at_us = microseconds(row.recorded_at)
         header = chain.header_bytes(self.head.origin(row.epoch), seq, at_us, row.kind, row.prev_hash, row.body_hash)
@@ -107,11 +112,24 @@ class Checker:
         if self._frontier is not None:
             self._frontier.append(hashed)
         # 4. time
-        if at_us < self._last_us:
-            self._break(seq, "time_backwards", self._last_us, at_us)
-        self._last_us = at_us
+        if at_us < self.last_us:
+            self._break(seq, "time_backwards", self.last_us, at_us)
+        self.last_us, self._last_epoch = at_us, row.epoch
         # 5 to 7
         self._check_body(row)
+
+    def skip(self, seq: int) -> None:
+        """An entry is there but cannot be read at all, because a column holds what no entry can have."""
+        if seq > self.expected_seq:
+            self._gap(seq)
+        self.count += 1
+        self.expected_seq = seq + 1
+        self._lost_header(seq)
+
+    def _lost_header(self, seq: int) -> None:
+        self._break(seq, "header_mismatch", "a whole header", None)
+        self.prev_hash = None
+        self._frontier = None
 
     def _gap(self, seq: int) -> None:
         self._break(self.expected_seq, "gap", self.expected_seq, seq)
@@ -157,7 +175,10 @@ class Checker:
             if found != committed:
                 self._break(row.seq, "disclosure_mismatch", cast("str | None", committed), found)
                 continue
-            values[group] = cast("JSONValue", orjson.loads(memoryview(stored)[SALT_BYTES:]))
+            try:
+                values[group] = cast("JSONValue", orjson.loads(memoryview(stored)[SALT_BYTES:]))
+            except orjson.JSONDecodeError:
+                self._not_checked(f"seq {row.seq}: the disclosure {group} is not JSON")
         return values
 
     def _check_projection(self, row: Any, body: JSONObject, values: JSONObject) -> None:
@@ -170,23 +191,33 @@ class Checker:
             if not _same(name, getattr(expected, name), getattr(row, name)):
                 self._break(row.seq, "projection_mismatch", f"{name} as in body and disclosures", name)
 
-    def finish(self, to_seq: int, stored_size: int) -> None:
-        """The checks over the whole log. `to_seq`: where the check was to end; `stored_size`: last seq + 1 in the table,
-        read in one snapshot with the head."""
+    def finish(self, to_seq: int, stored: range) -> None:
+        """The checks over the whole log. `to_seq`: where the check was to end; `stored`: from the first seq in the table to
+        the last, without what was appended since the head was read."""
         if self.expected_seq < to_seq:
             self._break(self.expected_seq, "truncated", to_seq, self.expected_seq)
+            self.prev_hash = None
             self._frontier = None
         if to_seq < self.head.size:
             self._not_checked("head and root: the range ends before the log does")
             return
-        if stored_size > self.head.size:
-            self._break(self.head.size, "head_mismatch", self.head.size, stored_size)
+        if stored.start < 0:
+            self._break(stored.start, "head_mismatch", 0, stored.start)
+        if stored.stop > self.head.size:
+            self._break(self.head.size, "head_mismatch", self.head.size, stored.stop)
         if self.prev_hash is not None and self.prev_hash != self.head.last_hash:
             self._break(max(self.head.size - 1, 0), "head_mismatch", self.prev_hash.hex(), self.head.last_hash.hex())
+        if self.prev_hash is not None and self.expected_seq == self.head.size and (self.count or not self.head.size):
+            self._check_head("epoch", self._last_epoch, self.head.epoch)
+            self._check_head("last_recorded_at", self.last_us, microseconds(self.head.last_recorded_at))
         if self._frontier is None:
             self._not_checked("root: not every entry from seq 0 on was read")
         elif self._frontier.to_bytes() != self.head.frontier:
             self._break(max(self.head.size - 1, 0), "root_mismatch", self._frontier.root().hex(), _root(self.head))
+
+    def _check_head(self, name: str, expected: int, found: int) -> None:
+        if expected != found:
+            self._break(max(self.head.size - 1, 0), "head_mismatch", f"{name} {expected}", f"{name} {found}")
 
     def root(self) -> bytes | None:
         """The Merkle root over what was read; None unless everything from seq 0 on was."""
@@ -204,7 +235,8 @@ class Checker:
 
 def microseconds(at: datetime) -> int:
     """Whole microseconds since the Unix epoch, exactly (a float would miss some)."""
-    delta = at - EPOCH
+    # The driver brings infinity as the calendar's end, without a zone.
+    delta = (at if at.tzinfo else at.replace(tzinfo=UTC)) - EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 

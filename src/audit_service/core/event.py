@@ -165,6 +165,7 @@ class Event(TypedDict):
 
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Event)
+MEMBERS = frozenset(Event.__annotations__)
 _ROWS = frozenset({"before", "after", "changes", "metadata"})
 
 

@@ -193,7 +193,8 @@ def redact_event(
     survey.changes(changes)
     suspects = survey.suspects(rules.patterns)
     found = survey.names or bool(pointers) or suspects != frozenset()
-    redacted = _redact_members(event, rules, target_type, suspects=suspects) if found else event
+    touched = found or (survey.paths and "changes" in event)
+    redacted = _redact_members(event, rules, target_type, suspects=suspects) if touched else event
     paths = [str(change["path"]) for change in changes]
     if found or survey.paths or paths != sorted(set(paths)):
         rows = [row for member in ("before", "after") if (row := event.get(member)) is not None]
@@ -211,7 +212,7 @@ def _redact_members(
         elif name == "changes" and isinstance(value, list):
             own = [change for change in value if isinstance(change, dict)]
             redacted[name] = list(_redact_changes(own, rules, target_type, (), suspects=suspects))
-        elif name not in _UNTOUCHED:
+        elif suspects != frozenset() and name not in _UNTOUCHED:
             redacted[name] = _redact_labels(name, value, rules, suspects)
     return redacted
 
@@ -263,17 +264,20 @@ class _Survey:
                 elif kind is dict or kind is list:
                     self.tree(member, depth + 1)
         elif isinstance(value, list):
-            last: JSONValue = None
-            for member in value:
-                if isinstance(member, str):
-                    add(member)
-                    if isinstance(last, str) and last[:1] == "-" and is_secret_flag(last, member, self._rules):
-                        self.names = True
-                    last = member
-                elif isinstance(member, (dict, list)):
-                    self.tree(member, depth + 1)
+            self._list(value, depth)
         elif isinstance(value, str):
             add(value)
+
+    def _list(self, values: Sequence[JSONValue], depth: int) -> None:
+        last = ""
+        for value in values:
+            if isinstance(value, str):
+                self.strings.append(value)
+                if last[:1] == "-" and is_secret_flag(last, value, self._rules):
+                    self.names = True
+                last = value
+            elif isinstance(value, (dict, list)):
+                self.tree(value, depth + 1)
 
     def _note(self, flags: int, member: JSONValue) -> None:
         if flags & (SECRET | RENAMED | CARD | SCALAR):

@@ -18,7 +18,7 @@ b'mysql://[redacted]@db/x --token=[redacted]'
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import re2
 
@@ -42,10 +42,21 @@ _BARE_TOKEN: Final = rb"(?:\A|[\x00\s\"'=])(?:[A-Za-z0-9]{64}|[A-Za-z0-9+/_-]{40
 _NAME: Final = r"[\w.\-\x80-\xff\[$@]"
 _CLOSE: Final = r"""\\*["'`\])]{0,3}"""
 _SEPARATOR: Final = r"""[ \t]{0,8}(?:=>|:=|==?|:|\xef\xbc\x9a|;s:[0-9]+:|%3[dD])[ \t]{0,8}"""
-_USERINFO: Final = rb"(?i)[a-z][a-z0-9+.\-]{0,30}:/{2}[^\s/?#\"'<>\x00]*@|[a-z][a-z0-9+.\-]{0,30}:/{2}[^\s/?#:@\"'<>\x00]*:[^\s@\"'<>\x00]*@"
-_SCHEME: Final = rb"(?i)\b(?:bearer|basic|digest|negotiate|splunk|token|apikey|api-key|bot|sso-key|genielogin|genietoken|key|hawk|oauth)[ \t]+[\w.~+/|:=%\-]{8,}"
-_SIGNED: Final = rb"(?i)[?&;](?:x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|x-ms-signature|signature|sig|hmac|se_sig|key|code|auth|sid|session|ticket|hash|st)=[^&#\s\"'<>\x00]+|\bSignature=[0-9a-f]{64}"
-_COMMAND: Final = rb"(?i)\b(?:mysql[a-z_]*|mariadb[a-z_\-]*|sshpass|mongo[a-z]*)(?: [^\n|;\x00]*)? -p *|\b(?:redis-cli|htpasswd)[^\n|;\x00]* -[ab]+ +(?:\S+ +\S+ +)?|\b(?:curl|wget|http)\b[^\n|;\x00]* (?:-u|--user|--proxy-user) *[\"']?[^\s:\"'@/\x00]+:"
+# Not with the scheme before it: a pattern that may begin at any letter keeps as many states as there are letters.
+_USERINFO: Final = rb":/{2}[^\s/?#\"'<>\x00]*@|:/{2}[^\s/?#:@\"'<>\x00]*:[^\s@\"'<>\x00]*@"
+_SCHEME: Final = (
+    rb"(?i)\b(?:bearer|basic|digest|negotiate|splunk|token|apikey|api-key|bot|sso-key|genielogin|genietoken|key|hawk|"
+    rb"oauth)[ \t]+[\w.~+/|:=%\-]{8,}"
+)
+_SIGNED: Final = (
+    rb"(?i)[?&;](?:x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|x-ms-signature|signature|sig|"
+    rb"hmac|se_sig|key|code|auth|sid|session|ticket|hash|st)=[^&#\s\"'<>\x00]+|\bSignature=[0-9a-f]{64}"
+)
+_COMMAND: Final = (
+    rb"(?i)\b(?:mysql[a-z_]*|mariadb[a-z_\-]*|sshpass|mongo[a-z]*)(?: [^\n|;\x00]*)? -p *|"
+    rb"\b(?:redis-cli|htpasswd)[^\n|;\x00]* -[ab]+ +(?:\S+ +\S+ +)?|"
+    rb"\b(?:curl|wget|http)\b[^\n|;\x00]* (?:-u|--user|--proxy-user) *[\"']?[^\s:\"'@/\x00]+:"
+)
 _SQL: Final = rb"(?i)\b(?:identified(?: with \S+)? (?:by|as)|(?:encrypted )?password) +[\"']"
 _CARD: Final = rb"[0-9](?:[0-9 \-]{11,})[0-9]"
 # For the digest of a ruleset: it changes whenever one of these does.
@@ -64,6 +75,8 @@ _INFIX_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST
 _INFIX_LEAD_LIMIT: Final = 100
 _HEADER_WORDS: Final = ("authoriz", "cookie", "authoris")
 _FINDINGS_LIMIT: Final = 2000
+# What may be read in vain behind beginnings of tokens that lead to none, before a text is given up as hostile.
+_WASTE_LIMIT_BYTES: Final = 4 << 20
 _SHORTEST_TOKEN: Final = 11  # `$1$` and 8 characters of hash
 _SHORTEST_BARE: Final = 40
 _SHORTEST_CARD: Final = 13
@@ -72,16 +85,64 @@ _DOUBLED: Final = {str(digit): digit * 2 // 10 + digit * 2 % 10 for digit in ran
 _PHRASE_LIMIT: Final = 160
 
 
+_Pattern: TypeAlias = "re2._Regexp[bytes] | re2._Regexp[str]"
+
+
 def _latin(pattern: bytes) -> "re2._Regexp[bytes]":
     # Byte by byte: UTF-8 letters are bytes over 0x7f, and no sequence is ever invalid.
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # type: ignore[attr-defined]  # the stubs miss it
     options.max_mem = 64 << 20
+    options.log_errors = False
     return re2.compile(pattern, options)
 
 
-_ANY_TOKEN: Final = "|".join(f"(?:{pattern})" for patterns in TOKEN_PATTERNS.values() for pattern in patterns)
-_TOKENS = _latin(_ANY_TOKEN.encode("latin-1"))
+# An item of a pattern that repeats often or without end, and what of a pattern is no literal text.
+_REPEAT: Final = re2.compile(r"(\[(?:[^\]\\]|\\.)+\]|\\?.)(\{(?:[6-9]|[1-9][0-9]+)(?:,[0-9]*)?\}|[*+])")
+_NOT_LITERAL: Final = re2.compile(r"\[(?:[^\]\\]|\\.)+\]|\{[0-9,]+\}|\\[a-zA-Z]|\(\?:")
+
+
+def _screening(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
+    """What every match begins with, for patterns that begin with three literal characters; and the others, whole.
+
+    The automaton of a screen meets ever new text. Counting `[a-z]{40}` while it also follows hundreds of words would
+    multiply its states; so the words and the counters are searched apart, and a word's counter is cut off.
+    """
+    openings: list[str] = []
+    wholes: list[str] = []
+    for pattern in patterns:
+        opening = _opening(pattern)
+        literals = sum(c.isalnum() or c in "_-$" for c in _NOT_LITERAL.sub("", opening))
+        # An alternative of nothing (`\b|bot`) is no beginning.
+        target, kept = (openings, opening) if literals >= 3 and r"\b|" not in opening else (wholes, pattern)
+        target.append(f"(?:{kept})")
+    return openings, wholes
+
+
+def _opening(pattern: str) -> str:
+    """The pattern up to its first long repetition; that one six times at most."""
+    for match in _REPEAT.finditer(pattern):
+        item, times = match.groups()
+        lead = pattern[: match.start()]
+        depth_starts: list[int] = []
+        for position, character in enumerate(lead):
+            if character == "(":
+                depth_starts.append(position)
+            elif character == ")":
+                depth_starts.pop()
+        if depth_starts:
+            return lead[: depth_starts[0]]
+        return lead + item + "{6}" if times.startswith("{") else lead
+    return pattern
+
+
+_COMMAND_WORDS: Final = r"\b(?:mysql|mariadb|sshpass|mongo|redis-cli|htpasswd|curl|wget|http)[a-z_\-]* "
+_DIGITS: Final = r"[0-9](?:[ \-]?[0-9]){12}|\x00\s*[\[{\"]"
+_ALL_TOKENS: Final = [pattern for patterns in TOKEN_PATTERNS.values() for pattern in patterns]
+_OPENINGS, _WHOLES = _screening([*_ALL_TOKENS, *INFIX_PATTERNS])
+_OPENING = _latin("|".join(_OPENINGS).encode("latin-1"))
+_TOKENS = _latin("|".join(f"(?:{pattern})" for pattern in _ALL_TOKENS).encode("latin-1"))
+_COUNTERS = _latin("|".join(_WHOLES).encode("latin-1"))
 _INFIXES = _latin("|".join(INFIX_PATTERNS).encode("latin-1"))
 _BARE = _latin(_BARE_TOKEN)
 _USERINFOS = _latin(_USERINFO)
@@ -91,6 +152,7 @@ _COMMANDS = _latin(_COMMAND)
 _SQLS = _latin(_SQL)
 _CARDS = _latin(_CARD)
 _QUOTED = _latin(rb"""(?s)\\+"[^"]*|\\+'[^']*|"(?:[^"\\]|\\.)*|'(?:[^'\\]|\\.)*|`[^`]*""")
+_RUN = _latin(rb"[\w.\-+/=%]+")
 _BRACED = _latin(rb"\{[^}]*\}?|\[[^\]]*\]?")
 _BARE_VALUE = _latin(rb"""[^\s"'<>&;\x00][^\s"<>&;\x00]*""")
 _TO_LINE_END = _latin(rb"[^\r\n\x00]+")
@@ -101,35 +163,34 @@ _XML_TEXT = _latin(rb"[^<\x00]+")
 class ValuePatterns:
     """The compiled patterns for one set of names and operator patterns."""
 
-    __slots__ = ("_anchored", "_anchors", "_extra", "_flags", "_loose", "_names", "_screen")
+    __slots__ = ("_anchored", "_anchors", "_extra", "_flags", "_names", "_searched")
 
     def __init__(self, names: SecretNames, extra: Sequence[str] = ()) -> None:
         """`ValueError` naming an operator's pattern that RE2 refuses or that matches the empty text."""
         self._names = names
         self._extra = tuple(map(_compiled_extra, extra))
         self._anchored = tuple(e for e in self._extra if _is_anchored(e.pattern))
-        self._loose = tuple(e for e in self._extra if not _is_anchored(e.pattern))
         literal = "|".join(re2.escape(stem) for stem in names.stems).encode().decode("latin-1")
         stems = f"{literal}|{LEET_PATTERN}"
         name_end = rf"(?:{stems}|[\x80-\xff]){_NAME}*"
         anchor = (
             rf"(?i){name_end}(?: {{1,2}}{_NAME}+){{0,3}}{_CLOSE}{_SEPARATOR}|(?i)<[\w:.\-]*{name_end}(?: [^<>\x00]*)?>"
         )
-        flag = rf"(?i)(?:\A|[\s\"'\x00])--?[\w.\-]*(?:{stems})[\w.\-]*[ \t]+"
+        flag = rf"(?i:(?:\A|[\s\"'\x00])--?[\w.\-]*(?:{stems})[\w.\-]*[ \t]+)"
         self._anchors = _latin(anchor.encode("latin-1"))
         self._flags = _latin(flag.encode("latin-1"))
-        parts = [
-            _ANY_TOKEN, *INFIX_PATTERNS, anchor, flag, *map(
-                _text, (_BARE_TOKEN, _USERINFO, _SCHEME, _SIGNED, _COMMAND, _SQL)
-            ), r"[0-9](?:[ \-]?[0-9]){12}", r"\x00\s*[\[{\"]",
-        ]  # fmt: skip
-        self._screen = _latin("|".join(f"(?:{part})" for part in parts).encode("latin-1"))
+        name = rf"(?:{stems}|[\x80-\xff])[\w.\-\x80-\xff\[$@ \\\"'`\])\t]*(?:[=:>]|%3d|;s:)"
+        words = [*_OPENINGS, f"(?i:{name})", flag, f"(?i:{_COMMAND_WORDS})", _text(_USERINFO)]
+        counters = [*_WHOLES, *map(_text, (_BARE_TOKEN, _SCHEME, _SIGNED, _SQL)), _DIGITS]
+        self._searched: tuple[_Pattern, ...] = (
+            _latin("|".join(words).encode("latin-1")),
+            _latin("|".join(counters).encode("latin-1")),
+            *(extra for extra in self._extra if not _is_anchored(extra.pattern)),
+        )
 
     def screen(self, data: bytes) -> bool:
         """Whether a pattern, or JSON text, may stand in the texts. Anchored patterns of the operator are not asked."""
-        if self._screen.search(data) is not None:
-            return True
-        return bool(self._loose) and any(extra.search(data) is not None for extra in self._loose)
+        return any(pattern.search(data) is not None for pattern in self._searched)
 
     def suspect_parts(self, data: bytes) -> list[int]:
         """Of texts joined by NUL, with a NUL at both ends, the places of those that `screen` would answer yes to.
@@ -137,8 +198,7 @@ class ValuePatterns:
         The text before the first NUL is number 0. One pass; linear in the length of the data.
         """
         places = set()
-        patterns: tuple[re2._Regexp[bytes] | re2._Regexp[str], ...] = (self._screen, *self._loose)
-        for pattern in patterns:
+        for pattern in self._searched:
             place = position = 0
             while (match := pattern.search(data, position)) is not None:
                 start = match.start() + (data[match.start()] == 0)
@@ -173,7 +233,8 @@ class ValuePatterns:
         # The guards are what every match needs; short strings are many, and each search has its price.
         size = len(data)
         if size >= _SHORTEST_TOKEN:
-            yield from (match.span() for match in _TOKENS.finditer(data) if not _is_padding(match.group()))
+            yield from _token_spans(data)
+            yield from (match.span() for match in _COUNTERS.finditer(data))
             yield from _infix_spans(data)
         if b":/" in data:
             yield from _userinfo_spans(data)
@@ -307,7 +368,7 @@ def _value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | No
 
 def _userinfo_spans(data: bytes) -> Iterator[Span]:
     for match in _USERINFOS.finditer(data):
-        start = match.start() + match.group().index(b"//") + 2
+        start = match.start() + len(b"://")
         userinfo = data[start : match.end() - 1]
         name, colon, password = userinfo.partition(b":")
         port, slash, _ = password.partition(b"/")
@@ -367,6 +428,23 @@ def _bare_spans(data: bytes) -> Iterator[Span]:
         if _is_random(token) and not (b"\n" in text or b"\r" in text):
             start = match.start() + text.index(token)
             yield start, start + len(token)
+
+
+def _token_spans(data: bytes) -> Iterator[Span]:
+    """The beginnings first, then the whole pattern right there: an automaton that follows one token stays small."""
+    position = wasted = 0
+    while (opening := _OPENING.search(data, position)) is not None:
+        match = _TOKENS.match(data, opening.start())
+        if match is not None and not _is_padding(match.group()):
+            position = match.end()
+            yield match.span()
+            continue
+        position = opening.start() + 1
+        run = _RUN.match(data, opening.start())
+        wasted += 0 if run is None else run.end() - run.start()
+        if wasted > _WASTE_LIMIT_BYTES:
+            yield 0, len(data)
+            return
 
 
 def _infix_spans(data: bytes) -> Iterator[Span]:

@@ -107,7 +107,7 @@ bilgi sifresi|hasla dostepu|numero de carte|numero de tarjeta|numero carta|numer
 numer karty|kart numarasi|номер карты|код карты|kaartnummer|secret recovery|recovery word|recovery secret
 account recovery|private spend|client credential|ответ на вопрос|секретный ответ|des key|age key
 numero di carta|numero carte|card numara|номер карт|tek kullanimlik kod|tek kullanimlik sifre
-paylasilan gizli|ortak gizli|access hash|stripe sk|sk live|sk test
+paylasilan gizli|ortak gizli|access hash|stripe sk
 """
 )
 
@@ -168,7 +168,7 @@ compartid condivis partag gedeeld paylas gemeinsam tekkullan jednoraz eenmalig e
 # "Code" in each language: secret beside a word of CODE_QUALIFIERS, harmless alone.
 CODES: Final = _words(
     """
-code codes codigo codigos codice codici kod kody kodu kode codul koden koodi код коды κωδικος ma kodlar
+code codes codigo codigos codice codici kod kody kodu kode codul koden koodi код коды κωδικος kodlar
 kodlari kodow kodov
 """
 )

@@ -118,7 +118,7 @@ def _actor(value: FilterValue) -> ColumnElement[bool]:
 
 def _ip(value: FilterValue) -> ColumnElement[bool]:
     network = cast(str(value), INET)
-    inside: ColumnElement[bool] = _c.ip.op("<<=")(network)
+    inside: ColumnElement[bool] = _c.ip.bool_op("<<=")(network)
     return inside
 
 

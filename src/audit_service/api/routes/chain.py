@@ -1,5 +1,6 @@
 """The chain: its head, and its verification. And exports, which read the whole of it."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, cast, get_args
 
@@ -100,8 +101,10 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
         async for piece in stream:
             yield piece
 
+    # A tenant's name may hold anything; a header and a file name may not.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", credential.tenant)
     headers = {
-        "Content-Disposition": f'attachment; filename="audit-{credential.tenant}.{chosen}"',
+        "Content-Disposition": f'attachment; filename="audit-{name}.{chosen}"',
         "Cache-Control": "no-store",
     }
     return StreamingResponse(body(), media_type=export.MEDIA_TYPES[chosen], headers=headers)

@@ -1,14 +1,16 @@
 """API keys over HTTP: an admin key manages the keys of its own tenant."""
 
+from datetime import datetime
 from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServiceOf, documented_security, read_body, require_text, scoped
+from audit_service.api.body import read_body, require_text
+from audit_service.api.dependencies import ServiceOf, documented_security, scoped
 from audit_service.core.entry import format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
 from audit_service.errors import Fault, ForbiddenError, InvalidEventError, InvalidQueryError, NotFoundError
@@ -21,13 +23,30 @@ Admin = Annotated[Credential, Depends(scoped("admin"))]
 BODY_LIMIT_BYTES = 16_384
 
 
+def _is_written_out(value: object) -> object:
+    # pydantic would also take a number, or text of digits, for seconds since the epoch.
+    if value is not None and not (isinstance(value, str) and "T" in value.upper()):
+        raise ValueError("must be an RFC 3339 date-time with an offset")
+    return value
+
+
+def _is_storable(value: datetime) -> datetime:
+    # Near the ends of the calendar an offset leads out of it.
+    if not 2000 <= value.year < 9999:
+        raise ValueError("must be a year from 2000 to 9998")
+    return value
+
+
+Expiry = Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_is_storable)]
+
+
 class NewKey(BaseModel):
     """What a new key may do."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, Field(min_length=1, max_length=200)]
     scopes: Annotated[list[str], Field(min_length=1, max_length=16)]
-    expires_at: AwareDatetime | None = None
+    expires_at: Expiry | None = None
 
 
 @router.post(

@@ -1,0 +1,316 @@
+"""POST /v1/events: every framing and media type that brings events, on one path.
+
+The endpoint is a plain Starlette route: FastAPI's parameter machinery would cost more than sealing the event, and its body handling would parse
+with another parser. `documentation` declares the same path for the OpenAPI document.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from fastapi.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from audit_service import ingest
+from audit_service.api import schemas
+from audit_service.api.body import line_slices, read_body, require_text
+from audit_service.api.dependencies import Service, authorize, documented_security, service_of
+from audit_service.api.logs import EVENTS
+from audit_service.api.problems import problem, respond
+from audit_service.api.result_spool import ResultSpool
+from audit_service.core import cloudevent
+from audit_service.core.canonical import JSONValue
+from audit_service.core.entry import format_time
+from audit_service.core.event import parse_json
+from audit_service.errors import (
+    AuditError,
+    Fault,
+    IdempotencyConflictError,
+    InputError,
+    InvalidEventError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
+from audit_service.ingest import Item, Log, Outcome, Receipt, Recipe
+
+JSON_TYPES = frozenset({"application/json"})
+# Senders that hand over a string label it so (fetch), or do not label it at all: taken when it is JSON.
+LOOSE_TYPES = frozenset({"text/plain", ""})
+NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+CLOUDEVENT_TYPE = "application/cloudevents+json"
+CLOUDEVENTS_TYPE = "application/cloudevents-batch+json"
+ADVICE = (
+    "send JSON with the header Content-Type: application/json, lines of JSON with application/x-ndjson, "
+    "or a CloudEvent with application/cloudevents+json"
+)
+KEY_CHARACTERS = 240
+
+
+async def post_events(request: Request) -> Response:
+    """Take one event, a batch, or a stream. Answers only when what it acknowledges is durable."""
+    service = service_of(request)
+    credential = await authorize(request, "ingest")
+    log, recipe = await service.log_of(credential), await service.recipe()
+    key = idempotency_key(request)
+    media_type = _media_type(request)
+    if media_type in NDJSON_TYPES:
+        return _Duplex(service, recipe, log, request, key)
+    data = await read_body(request, service.settings.body_limit_bytes)
+    values, single = _values(data, media_type, request.headers)
+    if single:
+        (outcome,) = await ingest.ingest(service.appender(recipe), recipe, log, values, default_ids=[key])
+        return _single(outcome)
+    limit = service.settings.batch_limit_events
+    if len(values) > limit:
+        raise TooLargeError(
+            f"a batch holds at most {limit} events", [Fault(f"holds more than {limit} events", "/events")]
+        )
+    outcomes = await ingest.ingest(
+        service.appender(recipe), recipe, log, values, default_ids=_keys(key, 0, len(values))
+    )
+    return _batch_response(outcomes)
+
+
+def _values(data: bytes, media_type: str, headers: Mapping[str, str]) -> tuple[list[Item], bool]:
+    """The events of a body, and whether it was a single one."""
+    if cloudevent.is_binary(headers):
+        return [cloudevent.from_binary(headers, _ce_data(data, media_type))], True
+    require_text(data)
+    if media_type in LOOSE_TYPES and not data.lstrip().startswith((b"{", b"[")):
+        raise UnsupportedMediaError(ADVICE)
+    value = parse_json(data)
+    if media_type == CLOUDEVENT_TYPE:
+        return [cloudevent.from_structured(value)], True
+    if media_type == CLOUDEVENTS_TYPE:
+        if not isinstance(value, list):
+            raise InvalidEventError("a batch of CloudEvents is an array", [Fault("must be an array", "")])
+        return [_or_error(envelope) for envelope in value], False
+    events = _batch(value)
+    return ([value], True) if events is None else ([*events], False)
+
+
+def _ce_data(data: bytes, media_type: str) -> JSONValue:
+    if not data:
+        return None
+    if media_type == "application/json" or media_type.endswith("+json") or media_type in LOOSE_TYPES:
+        return parse_json(data)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UnsupportedMediaError("the data of a CloudEvent must be JSON or UTF-8 text") from None
+
+
+def _or_error(envelope: JSONValue) -> Item:
+    try:
+        return cloudevent.from_structured(envelope)
+    except InputError as error:
+        return error
+
+
+def _media_type(request: Request) -> str:
+    """The media type without options, if it is one we take."""
+    media_type, _, options = request.headers.get("content-type", "").partition(";")
+    media_type = media_type.strip().lower()
+    if "charset" in options.lower() and "utf-8" not in options.lower().replace('"', ""):
+        raise UnsupportedMediaError("the body must be UTF-8: send Content-Type: application/json")
+    taken = JSON_TYPES | LOOSE_TYPES | NDJSON_TYPES | {CLOUDEVENT_TYPE, CLOUDEVENTS_TYPE}
+    if media_type not in taken and not cloudevent.is_binary(request.headers):
+        raise UnsupportedMediaError(ADVICE)
+    return media_type
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key header, bare or as the quoted string of draft-ietf-httpapi-idempotency-key-header."""
+    values = request.headers.getlist("idempotency-key")
+    if not values:
+        return None
+    key = values[0].strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    if len(values) > 1 or not 1 <= len(key) <= KEY_CHARACTERS or not key.isprintable() or not key.isascii():
+        fault = Fault(
+            f"must be one value of 1 to {KEY_CHARACTERS} visible ASCII characters", parameter="Idempotency-Key"
+        )
+        raise InvalidEventError("the Idempotency-Key is not valid", [fault])
+    return key
+
+
+def _keys(key: str | None, start: int, count: int) -> list[str | None]:
+    return [None if key is None else f"{key}/{index}" for index in range(start, start + count)]
+
+
+def _batch(value: JSONValue) -> list[JSONValue] | None:
+    """The events of a batch, or None for a single event."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict) and "events" in value and "action" not in value:
+        others = [Fault("is not a member of a batch", f"/{name[:64]}") for name in value if name != "events"]
+        if others or not isinstance(value["events"], list):
+            raise InvalidEventError('a batch is {"events": […]}', others or [Fault("must be an array", "/events")])
+        return value["events"]
+    return None
+
+
+def receipt_view(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as JSON."""
+    return {
+        "id": receipt.id,
+        "origin": receipt.origin,
+        "seq": receipt.seq,
+        "recorded_at": format_time(receipt.recorded_at),
+        "hash": None if receipt.hash is None else receipt.hash.hex(),
+        "prev_hash": None if receipt.prev_hash is None else receipt.prev_hash.hex(),
+        "kept": receipt.kept,
+    }
+
+
+_COUNTERS = {name: EVENTS.labels(name) for name in ("appended", "replayed", "not_kept", "conflict", "rejected")}
+
+
+def status_of(outcome: Outcome) -> int:
+    """The status of one outcome, counted in the metrics."""
+    if isinstance(outcome, Receipt):
+        fresh = outcome.kept and not outcome.replayed
+        _COUNTERS["appended" if fresh else "replayed" if outcome.replayed else "not_kept"].inc()
+        return 201 if fresh else 200
+    _COUNTERS["conflict" if isinstance(outcome, IdempotencyConflictError) else "rejected"].inc()
+    return int(problem(outcome)["status"])
+
+
+def _single(outcome: Outcome) -> Response:
+    status = status_of(outcome)
+    if isinstance(outcome, AuditError):
+        return respond(outcome)
+    headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+    return Response(orjson.dumps(receipt_view(outcome)), status, headers, "application/json")
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    status = status_of(outcome)
+    if isinstance(outcome, AuditError):
+        return {"status": status, "problem": problem(outcome)}
+    return {"status": status, "replayed": outcome.replayed, "receipt": receipt_view(outcome)}
+
+
+def _batch_response(outcomes: Sequence[Outcome]) -> Response:
+    results = [_result(outcome) for outcome in outcomes]
+    accepted = sum(isinstance(outcome, Receipt) for outcome in outcomes)
+    status = 201 if accepted == len(results) else 207 if accepted else 422
+    body = {"accepted": accepted, "rejected": len(results) - accepted, "results": results}
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+class _Duplex(StreamingResponse):
+    """The answer to an NDJSON body, sent while the body still arrives: a result line for each line, in order, then a trailer.
+
+    Two tasks: one reads the body and appends, the other sends. Starlette's own streaming would wait for a disconnect by
+    reading from the same stream, and so eat the body; here the reader notices a disconnect.
+    """
+
+    def __init__(self, service: Service, recipe: Recipe, log: Log, request: Request, key: str | None) -> None:
+        super().__init__(iter(()), media_type="application/x-ndjson")
+        self._service, self._recipe, self._log = service, recipe, log
+        self._request, self._key = request, key
+        self._accepted = self._rejected = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        with ResultSpool() as spool:
+            reader = asyncio.create_task(self._process(spool))
+            pieces = spool.pieces()
+            try:
+                first = await anext(pieces)  # a failure before the first result still gets a status of its own
+                self.body_iterator = _with(first, pieces)
+                await self.stream_response(send)
+            finally:
+                reader.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reader
+
+    async def _process(self, spool: ResultSpool) -> None:
+        """Read, seal and append slice by slice. While one slice commits, the next is read and sealed."""
+        settings = self._service.settings
+        committing: asyncio.Task[None] | None = None
+        problem_at_end: dict[str, Any] | None = None
+        start = 0
+        try:
+            async for lines in line_slices(self._request, settings.body_limit_bytes, settings.stream_limit_bytes):
+                values = [_parse_line(line) for line in lines]
+                sealed = await ingest.seal_all(self._recipe, self._log, values, _keys(self._key, start, len(values)))
+                start += len(values)
+                if committing is not None:
+                    await committing
+                committing = asyncio.create_task(self._commit(sealed, spool))
+            if committing is not None:
+                await committing
+        except AuditError as error:
+            if committing is not None and not committing.done():
+                with suppress(AuditError):
+                    await committing
+            if not self._accepted + self._rejected:
+                spool.end(error)
+                return
+            # Lines before this point have their results; the sender goes on after them, with the same ids.
+            problem_at_end = problem(error)
+        except BaseException as error:
+            if committing is not None:
+                committing.cancel()
+            spool.end(error)
+            raise
+        spool.write(self._trailer(problem_at_end))
+        spool.end()
+
+    async def _commit(self, sealed: Sequence[ingest.Sealed | AuditError], spool: ResultSpool) -> None:
+        appender = self._service.appender(self._recipe)
+        outcomes = await ingest.append_sealed(appender, self._recipe, self._log, sealed)
+        accepted = sum(isinstance(outcome, Receipt) for outcome in outcomes)
+        self._accepted += accepted
+        self._rejected += len(outcomes) - accepted
+        spool.write(b"".join(orjson.dumps(_result(outcome)) + b"\n" for outcome in outcomes))
+
+    def _trailer(self, problem_at_end: dict[str, Any] | None) -> bytes:
+        trailer: dict[str, Any] = {
+            "trailer": True,
+            "accepted": self._accepted,
+            "rejected": self._rejected,
+            "complete": problem_at_end is None,
+        }
+        if problem_at_end is not None:
+            trailer["problem"] = problem_at_end
+        return orjson.dumps(trailer) + b"\n"
+
+
+def _parse_line(line: bytes | InputError) -> Item:
+    if isinstance(line, InputError):
+        return line
+    try:
+        return parse_json(line)
+    except InputError as error:
+        return error
+
+
+async def _with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for item in rest:
+        yield item
+
+
+routes = [Route("/v1/events", post_events, methods=["POST"])]
+documentation = APIRouter(tags=["events"], dependencies=documented_security)
+
+
+@documentation.post(
+    "/v1/events", openapi_extra=schemas.INGEST_BODY, responses=schemas.INGEST_RESPONSES, response_model=None
+)
+async def _documented() -> None:
+    """Send one event, a batch, or a stream of events.
+
+    One object → 201 with its receipt (200 when replayed, or not kept). An array or `{"events": […]}` → one result for each item, in
+    order. NDJSON → one result line for each line as they commit, then a trailer with the counts. CloudEvents 1.0 structured,
+    batched and binary. Answered only when durable.
+    """

@@ -1,0 +1,202 @@
+"""Probes, metrics and logs: they tell how the service is, and nothing of what it was sent."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from audit_service.api.logs import configure
+from audit_service.app import create_app
+from audit_service.settings import Settings
+from tests.support.api import Api
+from tests.support.apps import open_api
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
+
+CANARY = "hunter2-canary-value"
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    """The logs as a worker writes them, until the test ends."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure("info")
+    yield capsys
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(logged: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The log lines since the last look; each is one JSON object."""
+    return [json.loads(line) for line in logged.readouterr().err.splitlines()]
+
+
+# --- probes ---
+
+
+async def test_a_good_service_is_alive_and_ready(shared_api: Api) -> None:
+    assert (await shared_api.client.get("/healthz")).json() == {"status": "ok"}
+    response = await shared_api.client.get("/readyz")
+    assert (response.status_code, response.json()) == (200, {"status": "ready", "problems": []})
+
+
+@pytest.fixture(params=["a socket nobody listens on", "a socket that is not there"])
+async def cut_off(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """The app with a database that is away."""
+    url = "postgresql://audit_serving:secret-password@127.0.0.1:1/audit"
+    if request.param.endswith("not there"):
+        url = f"postgresql://audit_serving:secret-password@/audit?host={tmp_path}"
+    app = create_app(Settings(database_url=url))
+    headers = {"Authorization": f"Bearer {BOOTSTRAP_KEY}"}
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
+        yield client
+    await app.state.service.database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/events"), ("GET", "/v1/events"), ("GET", "/v1/events/x"), ("GET", "/v1/export"), ("GET", "/v1/chain"),
+     ("GET", "/v1/chain/verify"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("DELETE", "/v1/keys/x")],
+)  # fmt: skip
+async def test_without_its_database_every_call_says_to_come_back(
+    cut_off: httpx.AsyncClient, method: str, path: str
+) -> None:
+    response = await cut_off.request(method, path, json={"action": "x"} if method == "POST" else None)
+    assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+    assert int(response.headers["retry-after"]) >= 1
+    assert response.json()["type"] == "urn:audit-service:problem:unavailable"
+    assert "secret-password" not in response.text
+
+
+async def test_without_its_database_the_service_is_alive_and_not_ready(cut_off: httpx.AsyncClient) -> None:
+    assert (await cut_off.get("/healthz")).status_code == 200
+    response = await cut_off.get("/readyz")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json() == {"status": "not ready", "problems": ["the database is not reachable"]}
+
+
+async def test_the_service_is_there_again_when_its_database_is(api: Api, database: TestDatabase) -> None:
+    """The pools hold connections that the server has ended; nobody is to notice."""
+    await api.accept({"id": "before", "action": "x"})
+    owner: asyncpg.Connection = await database.owner()
+    await owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    await owner.close()
+    answers = [(await api.client.get("/v1/events")).status_code for _ in range(10)]
+    assert answers[-1] == 200
+    assert set(answers) <= {200, 503}
+    (receipt,) = await api.accept({"id": "after", "action": "x"})
+    assert receipt["seq"] == 1
+    await api.assert_intact(2)
+
+
+async def test_readiness_names_a_setting_that_could_lose_events(api: Api, database: TestDatabase) -> None:
+    owner = await database.owner()
+    await owner.execute(f"ALTER ROLE audit_serving IN DATABASE {database.name} SET synchronous_commit = off")
+    await owner.close()
+    await api.service.database.dispose()
+    response = await api.client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["problems"] == ["synchronous_commit is off, must be on or remote_apply"]
+
+
+async def test_readiness_names_a_schema_of_another_version(api: Api, database: TestDatabase) -> None:
+    owner = await database.owner()
+    await owner.execute("UPDATE audit.alembic_version SET version_num = '0000'")
+    await owner.close()
+    response = await api.client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["problems"][0].startswith("the schema is at revision 0000, this version needs ")
+
+
+# --- metrics ---
+
+
+async def metrics(api: Api) -> dict[str, float]:
+    """The metrics by name and labels."""
+    response = await api.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    values = [line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in values}
+
+
+async def test_metrics_count_events_by_what_became_of_them(shared_api: Api) -> None:
+    before = await metrics(shared_api)
+    noop = {"action": "x", "before": {"a": 1}, "after": {"a": 1}}
+    events = [{"id": "m", "action": "x"}, {"id": "m", "action": "x"}, {"id": "m", "action": "y"}, noop, {}, {"action": "x"}]
+    await shared_api.client.post("/v1/events", json=events)
+    after = await metrics(shared_api)
+    grown = {
+        outcome: after.get(name := f'audit_events_total{{outcome="{outcome}"}}', 0) - before.get(name, 0)
+        for outcome in ("appended", "replayed", "conflict", "not_kept", "rejected")
+    }
+    assert grown == {"appended": 2, "replayed": 1, "conflict": 1, "not_kept": 1, "rejected": 1}
+
+
+async def test_metrics_count_requests_by_route_and_never_by_path(shared_api: Api) -> None:
+    before = await metrics(shared_api)
+    await shared_api.client.get(f"/v1/events/{CANARY}?x={CANARY}")
+    await shared_api.client.get(f"/{CANARY}")
+    after = await metrics(shared_api)
+    for route, status in (("/v1/events/{event_id:path}", 400), ("unmatched", 404)):
+        name = f'audit_http_requests_total{{method="GET",route="{route}",status="{status}"}}'
+        assert after[name] == before.get(name, 0) + 1
+    assert CANARY not in str(after)
+    assert after['audit_http_request_seconds_count{route="unmatched"}'] >= 1
+
+
+async def test_metrics_and_documents_can_be_switched_off(module_database: TestDatabase) -> None:
+    async with open_api(module_database, metrics_enabled=False, docs_enabled=False) as api:
+        for path in ("/metrics", "/docs", "/openapi.json"):
+            response = await api.client.get(path)
+            assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+# --- logs ---
+
+
+async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
+    shared_api: Api, logged: pytest.CaptureFixture[str]
+) -> None:
+    await shared_api.post(
+        {"id": CANARY, "action": "x", "reason": CANARY, "metadata": {"password": CANARY}},
+        **{"X-Something": CANARY, "User-Agent": CANARY, "Idempotency-Key": CANARY},
+    )
+    await shared_api.client.get(f"/v1/events?actor={CANARY}&old={CANARY}")
+    await shared_api.client.get(f"/v1/events/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
+    await shared_api.client.post("/v1/events", content=CANARY, headers={"Content-Type": "application/json"})
+    found = lines(logged)
+    assert [(line["method"], line["route"], line["status"]) for line in found] == [
+        ("POST", "/v1/events", 201),
+        ("GET", "/v1/events", 400),
+        ("GET", "/v1/events/{event_id:path}", 401),
+        ("POST", "/v1/events", 400),
+    ]
+    assert [line["key"] is not None for line in found] == [True, True, False, True]
+    assert CANARY not in json.dumps(found)
+    assert {line["level"] for line in found} == {"info"}
+
+
+async def test_an_exception_of_a_library_is_logged_by_its_place_alone(logged: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        logging.getLogger("some.library").exception("it failed")
+    (line,) = lines(logged)
+    assert (line["event"], line["error"], line["level"]) == ("it failed", "ValueError", "error")
+    assert any("test_operations.py" in place for place in line["trace"])
+    assert CANARY not in json.dumps(line)
+
+
+async def test_control_characters_cannot_break_a_log_line(logged: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger("some.library").warning("a\nb\x1b[31m\u2028c")
+    text = logged.readouterr().err
+    assert text.count("\n") == 1
+    assert "\x1b" not in text
+    assert text.isascii()
+    assert json.loads(text)["event"] == "a\nb\x1b[31m\u2028c"
