@@ -40,6 +40,7 @@ from audit_service.store.append import Appended, Candidate
 from audit_service.store.group_commit import GroupCommit
 
 FINGERPRINT_SALT_BYTES = 16
+POINTER_NAME_CHARACTERS = 64
 # Events sealed before other requests get their turn.
 TURN_EVENTS = 25
 
@@ -120,7 +121,12 @@ async def seal_all(
         if position % TURN_EVENTS == TURN_EVENTS - 1:
             await asyncio.sleep(0)
         default_id = default_ids[position] if default_ids else None
-        sealed.append(value if isinstance(value, AuditError) else seal_or_error(recipe, log, value, default_id, now))
+        if isinstance(value, InputError):
+            sealed.append(without_secrets(value, recipe.rules))
+        elif isinstance(value, AuditError):
+            sealed.append(value)
+        else:
+            sealed.append(seal_or_error(recipe, log, value, default_id, now))
     return sealed
 
 
@@ -131,14 +137,25 @@ def seal_or_error(
     try:
         return seal(recipe, log, value, default_id, now)
     except InputError as error:
-        # A pointer may hold a member's name that is itself a secret.
-        faults = [
-            Fault(f.detail, None if f.pointer is None else redaction.redact_text(f.pointer, recipe.rules))
-            for f in error.faults
-        ]
-        return type(error)(error.detail, faults)
+        return without_secrets(error, recipe.rules)
     except CanonicalError:
         return InvalidEventError("the event holds a value that JSON cannot carry exactly")
+
+
+def without_secrets(error: InputError, rules: Ruleset) -> InputError:
+    """The error with its places as they may be shown: names in a pointer are the sender's, and may be or stand for secrets."""
+    faults = [
+        fault if not fault.pointer else Fault(fault.detail, _shown_pointer(fault.pointer, rules))
+        for fault in error.faults
+    ]
+    return type(error)(error.detail, faults)
+
+
+def _shown_pointer(pointer: str, rules: Ruleset) -> str:
+    """A pointer cut after a secret name, without secrets in its names, and with each name cut (after that: half a secret is
+    not recognised)."""
+    (change,) = redaction.redact_changes([{"path": pointer, "op": "add", "new": None}], rules, target_type=None)
+    return "/".join(name[:POINTER_NAME_CHARACTERS] for name in cast("str", change["path"]).split("/"))
 
 
 def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now: datetime) -> Sealed:

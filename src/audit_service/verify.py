@@ -103,12 +103,32 @@ async def verify(
 async def _check_slices(engine: AsyncEngine, log_id: int, checker: Checker, end: int) -> AsyncIterator[Progress]:
     start = position = checker.from_seq
     while position < end:
-        async with translated(), bound(engine, log_id) as connection:
-            rows = await list_slice(connection, log_id, COLUMNS, from_seq=position, to_seq=end, limit=SLICE_ENTRIES + 1)
-        rows, position = _whole_seqs(rows, end)
-        for row in rows:
-            checker.check(row)
+        try:
+            rows = await _read(engine, log_id, COLUMNS, position, end)
+        except OverflowError:  # somewhere in the slice is a time that PostgreSQL can hold and Python cannot
+            position = await _check_one(engine, log_id, checker, position, end)
+        else:
+            rows, position = _whole_seqs(rows, end)
+            for row in rows:
+                checker.check(row)
         yield Progress(position - start, end - start)
+
+
+async def _read(engine: AsyncEngine, log_id: int, columns: Sequence[str], from_seq: int, to_seq: int) -> Sequence[Any]:
+    """A slice and one row more."""
+    async with translated(), bound(engine, log_id) as connection:
+        return await list_slice(connection, log_id, columns, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES + 1)
+
+
+async def _check_one(engine: AsyncEngine, log_id: int, checker: Checker, from_seq: int, to_seq: int) -> int:
+    """Check the next seq by itself, or note that it cannot be read. Where to go on."""
+    seq: int = (await _read(engine, log_id, ("seq",), from_seq, to_seq))[0].seq
+    try:
+        for row in await _read(engine, log_id, COLUMNS, seq, seq + 1):
+            checker.check(row)
+    except OverflowError:
+        checker.skip(seq)
+    return seq + 1
 
 
 def _whole_seqs(rows: Sequence[Any], end: int) -> tuple[Sequence[Any], int]:
@@ -123,10 +143,11 @@ def _whole_seqs(rows: Sequence[Any], end: int) -> tuple[Sequence[Any], int]:
 
 
 async def _head(engine: AsyncEngine, log_id: int) -> Head | None:
+    """The head row; None where it is gone or holds a time beyond Python's calendar."""
     async with translated(), bound(engine, log_id) as connection:
         try:
             row = await fetch_head(connection, log_id)
-        except NoResultFound:
+        except (NoResultFound, OverflowError):
             return None
     return Head(row.service_name, row.log_key, row.epoch, row.size, row.last_hash, row.last_recorded_at, row.frontier)
 
@@ -154,7 +175,7 @@ _HEADLESS = Report(
     count=0,
     head="",
     root=None,
-    breaks=[Break(0, "head_mismatch", "a head row", None)],
+    breaks=[Break(0, "head_mismatch", "a head row that can be read", None)],
     breaks_total=1,
     not_checked=["every entry: without the head row the log has no origin"],
 )

@@ -20,6 +20,7 @@ import uvicorn
 
 from audit_service.api.logs import configure as configure_logs
 from audit_service.app import create_app
+from audit_service.http_protocol import GuardedProtocol
 from audit_service.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
@@ -41,7 +42,7 @@ def main() -> None:
 def _configuration(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
-        http="httptools",
+        http=GuardedProtocol,
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -1,5 +1,6 @@
 """One event sent: every member, default, derivation and spelling; and every way an event is refused."""
 
+import gzip
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -526,15 +527,30 @@ async def test_another_media_type_is_told_which_header_to_send(shared_api: Api, 
     assert "Content-Type: application/json" in response.json()["detail"]
 
 
-async def test_a_missing_media_type_is_told_too(shared_api: Api) -> None:
-    request = shared_api.client.build_request("POST", "/v1/events", content=b'{"action":"x"}')
-    assert "content-type" not in request.headers
-    response = await shared_api.client.send(request)
-    assert (response.status_code, "Content-Type: application/json" in response.text) == (415, True)
+@pytest.mark.parametrize("media_type", [None, "text/plain"])
+async def test_what_has_no_or_a_loose_type_is_taken_when_it_is_json(shared_api: Api, media_type: str | None) -> None:
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    for body, status in ((b' {"action":"x"}', 201), (b'[{"action":"x"}]', 201), (b"action=x", 415), (b"<x/>", 415)):
+        request = shared_api.client.build_request("POST", "/v1/events", content=body, headers=headers)
+        assert request.headers.get("content-type") == media_type
+        response = await shared_api.client.send(request)
+        assert response.status_code == status
+        assert status == 201 or "Content-Type: application/json" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("encoding", ["deflate", "br", "identity, gzip"])
-async def test_a_compressed_body_is_refused_and_told_what_is_taken(shared_api: Api, encoding: str) -> None:
+async def test_another_encoding_is_refused_and_told_what_is_taken(shared_api: Api, encoding: str) -> None:
     response = await send(shared_api, b'{"action":"x"}', **{"Content-Encoding": encoding})
-    assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")
+    assert (response.status_code, response.headers["accept-encoding"]) == (415, "gzip, identity")
     assert (await send(shared_api, b'{"action":"x"}', **{"Content-Encoding": "identity"})).status_code == 201
+
+
+async def test_gzip_is_inflated_under_the_same_limit(narrow_api: Api) -> None:
+    zipped = {"Content-Encoding": "gzip"}
+    body = json.dumps({"action": "x"}).encode()
+    assert (await send(narrow_api, gzip.compress(body.ljust(4096)), **zipped)).status_code == 201
+    assert (await send(narrow_api, gzip.compress(body.ljust(4097)), **zipped)).status_code == 413
+    assert (await send(narrow_api, gzip.compress(b" " * 50_000_000), **zipped)).status_code == 413
+    for broken in (body, gzip.compress(body)[:-4], gzip.compress(body) + b"more", b"", b"\x1f\x8b"):
+        response = await send(narrow_api, broken, **zipped)
+        assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")

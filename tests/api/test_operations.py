@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,22 @@ from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 CANARY = "hunter2-canary-value"
 
 
-@pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
-    """The logs as a worker writes them, until the test ends."""
+@contextmanager
+def worker_logs() -> Iterator[None]:
+    """Logs are written as a worker writes them. Not a fixture: pytest opens the captured stream anew for each phase."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     configure("info")
-    yield capsys
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
-def lines(logged: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """The log lines since the last look; each is one JSON object."""
-    return [json.loads(line) for line in logged.readouterr().err.splitlines()]
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
 # --- probes ---
@@ -161,16 +164,17 @@ async def test_metrics_and_documents_can_be_switched_off(module_database: TestDa
 
 
 async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
-    shared_api: Api, logged: pytest.CaptureFixture[str]
+    shared_api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await shared_api.post(
-        {"id": CANARY, "action": "x", "reason": CANARY, "metadata": {"password": CANARY}},
-        **{"X-Something": CANARY, "User-Agent": CANARY, "Idempotency-Key": CANARY},
-    )
-    await shared_api.client.get(f"/v1/events?actor={CANARY}&old={CANARY}")
-    await shared_api.client.get(f"/v1/events/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
-    await shared_api.client.post("/v1/events", content=CANARY, headers={"Content-Type": "application/json"})
-    found = lines(logged)
+    with worker_logs():
+        await shared_api.post(
+            {"id": CANARY, "action": "x", "reason": CANARY, "metadata": {"password": CANARY}},
+            **{"X-Something": CANARY, "User-Agent": CANARY, "Idempotency-Key": CANARY},
+        )
+        await shared_api.client.get(f"/v1/events?actor={CANARY}&old={CANARY}")
+        await shared_api.client.get(f"/v1/events/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
+        await shared_api.client.post("/v1/events", content=CANARY, headers={"Content-Type": "application/json"})
+    found = [line for line in lines(capsys) if line["logger"] != "httpx"]  # the client's own, in this process
     assert [(line["method"], line["route"], line["status"]) for line in found] == [
         ("POST", "/v1/events", 201),
         ("GET", "/v1/events", 400),
@@ -182,20 +186,22 @@ async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
     assert {line["level"] for line in found} == {"info"}
 
 
-async def test_an_exception_of_a_library_is_logged_by_its_place_alone(logged: pytest.CaptureFixture[str]) -> None:
-    try:
-        raise ValueError(CANARY)
-    except ValueError:
-        logging.getLogger("some.library").exception("it failed")
-    (line,) = lines(logged)
+async def test_an_exception_of_a_library_is_logged_by_its_place_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with worker_logs():
+        try:
+            raise ValueError(CANARY)
+        except ValueError:
+            logging.getLogger("some.library").exception("it failed")
+    (line,) = lines(capsys)
     assert (line["event"], line["error"], line["level"]) == ("it failed", "ValueError", "error")
     assert any("test_operations.py" in place for place in line["trace"])
     assert CANARY not in json.dumps(line)
 
 
-async def test_control_characters_cannot_break_a_log_line(logged: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger("some.library").warning("a\nb\x1b[31m\u2028c")
-    text = logged.readouterr().err
+async def test_control_characters_cannot_break_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with worker_logs():
+        logging.getLogger("some.library").warning("a\nb\x1b[31m\u2028c")
+    text = capsys.readouterr().err
     assert text.count("\n") == 1
     assert "\x1b" not in text
     assert text.isascii()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from audit_service.core import redaction, redaction_tree, secret_names, secret_patterns
+from audit_service.core import redaction, redaction_tree, secret_names, secret_patterns, secret_words
 from audit_service.core.canonical import JSONValue
 from audit_service.core.diff import apply_changes, diff
 from audit_service.core.redaction import (
@@ -84,13 +84,16 @@ class TestKnownMisses:
 
     def test_nothing_of_the_value_is_left_to_guess(self) -> None:
         """No plain hash, no length: two different secrets leave the same bytes."""
-        short, long = ([{"path": "/pin", "op": "replace", "old": "1", "new": n}] for n in ("2", CANARY))
-        redacted = redact_changes(short, RULES, target_type=None)
-        assert redacted == redact_changes(long, RULES, target_type=None)
+        short: dict[str, JSONValue] = {"path": "/pin", "op": "replace", "old": "1", "new": "2"}
+        redacted = redact_changes([short], RULES, target_type=None)
+        assert redacted == redact_changes([{**short, "new": CANARY}], RULES, target_type=None)
         assert redacted == [{"path": "/pin", "op": "replace", "redacted": True}]
 
     def test_create_update_and_delete_alike_whatever_the_type_of_the_column(self) -> None:
-        for before, after in ((None, {"pin": 4711}), ({"pin": 4711}, {"pin": 4712}), ({"pin": 4711}, None)):
+        sides: list[tuple[JSONValue, JSONValue]] = [
+            (None, {"pin": 4711}), ({"pin": 4711}, {"pin": 4712}), ({"pin": 4711}, None),
+        ]  # fmt: skip
+        for before, after in sides:
             changes = redact_changes(diff(before, after), RULES, target_type=None)
             assert [change["path"] for change in changes] == ["/pin"]
             assert changes[0].keys() == {"path", "op", "redacted"}
@@ -100,11 +103,11 @@ class TestKnownMisses:
             {"extra_patterns": ["("]}, {"exempt_paths": ["a/b"]}, {"pointers": {"x": [""]}}, {"extra_words": ["-"]},
             {"pointers": {"x": ["/a~2"]}}, {"exempt_paths": ["/~"]}, {"extra_words": ["k"], "harmless_words": ["k"]},
         ):  # fmt: skip
-            with pytest.raises(ValueError, match="."):
-                compile_ruleset(**arguments)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match=r"pattern|Pointer|word|both"):
+                compile_ruleset(**arguments)
 
     def test_old_rows_carry_what_new_rows_hide(self) -> None:
-        before = {"name": "a", "password_hash": CANARY}
+        before: JSONValue = {"name": "a", "password_hash": CANARY}
         assert redact_changes(diff(before, {"name": "b"}, partial="after"), RULES, target_type=None) == [
             {"path": "/name", "op": "replace", "old": "a", "new": "b"}
         ]
@@ -163,7 +166,7 @@ class TestTrees:
     )
     def test_a_value_beside_a_secret_name_is_named_by_it(self, pair: dict[str, JSONValue], hidden: str) -> None:
         assert row([pair]) == [{**pair, hidden: REDACTED}]
-        harmless = {"name": "PORT", "value": "8080", "key": "a", "content": "b"}
+        harmless: JSONValue = {"name": "PORT", "value": "8080", "key": "a", "content": "b"}
         assert row(harmless) is harmless
 
     def test_the_value_after_a_secret_option_goes(self) -> None:
@@ -266,7 +269,8 @@ class TestChanges:
         assert redact_changes(changes, RULES, target_type=None) == [{"path": "/cards/0", "op": "add", "new": REDACTED}]
 
     def test_redacted_changes_pass_and_the_law_of_diff_holds_over_the_redacted_pair(self) -> None:
-        before, after = {"a": 1, "pin": 1, "b": {"token": "x", "c": 1}}, {"a": 2, "pin": 2, "b": {"token": "y", "c": 2}}
+        before: JSONValue = {"a": 1, "pin": 1, "b": {"token": "x", "c": 1}}
+        after: JSONValue = {"a": 2, "pin": 2, "b": {"token": "y", "c": 2}}
         changes = redact_changes(diff(before, after), RULES, target_type=None)
         assert redact_changes(changes, RULES, target_type=None) == changes
         assert apply_changes(redact_value(before, RULES), changes) == redact_value(after, RULES)
@@ -352,6 +356,20 @@ class TestEvents:
         assert changes == [{"path": "/note", "op": "add", "redacted": True}]
         assert redact_event({**event, "target": {"type": "user"}}, [], rules)[0]["after"] == {"note": "x"}
 
+    def test_rows_that_are_too_deep_or_no_objects_are_dealt_with(self) -> None:
+        deep: JSONValue = "password=" + CANARY
+        for _ in range(DEPTH_LIMIT + 3):
+            deep = [deep]
+        redacted, _ = redact_event({"after": {"a": deep}, "metadata": f"token={CANARY}"}, [], RULES)
+        assert CANARY not in str(redacted)
+        assert redacted["metadata"] == "token=[redacted]"
+        event: dict[str, JSONValue] = {"source": [f"token={CANARY}", None, 1], "changes": None, "reason": 5}
+        assert redact_event(event, [], RULES)[0] == {**event, "source": ["token=[redacted]", None, 1]}
+
+    def test_strings_with_nul_bytes_do_not_shift_the_screen(self) -> None:
+        event: dict[str, JSONValue] = {"reason": "a\0b\0", "description": f"token={CANARY}", "metadata": {"x": "\0"}}
+        assert redact_event(event, [], RULES)[0] == {**event, "description": "token=[redacted]"}
+
 
 class TestDigest:
     def test_equal_rules_have_equal_digests_of_16_hex_characters(self) -> None:
@@ -374,7 +392,7 @@ class TestDigest:
         assert make().digest != RULES.digest
 
     def test_every_built_in_list_changes_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(redaction_tree.vocabulary.VOCABULARY, "words", ["other"])
+        monkeypatch.setitem(secret_words.VOCABULARY, "words", ["other"])
         assert compile_ruleset().digest != RULES.digest
 
 
@@ -383,5 +401,8 @@ def test_the_memory_of_judged_names_is_bounded() -> None:
     for start in range(0, 30_000, 1000):
         redact_value({f"n{number}": 1 for number in range(start, start + 1000)}, rules)
     assert len(rules.memo) <= 8192
+    for number in range(9000):
+        rules.is_plain_path(f"/a/b{number}")
+    assert not rules.is_plain_path("/" + "x" * 1000 + "password")
     rules.judge("x" * 1000)
     assert "x" * 1000 not in rules.memo

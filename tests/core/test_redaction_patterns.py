@@ -5,9 +5,11 @@ import hashlib
 import random
 import string
 import uuid
+from collections.abc import Callable
 
 import pytest
 
+from audit_service.core.canonical import JSONValue
 from audit_service.core.redaction import REDACTED, compile_ruleset, redact_event, redact_text, redact_value
 from audit_service.core.secret_patterns import is_card_number
 
@@ -172,7 +174,8 @@ HARMLESS_VALUES = [
     "<b>bold</b>", "<p class='key'>x</p>", "SELECT id FROM users WHERE name = 'ana'", "x=1&y=2", "a=b", "é=è", "日本語: テスト",
     "Ungültiger Schlüssel: nein", "ключевое слово: тест", "cmd --verbose -n 3 --output json", "mysql -u root db", "curl -s https://x/",
     "md5: d41d8cd98f00b204e9800998ecf8427e", "AIDAI23HXD2O5EXAMPLE", "AROAEXAMPLEEXAMPLE12", "pk_live_publishable",
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvbKnU1YxJw0XqQm3sWQ0s0rXJ0J8bZ user@host", "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvbKnU1YxJw0XqQm3sWQ0s0rXJ0J8bZ user@host", "EAA" + "A" * 90,
+    "tool --password --verbose", "sent basic abc_def-ghi twice", "bot 2026-11-22T10:15:00", "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
 ]  # fmt: skip
 
 
@@ -191,7 +194,7 @@ def test_at_most_1_percent_of_random_harmless_values_are_hit() -> None:
         noise = source.randbytes(source.randrange(40, 3000))
         return "data:image/png;base64," + base64.b64encode(source.choice([pixels, noise])).decode()
 
-    kinds = [
+    kinds: list[Callable[[], str]] = [
         lambda: str(uuid.UUID(int=source.getrandbits(128))),
         lambda: source.randbytes(source.choice([16, 20, 32, 64])).hex(),
         image,
@@ -243,6 +246,14 @@ IN_TEXT = [
     ("Server=db;User Id=sa;Password={};Timeout=3", "Server=db;User Id=sa;Password=[redacted];Timeout=3"),
     ("Cookie: sid={}; theme=dark", "Cookie: [redacted]"),
     ("Set-Cookie: s={}; Path=/", "Set-Cookie: [redacted]"),
+    ("https://" + "a1b2c3d4" * 4 + "@host/{}", "https://[redacted]@host/hunter2"),
+    ("https://ana%3A{}@host/", "https://[redacted]@host/"),
+    ("next=/cb%3Ftoken%3D{}", "next=/cb%3Ftoken%3D[redacted]"),
+    ("パスワード：{}", "パスワード：[redacted]"),
+    ("token: Bearer {}0123456789 end", "token: [redacted] [redacted] end"),
+    ("Authorization: Bearer {}\nHost: x", "Authorization: [redacted]\nHost: x"),
+    ('X: {{"pin": {{"a": "{}"}}, "b": 1}} y', 'X: {{"pin": [redacted], "b": 1}} y'),
+    ("ana:password:{}", "ana:password:[redacted]"),
     ("otpauth://totp/x?secret={}", "[redacted]"),
     ('{{"deep": [{{"db_password": "{}"}}]}}', '{"deep":[{"db_password":"[redacted]"}]}'),
     ('"{{\\"token\\": \\"{}\\"}}"', '"{\\"token\\":\\"[redacted]\\"}"'),
@@ -265,9 +276,23 @@ def test_a_basic_credential_is_one_only_when_it_decodes_to_a_pair() -> None:
     assert redact_text("sent Basic authorisations twice", RULES) == "sent Basic authorisations twice"
 
 
+def test_patterns_of_the_operator_also_read_json_text_as_a_whole() -> None:
+    rules = compile_ruleset(extra_patterns=[r'"a":\d+'])
+    assert redact_text('{"a":12,"b":1}', rules) == '{[redacted],"b":1}'
+
+
 def test_json_with_a_name_twice_is_read_as_text() -> None:
     text = '{"password": "%s", "password": "x"}' % ("hun" + "ter2")
     assert "hunter2" not in redact_text(text, RULES)
+
+
+def test_escaped_letters_hide_nothing_in_json_that_can_not_be_read() -> None:
+    token = "gh" + "p_" + "a1B2c3D4e5F6" * 3
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in token)
+    assert redact_text(f'["{escaped}"]', RULES) == '["[redacted]"]'
+    assert redact_text(f'["\\ud800", "{escaped}"', RULES) == '["\\ud800", "[redacted]"'
+    harmless = '["\\ud800", "\\u0067lass"'
+    assert redact_text(harmless, RULES) == harmless
 
 
 def test_json_too_deep_for_the_parser_is_replaced() -> None:
@@ -299,14 +324,18 @@ def test_card_numbers_as_integers_go_only_under_names_of_cards() -> None:
     assert redact_value({"cc": number, "cards": [number], "pan": float(number)}, RULES) == {
         "cc": REDACTED, "cards": [REDACTED], "pan": REDACTED,
     }  # fmt: skip
-    kept = {"order_id": number, "n": number, "order_number": str(number), "cc": number + 1, "card": True}
+    kept: JSONValue = {"order_id": number, "n": number, "order_number": str(number), "cc": number + 1, "card": True}
     assert redact_value(kept, RULES) is kept
 
 
 def test_ids_of_the_event_are_not_taken_for_card_numbers() -> None:
     number = CARDS[0]
-    event = {"id": number, "target": {"type": "order", "id": number, "name": number}, "server_id": number}
-    redacted, _ = redact_event(dict(event), [], RULES)
+    event: dict[str, JSONValue] = {
+        "id": number,
+        "target": {"type": "order", "id": number, "name": number},
+        "server_id": number,
+    }
+    redacted, _ = redact_event(event, [], RULES)
     assert redacted == {"id": number, "target": {"type": "order", "id": number, "name": REDACTED}, "server_id": number}
 
 

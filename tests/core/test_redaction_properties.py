@@ -1,6 +1,7 @@
 """Redaction of anything: idempotent, silent about the canary, never raising, never changing its input; and in time."""
 
 import copy
+import json
 import random
 import string
 import time
@@ -123,12 +124,12 @@ def shows_canary(*parts: object) -> bool:
 )
 def test_a_recognisable_canary_survives_nowhere(tree: JSONValue, member: str) -> None:
     text_only = member in ("description", "actor")
-    value: JSONValue = orjson.dumps(tree).decode() if text_only else {"row": tree}
+    value: JSONValue = json.dumps(tree) if text_only else {"row": tree}
     event: dict[str, JSONValue] = {"action": "a", member: {"name": value} if member == "actor" else value}
     changes = diff(event.get("before"), event.get("after"))
     redacted, shown = redact_event(event, changes, RULES)
     assert not shows_canary(redacted, shown)
-    assert not shows_canary(redact_value(tree, RULES), redact_text(orjson.dumps(tree).decode(), RULES))
+    assert not shows_canary(redact_value(tree, RULES), redact_text(json.dumps(tree), RULES))
 
 
 @settings(max_examples=300, print_blob=True)

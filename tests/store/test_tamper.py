@@ -161,7 +161,7 @@ async def test_a_time_beyond_the_calendar_shows(lab: Lab, column: str, time: str
     report = await lab.report()
     assert report.status == "broken"
     assert report.breaks[0].seq == FULL_SEQ
-    assert set(seqs(report.breaks)) <= {FULL_SEQ, FULL_SEQ + 1}
+    assert set(seqs(report.breaks)) <= {FULL_SEQ, FULL_SEQ + 1, SIZE - 1}
 
 
 # --- rows
@@ -313,6 +313,15 @@ async def test_a_deleted_head_shows(lab: Lab) -> None:
     assert report.status == "broken"
     assert [(item.seq, item.kind) for item in report.breaks] == [(0, "head_mismatch")]
     assert report.not_checked
+
+
+@pytest.mark.parametrize("time", ["4000-01-01 BC", "200000-01-01", "infinity", "-infinity"])
+async def test_a_head_beyond_the_calendar_shows(lab: Lab, time: str) -> None:
+    """Nor does the verifier fall over a head row."""
+    await lab.execute(f"UPDATE audit.log SET last_recorded_at = '{time}' WHERE log_id = $1", lab.log_id)
+    report = await lab.report()
+    assert report.status == "broken"
+    assert {item.kind for item in report.breaks} == {"head_mismatch"}
 
 
 @pytest.mark.parametrize("frontier", ["''", "last_hash || last_hash || last_hash", "substr(frontier, 1, 63)"])

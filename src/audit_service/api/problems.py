@@ -71,7 +71,7 @@ def respond(error: errors.AuditError) -> Response:
     if isinstance(error, errors.ClockError):
         headers["Retry-After"] = "60"
     if isinstance(error, errors.UnsupportedMediaError):
-        headers["Accept-Encoding"] = "identity"
+        headers["Accept-Encoding"] = "gzip, identity"
     return problem_response(problem(error), headers)
 
 

@@ -11,14 +11,14 @@ r"""From an event to what is sealed: body, disclosures, projections (DESIGN 3.2)
 
 import base64
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from typing import cast
 
-from audit_service.core.canonical import JSONValue, canonical_text
+from audit_service.core.canonical import JSONValue, canonical_bytes, canonical_text
 from audit_service.core.folding import fold
 
 # The order is the order of the columns `d_<group>`; verifiers accept any group name.
@@ -91,7 +91,7 @@ def prepare(event: Mapping[str, JSONValue], changes: list[JSONObject], fields: l
     for position, group in enumerate(GROUPS):
         if group in values:
             at = NONCE_BYTES + SALT_BYTES * position
-            salted = entropy[at : at + SALT_BYTES] + canonical_text(values[group]).encode()
+            salted = entropy[at : at + SALT_BYTES] + canonical_bytes(values[group])
             disclosures[group] = salted
             commitments[group] = disclosure_hash(group, salted).hex()
     body = body_members(event, fields, commitments, entropy[:NONCE_BYTES])
@@ -197,29 +197,32 @@ def parse_time(text: str) -> datetime:
 def _search_text(body: JSONObject, values: JSONObject, changes: list[JSONObject]) -> str | None:
     """Names, e-mails, ids, texts and changed values, folded, a line each: what free text search looks through."""
     words: list[str] = []
-    for group in ("actor", "actor_email", "on_behalf_of", "target", "text"):
-        words.extend(_scalars(values.get(group)))
-    words.extend(_scalars(body.get("id")))
-    words.extend(_scalars(body.get("server_id")))
+    for part in (*map(values.get, _SEARCHED), body.get("id"), body.get("server_id")):
+        _add_scalars(part, words)
     for change in changes:
-        words.extend(_scalars(change.get("old")))
-        words.extend(_scalars(change.get("new")))
+        _add_scalars(change.get("old"), words)
+        _add_scalars(change.get("new"), words)
     # Sorted, because a verifier meets the members in canonical order, not in the sender's.
     return fold("\n".join(sorted(set(words)))) or None
 
 
-def _scalars(value: JSONValue) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from _scalars(member)
-    elif isinstance(value, list):
-        for member in value:
-            yield from _scalars(member)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+_SEARCHED = ("actor", "actor_email", "on_behalf_of", "target", "text")
+
+
+def _add_scalars(value: JSONValue, words: list[str]) -> None:
+    """Every text and number within a value."""
+    kind = type(value)
+    if kind is str:
+        words.append(cast("str", value))
+    elif kind is dict:
+        for member in cast("JSONObject", value).values():
+            _add_scalars(member, words)
+    elif kind is list:
+        for member in cast("list[JSONValue]", value):
+            _add_scalars(member, words)
+    elif kind is int or kind is float:
         # As the canonical text spells it: 1.0 comes back as 1 when a verifier parses the stored disclosure.
-        yield canonical_text(value)
+        words.append(canonical_text(value))
 
 
 def _pick(value: Mapping[str, JSONValue], members: tuple[str, ...]) -> JSONObject:

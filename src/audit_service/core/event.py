@@ -383,5 +383,5 @@ def _rule(item: Any) -> str:
 
 
 def pointer(path: Iterable[str | int]) -> str:
-    """A JSON Pointer (RFC 6901) for a path of names and indexes. Names are cut at 64 characters: they are the sender's."""
-    return "".join("/" + str(part)[:64].replace("~", "~0").replace("/", "~1") for part in path)
+    """A JSON Pointer (RFC 6901) for a path of names and indexes. Names are the sender's: redact them before they are shown."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)

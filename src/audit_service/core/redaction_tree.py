@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import jiter
+import re2
 
 from audit_service.core import secret_words as vocabulary
 from audit_service.core.canonical import JSONValue
@@ -51,6 +52,7 @@ _JSON_DEPTH_LIMIT: Final = 8
 _PASSES_LIMIT: Final = 4
 # Strings of one tree that are looked at closely; the ones after them are replaced. Bounds what a hostile row costs.
 _SUSPECTS_LIMIT: Final = 1000
+_ESCAPED: Final = re2.compile(r"\\u00([2-7][0-9a-fA-F])")
 _JSON_STARTS: Final = ("{", "[", '"')
 
 # What a name means for what stands beside or under it.
@@ -232,13 +234,22 @@ def is_suspect(text: str, rules: Ruleset, suspects: Suspects) -> bool:
 
 
 def _redact_once(text: str, rules: Ruleset, *, cards: bool, depth: int) -> str:
-    opened = _redact_json_text(text, rules, depth) if text.lstrip()[:1] in _JSON_STARTS else None
-    if opened is not None:
-        text = opened
+    opened = None
+    if text.lstrip()[:1] in _JSON_STARTS:
+        opened = _redact_json_text(text, rules, depth)
+        text = _unescaped(text, rules) if opened is None else opened
     data = text.encode()
     # All strings of JSON text were judged one by one; only what the operator wrote may mean the text as a whole.
     spans = rules.patterns.spans(data, cards=cards) if opened is None else rules.patterns.extra_spans(data)
     return redact_spans(data, spans).decode() if spans else text
+
+
+def _unescaped(text: str, rules: Ruleset) -> str:
+    """Broken JSON: with its escaped ASCII letters written plainly, when these spell a secret."""
+    if "\\u00" not in text:
+        return text
+    plain = _ESCAPED.sub(lambda match: chr(int(str(match.group(1)), 16)), text)
+    return plain if rules.patterns.spans(plain.encode()) != [] else text
 
 
 def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str | None:
@@ -248,8 +259,6 @@ def _redact_json_text(text: str, rules: Ruleset, depth: int) -> str | None:
     except ValueError as error:
         # Too deep for the parser is too deep to walk. What is no JSON, or has a name twice, is read as text.
         return REDACTED if "recursion" in str(error) else None
-    if not isinstance(value, (dict, list, str)):
-        return None
     if depth >= _JSON_DEPTH_LIMIT:
         return REDACTED
     redacted = _Walk(rules, (), (), json_depth=depth + 1).value(value, 0)

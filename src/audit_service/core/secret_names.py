@@ -95,8 +95,7 @@ class _Phrases:
     def __init__(self, phrases: Iterable[tuple[str, ...]]) -> None:
         self._by_first: dict[str, list[tuple[str, ...]]] = {}
         for phrase in phrases:
-            if phrase:
-                self._by_first.setdefault(phrase[0], []).append(phrase)
+            self._by_first.setdefault(phrase[0], []).append(phrase)
 
     def spans(self, words: Sequence[str]) -> list[tuple[int, int]]:
         """Half-open ranges of word positions."""

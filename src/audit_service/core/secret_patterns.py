@@ -335,7 +335,10 @@ class _Named:
 
 def _is_urn(data: bytes, start: int, end: int) -> bool:
     """`arn:aws:secretsmanager:…:secret:name` names things; it assigns nothing."""
-    return data[start - 1 : start] == b":" and data[end - 1 : end] == b":"
+    if data[start - 1 : start] != b":" or data[end - 1 : end] != b":":
+        return False
+    words = data[max(0, start - _PHRASE_LIMIT) : start].split()
+    return bool(words) and any(mark in words[-1] for mark in (b"arn:", b"urn:"))
 
 
 def _without_separator(head: bytes) -> bytes:
@@ -381,13 +384,9 @@ def _userinfo_spans(data: bytes) -> Iterator[Span]:
 
 def _scheme_spans(data: bytes) -> Iterator[Span]:
     for match in _SCHEMES.finditer(data):
-        scheme, _, token = match.group().replace(b"\t", b" ").partition(b" ")
-        token = token.lstrip(b" ").rstrip(b".:")
-        if _is_scheme_token(scheme.lower(), token):
-            yield (
-                match.end() - len(match.group().replace(b"\t", b" ").partition(b" ")[2].lstrip(b" ")),
-                match.end(),
-            )
+        scheme, token = match.group().split(None, 1)
+        if _is_scheme_token(scheme.lower(), token.rstrip(b".:")):
+            yield match.end() - len(token), match.end()
 
 
 def _is_scheme_token(scheme: bytes, token: bytes) -> bool:

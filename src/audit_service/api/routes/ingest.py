@@ -26,7 +26,8 @@ from audit_service.api.result_spool import ResultSpool
 from audit_service.core import cloudevent
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
-from audit_service.core.event import parse_json
+from audit_service.core.event import parse_json, pointer
+from audit_service.core.redaction import Ruleset, redact_text
 from audit_service.errors import (
     AuditError,
     Fault,
@@ -56,12 +57,15 @@ async def post_events(request: Request) -> Response:
     service = service_of(request)
     credential = await authorize(request, "ingest")
     log, recipe = await service.log_of(credential), await service.recipe()
-    key = idempotency_key(request)
+    key = idempotency_key(request, recipe.rules)
     media_type = _media_type(request)
     if media_type in NDJSON_TYPES:
         return _Duplex(service, recipe, log, request, key)
     data = await read_body(request, service.settings.body_limit_bytes)
-    values, single = _values(data, media_type, request.headers)
+    try:
+        values, single = _values(data, media_type, request.headers)
+    except InputError as error:
+        raise ingest.without_secrets(error, recipe.rules) from None
     if single:
         (outcome,) = await ingest.ingest(service.appender(recipe), recipe, log, values, default_ids=[key])
         return _single(outcome)
@@ -124,8 +128,9 @@ def _media_type(request: Request) -> str:
     return media_type
 
 
-def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key header, bare or as the quoted string of draft-ietf-httpapi-idempotency-key-header."""
+def idempotency_key(request: Request, rules: Ruleset) -> str | None:
+    """The Idempotency-Key header, bare or as the quoted string of draft-ietf-httpapi-idempotency-key-header. Redacted: it
+    becomes an id, and is stored."""
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
@@ -137,7 +142,7 @@ def idempotency_key(request: Request) -> str | None:
             f"must be one value of 1 to {KEY_CHARACTERS} visible ASCII characters", parameter="Idempotency-Key"
         )
         raise InvalidEventError("the Idempotency-Key is not valid", [fault])
-    return key
+    return redact_text(key, rules, cards=False)
 
 
 def _keys(key: str | None, start: int, count: int) -> list[str | None]:
@@ -149,7 +154,7 @@ def _batch(value: JSONValue) -> list[JSONValue] | None:
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and "events" in value and "action" not in value:
-        others = [Fault("is not a member of a batch", f"/{name[:64]}") for name in value if name != "events"]
+        others = [Fault("is not a member of a batch", pointer((name,))) for name in value if name != "events"]
         if others or not isinstance(value["events"], list):
             raise InvalidEventError('a batch is {"events": […]}', others or [Fault("must be an array", "/events")])
         return value["events"]

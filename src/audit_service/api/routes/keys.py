@@ -13,7 +13,15 @@ from audit_service.api.body import read_body, require_text
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
 from audit_service.core.entry import format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
-from audit_service.errors import Fault, ForbiddenError, InvalidEventError, InvalidQueryError, NotFoundError
+from audit_service.errors import (
+    Fault,
+    ForbiddenError,
+    InputError,
+    InvalidEventError,
+    InvalidQueryError,
+    NotFoundError,
+)
+from audit_service.ingest import without_secrets
 from audit_service.store import credentials
 from audit_service.store.credentials import Credential, KeyRecord
 from audit_service.store.failures import translated
@@ -60,15 +68,10 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
     """Create an API key. The answer is the only place that ever shows it."""
     data = await read_body(request, BODY_LIMIT_BYTES)
     require_text(data)
-    value = parse_json(data)
-    check_limits(value, EventLimits())
     try:
-        wanted = NewKey.model_validate(value)
-        scopes = credentials.check_scopes(wanted.scopes)
-    except ValidationError as error:
-        raise InvalidEventError("the key breaks its schema", faults_of(error)) from None
-    except InvalidQueryError as error:
-        raise InvalidEventError("the key breaks its schema", [Fault(error.detail, "/scopes")]) from None
+        wanted, scopes = _parse_new_key(data)
+    except InputError as error:
+        raise without_secrets(error, (await service.recipe()).rules) from None
     beyond = set(scopes) - credential.scopes
     if beyond:
         raise ForbiddenError("a key cannot hand out scopes it does not have")
@@ -78,6 +81,18 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
         )
     body = {"key_id": key_id, "key": key, "name": wanted.name, "scopes": scopes}
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+
+
+def _parse_new_key(data: bytes) -> tuple[NewKey, list[str]]:
+    value = parse_json(data)
+    check_limits(value, EventLimits())
+    try:
+        wanted = NewKey.model_validate(value)
+        return wanted, credentials.check_scopes(wanted.scopes)
+    except ValidationError as error:
+        raise InvalidEventError("the key breaks its schema", faults_of(error)) from None
+    except InvalidQueryError as error:
+        raise InvalidEventError("the key breaks its schema", [Fault(error.detail, "/scopes")]) from None
 
 
 @router.get("/v1/keys", responses=schemas.KEYS_RESPONSES, response_model=None)
