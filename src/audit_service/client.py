@@ -6,10 +6,10 @@
 `record` queues and returns; `send` and `send_batch` wait for receipts. Every event gets its id and its time before the first try,
 and every try sends the same bytes, so a retry never makes a second entry and the time is that of the act.
 
-**What can be lost.** With `spool`, nothing that `record` returned for: it is on the disk, and survives `kill -9` of the panel and of
-the service. Without, events wait in memory: what has not been sent when the process is killed, crashes hard or ends by `os._exit` (as
-`multiprocessing` children do), or when the service stays away longer than `close_timeout_seconds` at the exit, is lost. In both cases a full
-queue makes `record` raise SpoolFullError; nothing is dropped silently.
+**What can be lost.** With `spool`, nothing that `record` returned for: it is on the disk, and survives `kill -9` of the panel and of the
+service. Without, events wait in memory, and these are lost: those unsent when the process is killed, crashes hard or ends by `os._exit`
+(as `multiprocessing` children do), and those still unsent `close_timeout_seconds` after its exit began. In both cases a full queue makes
+`record` raise SpoolFullError; nothing is dropped silently.
 
 A spool belongs to one service and one tenant; processes may share it, and one of them sends at a time. It holds events before the service
 has redacted them, readable for its owner only. Put it on a local disk.
@@ -42,6 +42,7 @@ from audit_service.client_wire import (
     Members,
     Patience,
     Post,
+    Prepared,
     Receipt,
     RefusedError,
     Rejected,
@@ -108,9 +109,10 @@ class _Client:
     ) -> None:
         """A client of the service at `url` with an API key of scope `ingest`.
 
-        `timeout_seconds` is for each network step of one try, `retry_seconds` for all tries of `send` and `send_batch`; recorded events are tried
-        for ever. A recorded event waits at most `flush_seconds` for others to share its request of up to `batch_events` and `batch_bytes`.
-        `spool_limit_events` counts rejected events too. `on_rejected` is called in the background thread. `verify` and `trust_env` are httpx's.
+        `timeout_seconds` is for each network step of one try; `retry_seconds` for all tries of a request of `send` and `send_batch`;
+        recorded events are tried for ever. A recorded event waits at most `flush_seconds` for others to share its request of up to
+        `batch_events` and `batch_bytes`. `spool_limit_events` counts rejected events too. `on_rejected` is called in the background
+        thread. `verify` and `trust_env` are httpx's.
         """
         if httpx.URL(url).scheme not in {"http", "https"} or not httpx.URL(url).host:
             raise ValueError("url must begin with http:// or https:// and name a host")
@@ -137,8 +139,8 @@ class _Client:
             "User-Agent": "audit-service-client",
         }
 
-    def _record(self, action: str, members: Members) -> None:
-        self._courier.record(prepare(complete(cast("Event", {**members, "action": action}))))
+    def _prepare(self, action: str, members: Members) -> Prepared:
+        return prepare(complete(cast("Event", {**members, "action": action})))
 
     def _deliver(self, events: Sequence[Event]) -> Generator[Post, Reply | Failure, list[Result]]:
         self._courier.outbox  # noqa: B018 - raises ClosedError
@@ -160,7 +162,7 @@ class AuditClient(_Client):
 
         Raises SpoolFullError, SpoolError (disk full, file unreadable) or UnsendableEventError, never because the service is away.
         """
-        self._record(action, members)
+        self._courier.record(self._prepare(action, members))
 
     def send(self, event: Event) -> Receipt:
         """Send one event now and wait for its receipt. It does not wait for recorded ones.
@@ -211,7 +213,11 @@ class AsyncAuditClient(_Client):
 
     async def record(self, action: str, **members: Unpack[Members]) -> None:
         """As AuditClient.record."""
-        await asyncio.to_thread(self._record, action, members)
+        event = self._prepare(action, members)  # here, while nobody changes the rows
+        if self._courier.outbox.durable:
+            await asyncio.to_thread(self._courier.record, event)
+        else:
+            self._courier.record(event)
 
     async def send(self, event: Event) -> Receipt:
         """As AuditClient.send."""

@@ -106,8 +106,8 @@ class Courier:
         self._hurry = False  # somebody flushes: do not wait for more events, nor for the end of a pause
         self._deadline: float | None = None  # set when closing begins
         self._abandoned = False  # closed, but the thread still runs and must clean up itself
-        self._failures = 0
-        self._refused = False
+        self._failures = 0  # in a row, as far as the next pause is concerned
+        self._said: str | None = None  # the kind of trouble last told, until it is over
 
     def after_fork(self) -> None:
         """In a forked child: the thread, the locks and the sockets belong to the parent."""
@@ -170,7 +170,10 @@ class Courier:
             self._deadline = time.monotonic() + seconds
             self._changed.notify_all()
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None or not thread.is_alive():
+            if not self._outbox.durable:
+                self._run()  # the thread could not start, or nothing was recorded: then this returns at once
+        elif thread is not threading.current_thread():
             thread.join(seconds)
         atexit.unregister(self.close)
         with contextlib.suppress(SpoolError):
@@ -196,7 +199,10 @@ class Courier:
     def _ensure_started(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="audit-courier", daemon=True)
-            self._thread.start()
+            with contextlib.suppress(
+                RuntimeError
+            ):  # no thread now, or the interpreter is ending: the next event, or close
+                self._thread.start()
 
     def _run(self) -> None:
         while not self._is_late():
@@ -258,10 +264,10 @@ class Courier:
         """Wait before the next try. A flush ends it, unless the service itself named the time; closing always does, once."""
         asked = failure.retry_after_seconds
         delay = delay_seconds(self._failures, asked, self._pace.delay_maximum_seconds, random.random())  # noqa: S311 - jitter
-        if self._deadline is None:
-            self._changed.wait_for(lambda: self._deadline is not None or (self._hurry and asked is None), delay)
-        else:
+        if self._deadline is not None:
             self._changed.wait(max(0.0, min(delay, self._deadline - time.monotonic())))
+            return
+        self._changed.wait_for(lambda: self._deadline is not None or (self._hurry and asked is None), delay)
         if self._is_urgent():
             self._failures = 0
         self._hurry = False
@@ -269,16 +275,17 @@ class Courier:
     def _note(self, failure: Failure | None) -> None:
         """Say when sending begins to fail and when it works again, once each. Never what an event holds."""
         if failure is None:
-            if self._failures:
+            if self._said is not None:
                 _log.info("the audit service takes events again")
-            self._failures, self._refused = 0, False
+            self._failures, self._said = 0, None
             return
-        refused = failure.refused_status is not None
-        if refused and not self._refused:
+        self._failures += 1
+        trouble = "away" if failure.refused_status is None else "refused"
+        if trouble != self._said and trouble == "refused":
             _log.error("the audit service refuses our requests; events wait until that is mended: %s", failure.detail)
-        elif not self._failures:
+        elif trouble != self._said:
             _log.warning("the audit service takes no events now; they wait: %s", failure.detail)
-        self._failures, self._refused = self._failures + 1, refused
+        self._said = trouble
 
     def _report(self, results: Sequence[Result | None]) -> None:
         for result in results:

@@ -34,8 +34,8 @@ REJECTED_LIMIT_EVENTS = 1000  # in memory, where they are ids and problems only
 _APPLICATION_ID, _VERSION = 0x41554453, 1
 _SCHEMA = (
     "CREATE TABLE event (position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, body BLOB NOT NULL)",
-    "CREATE TABLE rejected (position INTEGER PRIMARY KEY, id TEXT NOT NULL, status INTEGER NOT NULL, "
-    "problem TEXT NOT NULL, body BLOB NOT NULL, rejected_at TEXT NOT NULL)",
+    """CREATE TABLE rejected (position INTEGER PRIMARY KEY, id TEXT NOT NULL, status INTEGER NOT NULL,
+    problem TEXT NOT NULL, body BLOB NOT NULL, rejected_at TEXT NOT NULL)""",
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",
 )
@@ -233,13 +233,13 @@ class Spool:
         with self._lock:
             if not self._sending or self._sender is None:
                 return
-            with self._open() as database:
-                if database.execute("SELECT 1 FROM event LIMIT 1").fetchone() is None:
-                    database.execute("PRAGMA busy_timeout = 0")  # a reader in the way means: another time
-                    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                    database.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-            self._sender.execute("ROLLBACK")
-            self._sending = False
+            try:
+                with self._open() as database:
+                    if database.execute("SELECT 1 FROM event LIMIT 1").fetchone() is None:
+                        _empty_log(database)
+            finally:
+                self._sending = False
+                self._sender.execute("ROLLBACK")
 
     def count(self) -> int:
         """Events that wait."""
@@ -351,12 +351,12 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _is_spool(database: sqlite3.Connection) -> bool:
-    """Whether the file is a spool; False when it is empty. Raises SpoolError for anything else, which stays as it is."""
+    """Whether the file is a spool; False when it is empty. Raises for anything else, which stays as it is."""
     found = (_number(database, "PRAGMA application_id"), _number(database, "PRAGMA user_version"))
     if found == (_APPLICATION_ID, _VERSION):
         return True
     if found != (0, 0) or _number(database, "SELECT count(*) FROM sqlite_master"):
-        raise SpoolError("the file is not a spool of this version")
+        raise sqlite3.DatabaseError("the file is not a spool of this version")
     return False
 
 
@@ -377,6 +377,15 @@ def _switch_to_wal(database: sqlite3.Connection) -> None:
         if mode != "wal":
             raise sqlite3.OperationalError(f"no write-ahead log here (journal mode {mode}): is this a local disk?")
         return
+
+
+def _empty_log(database: sqlite3.Connection) -> None:
+    """Write the log's pages back and cut it to nothing; a reader in the way means another time."""
+    database.execute("PRAGMA busy_timeout = 0")
+    try:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        database.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
 def _number(database: sqlite3.Connection, query: str) -> int:

@@ -164,6 +164,9 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now
     event = validate(value, now=now, limits=recipe.limits)
     # 3. diff
     changes, brought_rows = find_changes(event, recipe)
+    if "changes" in event:
+        # In their full form from here on: redaction and the fingerprint must not depend on how they were spelled.
+        event["changes"] = cast("JSONValue", changes)
     # 4. redact
     _hash_session(event, recipe.secret, log.log_id)
     event, changes = redaction.redact_event(event, changes, recipe.rules)

@@ -235,7 +235,7 @@ async def served(module_database: TestDatabase) -> AsyncIterator[str]:
     )
     server = uvicorn.Server(config)
     listening = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers no event for it
         await asyncio.sleep(0.01)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True

@@ -17,10 +17,23 @@ from tests.support.apps import add_key, add_tenant, open_api
 from tests.support.postgres import TestDatabase
 
 PATTERN_ROWS = [
-    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "＋1", "－1", "＠x", '"=1+1', "'=1", "  =1", "\u00a0=1", "\u200b=1", "–1",
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1",
+    "\r=1", "\n=1", "＝1+1", "＋1", "－1", "＠x", '"=1+1', "'=1", "  =1", "\u00a0=1", "\u200b=1", "–1",
     "=cmd|' /C calc'!A0", ' "=1', "\ufeff=1", "\x0b=1", "\x0c@x",
 ]  # fmt: skip
-HARMLESS = ["plain", "1-1", "a=b", "mail@example.com", "", "ünï, \"quoted\"; 'x'", "two\nlines", "two\r\nlines", "semi;colon,comma", "'", "|x"]
+HARMLESS = [
+    "plain",
+    "1-1",
+    "a=b",
+    "mail@example.com",
+    "",
+    "ünï, \"quoted\"; 'x'",
+    "two\nlines",
+    "two\r\nlines",
+    "semi;colon,comma",
+    "'",
+    "|x",
+]
 
 
 async def exported(api: Api, **parameters: Any) -> Any:
@@ -37,11 +50,13 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 EVENTS: list[dict[str, Any]] = [
     {
-        "id": "full", "occurred_at": "2026-03-01T10:15:00.123456+01:00", "action": "schedule.updated", "server_id": "s9", "outcome": "success",
+        "id": "full", "occurred_at": "2026-03-01T10:15:00.123456+01:00",
+        "action": "schedule.updated", "server_id": "s9", "outcome": "success",
         "actor": {"type": "user", "id": "u1", "name": "Ana, \"G\"", "email": "ana@example.com", "role": "Admin"},
         "on_behalf_of": {"id": "u3", "name": "Client"}, "target": {"type": "schedule", "id": "77", "name": "nightly\nrun"},
         "context": {"ip": "203.0.113.9"}, "reason": "asked", "description": "raised", "metadata": {"amount": "12.50", "n": [1, 2]},
-        "before": {"days": 7, "password": "a", "gone": None, "n": {"x": 1}}, "after": {"days": 14, "password": "b", "new": [1], "n": {"x": 2.5}},
+        "before": {"days": 7, "password": "a", "gone": None, "n": {"x": 1}},
+        "after": {"days": 14, "password": "b", "new": [1], "n": {"x": 2.5}},
     },
     {"id": "bare", "action": "panel.booted"},
 ]  # fmt: skip
@@ -127,7 +142,18 @@ async def test_a_full_event_fills_its_csv_columns(stocked: Api) -> None:
 async def test_a_bare_event_leaves_its_csv_cells_empty(stocked: Api) -> None:
     row = rows_of((await exported(stocked, format="csv", id="bare")).text)[0]
     filled = {name for name, cell in row.items() if cell}
-    assert filled == {"occurred_at", "action", "verb", "category", "summary", "id", "seq", "recorded_at", "hash", "prev_hash"}
+    assert filled == {
+        "occurred_at",
+        "action",
+        "verb",
+        "category",
+        "summary",
+        "id",
+        "seq",
+        "recorded_at",
+        "hash",
+        "prev_hash",
+    }
 
 
 async def test_csv_is_rfc_4180_without_a_byte_order_mark(stocked: Api) -> None:
@@ -181,7 +207,9 @@ async def test_filters_are_honoured(stocked: Api) -> None:
     assert json.loads(lines[-1])["count"] == len(expected) > 0
 
 
-@pytest.mark.parametrize("query", ["limit=5", "sort=seq", "cursor=x", "format=xml", "format=csv&format=csv", "count=capped", "x=1"])
+@pytest.mark.parametrize(
+    "query", ["limit=5", "sort=seq", "cursor=x", "format=xml", "format=csv&format=csv", "count=capped", "x=1"]
+)
 async def test_paging_and_unknown_parameters_are_refused(stocked: Api, query: str) -> None:
     response = await stocked.client.get(f"/v1/export?{query}")
     assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
@@ -238,7 +266,10 @@ async def default_log(api: Api) -> int:
 async def test_cells_that_a_spreadsheet_would_run_are_text(api: Api, shared: Path) -> None:
     found = (shared / "data" / "csv-injection" / "patt.txt").read_text(encoding="utf-8").split("\n")
     cells = [cell for cell in found if cell] + PATTERN_ROWS
-    events = [{"action": "x", "description": cell, "actor": {"name": cell}, "target": {"id": cell[:255], "name": cell}} for cell in cells]
+    events = [
+        {"action": "x", "description": cell, "actor": {"name": cell}, "target": {"id": cell[:255], "name": cell}}
+        for cell in cells
+    ]
     assert (await api.client.post("/v1/events", json=events)).status_code == 201
     rows = rows_of((await exported(api, format="csv")).text)
     raw = json.loads((await exported(api, format="json")).content)["events"]

@@ -89,6 +89,16 @@ async def test_other_content_under_a_used_id_is_a_conflict(shared_api: Api, memb
     assert (await shared_api.post(event)).status_code == 200
 
 
+async def test_ready_made_changes_are_the_same_however_they_are_spelled(shared_api: Api) -> None:
+    event = {"id": str(uuid.uuid4()), "action": "row.edit"}
+    full = [{"path": "/a", "op": "replace", "old": 1, "new": 2}, {"path": "/b", "op": "add", "new": 3}]
+    short = [{"path": "/b", "new": 3}, {"path": "/a", "new": 2, "old": 1}]
+    first = await shared_api.post(event | {"changes": full})
+    again = await shared_api.post(event | {"changes": short})
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert (await shared_api.post(event | {"changes": short[:1]})).status_code == 409
+
+
 async def test_without_an_id_every_request_is_an_event_of_its_own(shared_api: Api) -> None:
     first, second = await shared_api.accept(EVENT, EVENT)
     assert first["id"] != second["id"]
@@ -149,9 +159,8 @@ async def test_in_a_stream_the_header_numbers_the_lines(shared_api: Api) -> None
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 241, "a\tb", "é"])
 async def test_a_bad_header_is_refused_by_name(shared_api: Api, key: str) -> None:
-    response = await shared_api.client.post(
-        "/v1/events", json=EVENT, headers={"Idempotency-Key": key.encode("latin-1")}
-    )  # type: ignore[dict-item]
+    headers = {b"Idempotency-Key": key.encode("latin-1")}
+    response = await shared_api.client.post("/v1/events", json=EVENT, headers=headers)
     assert (response.status_code, response.json()["errors"][0]["parameter"]) == (422, "Idempotency-Key")
 
 

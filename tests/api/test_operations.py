@@ -26,7 +26,7 @@ def worker_logs() -> Iterator[None]:
     """Logs are written as a worker writes them. Not a fixture: pytest opens the captured stream anew for each phase."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    configure("info")
+    configure("debug")
     try:
         yield
     finally:
@@ -88,7 +88,9 @@ async def test_the_service_is_there_again_when_its_database_is(api: Api, databas
     """The pools hold connections that the server has ended; nobody is to notice."""
     await api.accept({"id": "before", "action": "x"})
     owner: asyncpg.Connection = await database.owner()
-    await owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     await owner.close()
     answers = [(await api.client.get("/v1/events")).status_code for _ in range(10)]
     assert answers[-1] == 200
@@ -131,7 +133,14 @@ async def metrics(api: Api) -> dict[str, float]:
 async def test_metrics_count_events_by_what_became_of_them(shared_api: Api) -> None:
     before = await metrics(shared_api)
     noop = {"action": "x", "before": {"a": 1}, "after": {"a": 1}}
-    events = [{"id": "m", "action": "x"}, {"id": "m", "action": "x"}, {"id": "m", "action": "y"}, noop, {}, {"action": "x"}]
+    events = [
+        {"id": "m", "action": "x"},
+        {"id": "m", "action": "x"},
+        {"id": "m", "action": "y"},
+        noop,
+        {},
+        {"action": "x"},
+    ]
     await shared_api.client.post("/v1/events", json=events)
     after = await metrics(shared_api)
     grown = {
@@ -189,7 +198,7 @@ async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
 async def test_an_exception_of_a_library_is_logged_by_its_place_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with worker_logs():
         try:
-            raise ValueError(CANARY)
+            raise ValueError(CANARY)  # noqa: TRY301 - an exception with a traceback is what is wanted
         except ValueError:
             logging.getLogger("some.library").exception("it failed")
     (line,) = lines(capsys)

@@ -31,10 +31,34 @@ PEOPLE: list[Event | None] = [
     {"type": "api", "id": "u1*", "email": "ana@example.com"},
     {"type": "user", "name": "𝓐na \ufdfa"},
 ]
-ACTIONS = ["server.created", "server.deleted", "server:power.start", "serverless.run", "server", "user.login", "backup_a.restored", "backupXa.x", "UPDATE"]
-ADDRESSES = [None, "203.0.113.9", "203.0.113.200", "::ffff:203.0.113.9", "2001:db8::9", "2001:0DB8:0::10", "fe80::1%eth0", "0.0.0.0"]  # noqa: S104
+ACTIONS = [
+    "server.created",
+    "server.deleted",
+    "server:power.start",
+    "serverless.run",
+    "server",
+    "user.login",
+    "backup_a.restored",
+    "backupXa.x",
+    "UPDATE",
+]
+ADDRESSES = [
+    None,
+    "203.0.113.9",
+    "203.0.113.200",
+    "::ffff:203.0.113.9",
+    "2001:db8::9",
+    "2001:0DB8:0::10",
+    "fe80::1%eth0",
+    "0.0.0.0",  # noqa: S104
+]
 SERVERS = [None, "s1", "s10", "s%", "S1", "a/b"]
-TARGETS: list[Event | None] = [None, {"type": "server", "id": "s1"}, {"type": "vm", "id": "s1", "name": "n"}, {"type": "server", "id": "é"}]
+TARGETS: list[Event | None] = [
+    None,
+    {"type": "server", "id": "s1"},
+    {"type": "vm", "id": "s1", "name": "n"},
+    {"type": "server", "id": "é"},
+]
 
 
 class Stock:
@@ -168,8 +192,8 @@ ASKED: dict[str, list[str]] = {
     "target_type": ["server", "vm"],
     "target_id": ["s1", "é", "e\u0301"],
     "server_id": ["none", "s1", "s%", "S1", "a/b", "s"],
-    "ip": ["203.0.113.9", "203.0.113.0/25", "203.0.113.9/24", "::ffff:203.0.113.9", "::ffff:203.0.113.0/120", "2001:db8::/32", "2001:db8::10",
-           "fe80::1", "0.0.0.0/0", "::/0", "10.0.0.0/8"],
+    "ip": ["203.0.113.9", "203.0.113.0/25", "203.0.113.9/24", "::ffff:203.0.113.9", "::ffff:203.0.113.0/120", "2001:db8::/32",
+           "2001:db8::10", "fe80::1", "0.0.0.0/0", "::/0", "10.0.0.0/8"],
     "outcome": ["success", "failure", "unknown"],
     "id": ["e1", "e39", "e50", "nothing"],
     "session": ["one", "two", "three"],
@@ -254,7 +278,9 @@ def test_every_filter_is_asked_and_the_oracle_knows_it() -> None:
 async def test_each_filter_finds_some_and_not_all(stock: Stock, name: str) -> None:
     """The oracle's data say something: every filter, plain and negated, parts the events."""
     for spelled in (name, name + ".not"):
-        counts = {len(await stock.api.list(**{spelled.replace(".", "__"): value, "limit": 500})) for value in ASKED[name]}
+        counts = {
+            len(await stock.api.list(**{spelled.replace(".", "__"): value, "limit": 500})) for value in ASKED[name]
+        }
         assert any(0 < count < len(stock.events) for count in counts)
 
 
@@ -345,8 +371,9 @@ async def test_another_tenant_s_event_is_not_found_in_the_same_words(stock: Stoc
 
 CANARY = "hunter2-canary"
 BAD: list[tuple[str, str]] = [
-    (f"nonsense={CANARY}", "nonsense"), (f"Actor={CANARY}", "Actor"), (f"actor.NOT={CANARY}", "actor.NOT"), (f"since.not={CANARY}", "since.not"),
-    (f"verb={CANARY}", "verb"), ("verb=create", "verb"), (f"outcome.not={CANARY}", "outcome.not"), (f"ip={CANARY}", "ip"), ("ip=1.2.3", "ip"),
+    (f"nonsense={CANARY}", "nonsense"), (f"Actor={CANARY}", "Actor"), (f"actor.NOT={CANARY}", "actor.NOT"),
+    (f"since.not={CANARY}", "since.not"), (f"verb={CANARY}", "verb"), ("verb=create", "verb"),
+    (f"outcome.not={CANARY}", "outcome.not"), (f"ip={CANARY}", "ip"), ("ip=1.2.3", "ip"),
     ("ip=010.0.0.1", "ip"), ("ip=1.2.3.4/33", "ip"), (f"since={CANARY}", "since"), ("since=2026-03-01T00:00:00", "since"),
     ("until=2026-03-01", "until"), ("since=1700000000", "since"), ("until=2026-13-01T00:00:00Z", "until"),
     ("recorded_since=now", "recorded_since"), ("date_from=2026-3-1", "date_from"), ("date_to=2026-02-30", "date_to"),
@@ -391,7 +418,9 @@ async def test_a_limit_over_the_maximum_is_the_maximum(stock: Stock, query: str)
     assert (response.status_code, len(response.json()["events"])) == (200, len(stock.events))
 
 
-@pytest.mark.parametrize("query", ["since=0001-01-01T00:00:00Z", "until=9999-12-31T23:59:59Z", "until=9999-12-31T23:59:59.123456789Z"])
+@pytest.mark.parametrize(
+    "query", ["since=0001-01-01T00:00:00Z", "until=9999-12-31T23:59:59Z", "until=9999-12-31T23:59:59.123456789Z"]
+)
 async def test_far_times_are_asked_for_in_peace(stock: Stock, query: str) -> None:
     response = await stock.api.client.get(f"/v1/events?{query}&limit=500")
     assert (response.status_code, len(response.json()["events"])) == (200, len(stock.events))
@@ -419,6 +448,8 @@ async def test_a_range_can_be_verified(stock: Stock) -> None:
     assert (report["status"], report["checked"]) == ("ok", {"from_seq": 10, "to_seq": 20, "count": 10})
 
 
-@pytest.mark.parametrize("query", ["from_seq=41", "to_seq=41", "from_seq=5&to_seq=4", "from_seq=-1", "to_seq=x", "from_seq=1&from_seq=1"])
+@pytest.mark.parametrize(
+    "query", ["from_seq=41", "to_seq=41", "from_seq=5&to_seq=4", "from_seq=-1", "to_seq=x", "from_seq=1&from_seq=1"]
+)
 async def test_a_range_outside_the_log_is_refused(stock: Stock, query: str) -> None:
     assert (await stock.other.client.get(f"/v1/chain/verify?{query}")).status_code == 400

@@ -339,6 +339,16 @@ class TestEvents:
         _, changes = redact_event({"before": before, "after": after}, diff(before, after), RULES)
         assert changes == [{"path": "/argv/2", "op": "replace", "redacted": True}]
 
+    def test_paths_that_lead_nowhere_in_the_rows_do_no_harm(self) -> None:
+        rows: JSONValue = {"a": 1, "l": ["x", "--token"]}
+        changes: list[dict[str, JSONValue]] = [
+            {"path": path, "op": "add", "new": 1}
+            for path in ("/a/b/value", "/l/-/value", "/l/0", "/l/9", "/l/99999999999", "/l/\u00b2", "/pin", "/value")
+        ]
+        _, shown = redact_event({"before": rows, "after": rows}, changes, RULES)
+        assert len(shown) == len(changes)
+        assert [change["path"] for change in shown if "redacted" in change] == ["/pin"]
+
     def test_unsorted_and_doubled_changes_come_out_sorted_and_single(self) -> None:
         changes: list[dict[str, JSONValue]] = [
             {"path": "/b", "op": "add", "new": 1}, {"path": "/a", "op": "add", "new": 1}, {"path": "/b", "op": "add", "new": 2},
@@ -363,7 +373,14 @@ class TestEvents:
         redacted, _ = redact_event({"after": {"a": deep}, "metadata": f"token={CANARY}"}, [], RULES)
         assert CANARY not in str(redacted)
         assert redacted["metadata"] == "token=[redacted]"
-        event: dict[str, JSONValue] = {"source": [f"token={CANARY}", None, 1], "changes": None, "reason": 5}
+        root: dict[str, JSONValue] = {"path": "", "op": "replace", "old": 1, "new": {"pin": 2}}
+        assert redact_changes([root], RULES, target_type=None)[0]["new"] == {"pin": REDACTED}
+        event: dict[str, JSONValue] = {
+            "actor": {"id": None},
+            "source": [f"token={CANARY}", None, 1],
+            "changes": None,
+            "reason": 5,
+        }
         assert redact_event(event, [], RULES)[0] == {**event, "source": ["token=[redacted]", None, 1]}
 
     def test_strings_with_nul_bytes_do_not_shift_the_screen(self) -> None:

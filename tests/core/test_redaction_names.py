@@ -58,7 +58,8 @@ privésleutel wachtwoord_hash inloggegevens geheim hasło nowe_hasło haslo_uzyt
 klucz_prywatny tajny_klucz kod_dostępu token_dostępu sekret hasłoBazyDanych пароль новый_пароль
 пароль_администратора секретный_ключ ключ_api токен_доступа секрет приватный_ключ код_доступа апи_ключ
 şifre yeni_şifre parola gizli_anahtar api_anahtarı kullanıcı_şifresi erişim_anahtarı şifreHash
-erisim_jetonu gizliAnahtar パスワード 新しいパスワード 秘密鍵 アクセストークン APIキー 暗証番号 認証コード ユーザーパスワード シークレットキー 管理者パスワード 密码 新密码
+erisim_jetonu gizliAnahtar パスワード 新しいパスワード 秘密鍵 アクセストークン APIキー
+暗証番号 認証コード ユーザーパスワード シークレットキー 管理者パスワード 密码 新密码
 密钥 访问令牌 私钥 数据库密码 api密钥 验证码 用户密码 登录密码 heslo nové_heslo tajný_klíč jelszó lösenord adgangskode passord
 salasana parolă lozinka 비밀번호 كلمة_المرور סיסמה mật_khẩu kata_sandi รหัสผ่าน κωδικός_πρόσβασης пароля
 şifresi parool
@@ -107,8 +108,10 @@ hasło_administratora haslo_bazy klucz_szyfrowania klucz_dostępu tajne_hasło k
 poufny_klucz kody_odzyskiwania пароль_базы пароль_фтп токен_бота секретный_код ключ_шифрования
 закрытый_ключ одноразовый_пароль код_подтверждения резервный_код парольПользователя yönetici_şifresi
 veritabanı_parolası gizli_kelime şifreleme_anahtarı doğrulama_kodu güvenlik_kodu kurtarma_kodu
-erişim_belirteci özel_anahtar yeniSifre データベースパスワード APIトークン 秘密の質問の答え 暗号化キー リカバリーコード ワンタイムパスワード セッションID
-旧パスワード 認証トークン クライアントシークレット 管理员密码 支付密码 访问密钥 刷新令牌 客户端密钥 短信验证码 恢复码 会话令牌 加密密钥 安全码 데이터베이스_비밀번호 관리자암호 액세스_토큰
+erişim_belirteci özel_anahtar yeniSifre データベースパスワード APIトークン
+秘密の質問の答え 暗号化キー リカバリーコード ワンタイムパスワード セッションID
+旧パスワード 認証トークン クライアントシークレット 管理员密码 支付密码 访问密钥 刷新令牌 客户端密钥
+短信验证码 恢复码 会话令牌 加密密钥 安全码 데이터베이스_비밀번호 관리자암호 액세스_토큰
 복구_코드 пароль_адміністратора ключ_доступу heslo_databáze jelszó_hash adminlösenord databasadgangskode
 """)
 
@@ -171,7 +174,8 @@ beveiligingscode wachtwoorden prive_sleutel herstel_code eenmalig_wachtwoord has
 token_sesji klucz_podpisu wspólny_sekret kod_jednorazowy hasła klucz_główny_tajny haslo_poczty kod_pin
 мастер_пароль номер_карты токен_сессии ключ_подписи общий_секрет пинкод одноразовый_код пароли мастер_ключ
 пароль_почты ana_şifre kart_numarası oturum_jetonu imza_anahtarı paylaşılan_gizli tek_kullanımlık_kod
-şifreler ftp_şifresi güvenlik_anahtarı kullanıcı_parolası マスターパスワード カード番号 セッショントークン ログインパスワード 主密码 银行卡号
+şifreler ftp_şifresi güvenlik_anahtarı kullanıcı_parolası マスターパスワード
+カード番号 セッショントークン ログインパスワード 主密码 银行卡号
 签名密钥 一次性密码 登录令牌 共享密钥
 """)
 

@@ -174,8 +174,11 @@ HARMLESS_VALUES = [
     "<b>bold</b>", "<p class='key'>x</p>", "SELECT id FROM users WHERE name = 'ana'", "x=1&y=2", "a=b", "é=è", "日本語: テスト",
     "Ungültiger Schlüssel: nein", "ключевое слово: тест", "cmd --verbose -n 3 --output json", "mysql -u root db", "curl -s https://x/",
     "md5: d41d8cd98f00b204e9800998ecf8427e", "AIDAI23HXD2O5EXAMPLE", "AROAEXAMPLEEXAMPLE12", "pk_live_publishable",
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvbKnU1YxJw0XqQm3sWQ0s0rXJ0J8bZ user@host", "EAA" + "A" * 90,
-    "tool --password --verbose", "sent basic abc_def-ghi twice", "bot 2026-11-22T10:15:00", "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvbKnU1YxJw0XqQm3sWQ0s0rXJ0J8bZ user@host",
+    "EAA" + "A" * 90,
+    "mysql -u root -p -h db shop", "ALTER ROLE x PASSWORD '' LOGIN", "a" * 40, "https://x.example/?code=abc&key=1", "1234  5678 9012 3456", "x .atlas" + "v1." + "b" * 60,
+    "tool --password --verbose", "sent basic abc_def-ghi twice", "bot 2026-11-22T10:15:00",
+    "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
 ]  # fmt: skip
 
 
@@ -250,9 +253,10 @@ IN_TEXT = [
     ("https://ana%3A{}@host/", "https://[redacted]@host/"),
     ("next=/cb%3Ftoken%3D{}", "next=/cb%3Ftoken%3D[redacted]"),
     ("パスワード：{}", "パスワード：[redacted]"),
+    ("密码＝{}", "密码＝[redacted]"),
     ("token: Bearer {}0123456789 end", "token: [redacted] [redacted] end"),
     ("Authorization: Bearer {}\nHost: x", "Authorization: [redacted]\nHost: x"),
-    ('X: {{"pin": {{"a": "{}"}}, "b": 1}} y', 'X: {{"pin": [redacted], "b": 1}} y'),
+    ('X: {{"pin": {{"a": "{}"}}, "b": 1}} y', 'X: {"pin": [redacted], "b": 1} y'),
     ("ana:password:{}", "ana:password:[redacted]"),
     ("otpauth://totp/x?secret={}", "[redacted]"),
     ('{{"deep": [{{"db_password": "{}"}}]}}', '{"deep":[{"db_password":"[redacted]"}]}'),
@@ -274,6 +278,19 @@ def test_a_basic_credential_is_one_only_when_it_decodes_to_a_pair() -> None:
     pair = base64.b64encode(b"ana:" + b"hunter2").decode()
     assert redact_text(f"sent Basic {pair} twice", RULES) == "sent Basic [redacted] twice"
     assert redact_text("sent Basic authorisations twice", RULES) == "sent Basic authorisations twice"
+
+
+def test_a_pattern_that_finds_the_placeholder_itself_leaves_only_the_placeholder() -> None:
+    rules = compile_ruleset(extra_patterns=["redacted"])
+    assert redact_text("was redacted", rules) == REDACTED
+    assert redact_text(REDACTED, rules) == REDACTED
+    assert redact_value(["was redacted", "kept"], rules) == [REDACTED, "kept"]
+
+
+def test_texts_joined_by_nul_are_numbered_and_a_missing_nul_does_no_harm() -> None:
+    patterns = RULES.patterns
+    assert patterns.suspect_parts(b"\0plain\0token=1\0x\0[1]\0pin: 1\0") == [2, 4, 5]
+    assert patterns.suspect_parts(b"token=1") == [0]
 
 
 def test_patterns_of_the_operator_also_read_json_text_as_a_whole() -> None:
@@ -307,7 +324,7 @@ CARDS = ["4111" + "1111" * 3, "5555" + "5555" * 2 + "4444", "3782" + "822463" + 
 @pytest.mark.parametrize("digits", CARDS)
 def test_card_numbers_go_in_text_whatever_their_grouping(digits: str) -> None:
     sizes = [4, 6, 5] if len(digits) == 15 else [4, 4, 4, 4]
-    for joint in ("", " ", "-"):
+    for joint in ("", " ", "-", "  "):
         groups, position = [], 0
         for size in sizes:
             groups.append(digits[position : position + size])
@@ -324,6 +341,7 @@ def test_card_numbers_as_integers_go_only_under_names_of_cards() -> None:
     assert redact_value({"cc": number, "cards": [number], "pan": float(number)}, RULES) == {
         "cc": REDACTED, "cards": [REDACTED], "pan": REDACTED,
     }  # fmt: skip
+    assert redact_value({"card": "4111.1111" + ".1111.1111", "cc": 5.5}, RULES) == {"card": REDACTED, "cc": 5.5}
     kept: JSONValue = {"order_id": number, "n": number, "order_number": str(number), "cc": number + 1, "card": True}
     assert redact_value(kept, RULES) is kept
 

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import string
+import sys
 import time
 
 import orjson
@@ -29,6 +30,8 @@ CONFIGURED = compile_ruleset(
     exempt_paths=["/password", "/*/token"], pointers={"*": ["/a/*"], "t": ["/b"]},
 )  # fmt: skip
 BUDGET_SECONDS = 0.1
+# Under a tracer (coverage, a debugger) Python is several times slower.
+SLOWER = 1 if sys.gettrace() is None else 8
 
 CANARY = "CaNaRy7x9Q" + "zz41"
 TOKEN = "gh" + "p_" + CANARY + "a1B2c3D4e5F6g7H8i9J0k1L2m3"
@@ -192,26 +195,26 @@ ADVERSARIAL = {
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_hostile_text_of_100_kilobytes_takes_at_most_100_milliseconds(name: str) -> None:
-    """The best of three, for this machine is shared; a quadratic rule takes seconds."""
+    """Processor time, the best of five, for test machines are shared; a quadratic rule takes seconds."""
     text = ADVERSARIAL[name]
     assert len(text) >= 30_000
-    best = min(_seconds(text) for _ in range(3))
-    assert best <= BUDGET_SECONDS, f"{best * 1000:.0f} ms"
+    best = min(_seconds(text) for _ in range(5))
+    assert best <= BUDGET_SECONDS * SLOWER, f"{best * 1000:.0f} ms"
 
 
 def _seconds(text: str) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     once = redact_text(text, RULES)
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     assert redact_text(once, RULES) == once
     return elapsed
 
 
 def test_many_short_hostile_strings_and_names_are_bounded_too() -> None:
     tree: JSONValue = {f"row{number}": [f"password={number}", f"n{number}:x"] for number in range(4000)}
-    started = time.perf_counter()
+    started = time.process_time()
     redacted = redact_value(tree, RULES)
-    assert time.perf_counter() - started < 10 * BUDGET_SECONDS
+    assert time.process_time() - started < 10 * BUDGET_SECONDS * SLOWER
     assert isinstance(redacted, dict)
     assert redacted["row3999"] == [REDACTED, "n3999:x"]
 
@@ -220,6 +223,6 @@ def test_json_text_within_json_text_is_opened_a_few_times_and_then_replaced() ->
     text = orjson.dumps({"password": CANARY}).decode()
     for _ in range(12):
         text = orjson.dumps([text]).decode()
-    started = time.perf_counter()
+    started = time.process_time()
     assert not shows_canary(redact_text(text, RULES))
-    assert time.perf_counter() - started < 10 * BUDGET_SECONDS
+    assert time.process_time() - started < 10 * BUDGET_SECONDS * SLOWER

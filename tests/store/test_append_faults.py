@@ -13,9 +13,11 @@ import pytest
 
 from audit_service.errors import UnavailableError
 from audit_service.ingest import Receipt
+from audit_service.store import group_commit
+from audit_service.store.append import append_entries
 from audit_service.store.engine import Database, open_database
 from tests.support.api import Api
-from tests.support.appends import TestLog, existing_log, lock_waiters, owner, wait_until
+from tests.support.appends import RULESET, TestLog, candidate, existing_log, lock_waiters, owner, wait_until
 from tests.support.postgres import TestDatabase
 
 EVENT = {"id": "e-1", "action": "user.login", "actor": {"id": "u1", "name": "Zoë"}, "description": "x" * 50}
@@ -131,11 +133,7 @@ async def head_lock(log: TestLog) -> AsyncIterator[asyncpg.Connection]:
 
 async def kill_waiter(observer: asyncpg.Connection, killed: set[int]) -> None:
     """Terminate the server process that waits on the head, once a new one does."""
-
-    async def new_waiter() -> bool:
-        return bool(set(await lock_waiters(observer)) - killed)
-
-    await wait_until(new_waiter, "an append waiting on the head")
+    await wait_until(lambda: _waits(observer, killed), "an append waiting on the head")
     for pid in set(await lock_waiters(observer)) - killed:
         assert await observer.fetchval("SELECT pg_terminate_backend($1)", pid)
         killed.add(pid)
@@ -170,25 +168,51 @@ async def test_a_connection_killed_twice_is_unavailable(log: TestLog, pools: Dat
     await assert_pool_healthy(log, pools, size=0)
 
 
-async def test_a_cancelled_append_leaves_the_pool_usable(log: TestLog, pools: Database) -> None:
-    """More callers than the pool has connections go away while they wait; each gives its connection back."""
+async def test_a_cancelled_call_leaves_the_pool_usable(log: TestLog, pools: Database) -> None:
+    """More calls than the pool has connections are given up while they wait; each leaves its place, and nothing is stored."""
     async with head_lock(log) as observer:
+        killed: set[int] = set()
         for _ in range(6):
-            sending = asyncio.create_task(log.send(pools, EVENT))
-
-            async def waits() -> bool:
-                return bool(await lock_waiters(observer))
-
-            async def waits_no_more() -> bool:
-                return not await lock_waiters(observer)
-
-            await wait_until(waits, "an append waiting on the head")
-            sending.cancel()
+            calling = asyncio.create_task(append_entries(pools.writes, log.log_id, RULESET, [candidate("e-1")]))
+            await wait_until(lambda: _waits(observer, killed), "an append waiting on the head")
+            calling.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await sending
-            await wait_until(waits_no_more, "the end of the cancelled append")
+                await calling
+            await wait_until(lambda: _waits_no_more(observer), "the end of the cancelled append")
     await assert_nothing_left(log)
     await assert_pool_healthy(log, pools, size=0)
+
+
+async def test_a_sender_who_goes_away_can_ask_again(log: TestLog, pools: Database) -> None:
+    """The append may go on without him: whatever became of it, the same id gives one entry and its receipt."""
+    async with head_lock(log) as observer:
+        sending = asyncio.create_task(log.send(pools, EVENT))
+        await wait_until(lambda: _waits(observer, set()), "an append waiting on the head")
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    (receipt,) = await log.accept(pools, EVENT)
+    assert receipt.seq == 0
+    await assert_pool_healthy(log, pools, size=1)
+
+
+async def test_a_head_that_stays_locked_is_unavailable(
+    log: TestLog, pools: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender is told in time, nothing is stored afterwards, and the same event can be sent again."""
+    monkeypatch.setattr(group_commit, "APPEND_TIMEOUT_SECONDS", 0.3)
+    async with head_lock(log) as observer:
+        with pytest.raises(UnavailableError):
+            await log.send(pools, EVENT)
+        await wait_until(lambda: _waits_no_more(observer), "the end of the append that was given up")
+    await assert_nothing_left(log)
+    (receipt,) = await log.accept(pools, EVENT)
+    assert (receipt.seq, receipt.replayed) == (0, False)
+    await log.assert_intact(1)
+
+
+async def _waits_no_more(observer: asyncpg.Connection) -> bool:
+    return not await lock_waiters(observer)
 
 
 async def assert_pool_healthy(log: TestLog, pools: Database, size: int) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -317,16 +317,20 @@ async def test_every_column_of_a_receipt_is_decided(log: TestLog) -> None:
 # --- sessions that try to lead the function astray
 
 
+# Real schemas can hold functions that shadow those of pg_catalog, the temporary one tables and types.
 SHADOWS = """
     CREATE TEMP TABLE entry (LIKE audit.entry);
     CREATE TEMP TABLE receipt (LIKE audit.receipt);
     CREATE TEMP TABLE log AS TABLE audit.log;
-    CREATE FUNCTION pg_temp.sha256(bytea) RETURNS bytea LANGUAGE sql AS $$ SELECT decode(repeat('00', 32), 'hex') $$;
-    CREATE FUNCTION pg_temp.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT '2001-01-01'::timestamptz $$;
-    CREATE FUNCTION pg_temp.encode(bytea, text) RETURNS text LANGUAGE sql AS $$ SELECT 'forged' $$;
-    CREATE SCHEMA audit_shadow;
-    CREATE FUNCTION audit_shadow.array_length(anyarray) RETURNS int LANGUAGE sql AS $$ SELECT 0 $$;
-    SET search_path = pg_temp, audit_shadow, pg_catalog;
+    CREATE SCHEMA shadow;
+    CREATE FUNCTION shadow.sha256(bytea) RETURNS bytea LANGUAGE sql AS $$ SELECT decode(repeat('00', 32), 'hex') $$;
+    CREATE FUNCTION shadow.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT '2001-01-01'::timestamptz $$;
+    CREATE FUNCTION shadow.encode(bytea, text) RETURNS text LANGUAGE sql AS $$ SELECT 'forged' $$;
+    CREATE FUNCTION shadow.convert_to(text, name) RETURNS bytea LANGUAGE sql AS $$ SELECT '\\x00'::bytea $$;
+    CREATE FUNCTION shadow.chr(int) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
+    CREATE DOMAIN pg_temp.bytea AS pg_catalog.bytea CHECK (VALUE IS NULL AND VALUE IS NOT NULL);
+    CREATE DOMAIN shadow.text AS pg_catalog.text CHECK (VALUE IS NULL AND VALUE IS NOT NULL);
+    SET search_path = shadow, pg_temp, pg_catalog;
 """
 SETTINGS: Sequence[str] = (
     "SET timezone = 'Asia/Kolkata'",
@@ -341,18 +345,21 @@ SETTINGS: Sequence[str] = (
 )
 
 
-async def test_temporary_objects_shadow_nothing(database: TestDatabase) -> None:
-    """Tables and functions of the same names in the caller's session: the entry goes to the real table, with the real hash."""
+async def test_nothing_in_the_session_shadows_what_the_function_uses(database: TestDatabase) -> None:
+    """Tables, types and functions of the same names, found first: the entry goes to the real table, with the real hash."""
     log = await make_log(database)
     async with owner(database) as connection:
-        await call_append(connection, log.log_id, ["{}"], ids=["plain"])
         await connection.execute(SHADOWS)
-        (row,) = await call_append(connection, log.log_id, ["{}"], ids=["shadowed"])
-        assert row["seq"] == 1
-        assert abs(row["recorded_at"] - datetime.now(UTC)) < timedelta(hours=1)
+        assert await connection.fetchval("SELECT chr(65)") == "x"  # the shadows do shadow
+        (row,) = await call_append(connection, log.log_id, ["{}"])
+        assert row["seq"] == 0
         for table in ("entry", "receipt"):
             assert await connection.fetchval(f"SELECT pg_catalog.count(*) FROM pg_temp.{table}") == 0
-    await log.assert_intact(2)
+        age = await connection.fetchval(
+            "SELECT pg_catalog.now() - recorded_at FROM audit.entry WHERE log_id = $1", log.log_id
+        )
+        assert age < timedelta(hours=1)
+    await log.assert_intact(1)
 
 
 async def test_session_settings_change_no_byte(database: TestDatabase) -> None:

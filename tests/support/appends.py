@@ -113,9 +113,12 @@ _CALL = (
     "SELECT * FROM audit.{function}(p_log_id => $1, p_ruleset => 'r', p_keep => $2, p_id => $3, p_body => $4, {nulls})"
 )
 _ARRAYS = """
-    SELECT a.name, format_type(a.type, NULL) AS type
-    FROM pg_proc AS p, unnest(p.proargnames, p.proargmodes, p.proallargtypes) AS a(name, mode, type)
-    WHERE p.oid = 'audit.append_entries'::regproc AND a.mode = 'i' AND format_type(a.type, NULL) LIKE '%[]'
+    SELECT a.name, 'pg_catalog.' || quote_ident(element.typname) AS type
+    FROM pg_proc AS p
+    CROSS JOIN LATERAL unnest(p.proargnames, p.proargmodes, p.proallargtypes) AS a(name, mode, type)
+    JOIN pg_type AS t ON t.oid = a.type AND t.typcategory = 'A'
+    JOIN pg_type AS element ON element.oid = t.typelem
+    WHERE p.oid = 'audit.append_entries'::regproc AND a.mode = 'i'
 """
 
 
@@ -130,7 +133,7 @@ async def call_append(
 ) -> list[asyncpg.Record]:
     """Call the function itself, in this session as it is. The ids are `e-0`, `e-1`, … and all is kept unless said."""
     nulls = ", ".join(
-        f"{row['name']} => array_fill(NULL::{row['type'].removesuffix('[]')}, ARRAY[{len(bodies)}])"
+        f"{row['name']} => array_fill(NULL::{row['type']}, ARRAY[{len(bodies)}])"
         for row in await connection.fetch(_ARRAYS)
         if row["name"] not in {"p_keep", "p_id", "p_body"}
     )

@@ -55,7 +55,7 @@ async def add_key(
 
 def dump(url: str) -> bytes:
     """The whole database as SQL, as its superuser sees it: every row of every table."""
-    command = [program("pg_dump"), "--no-sync", url]
+    command = [str(program("pg_dump")), "--no-sync", url]
     done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout

@@ -8,8 +8,6 @@
 `api/routes/adapters.py` makes a route of each adapter and leads its events through the one write path, `ingest`.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +15,7 @@ from typing import Generic, TypeVar
 
 import orjson
 
+from audit_service.adapters.authorization import bearer_keys
 from audit_service.adapters.draft import Draft
 from audit_service.core.event import EventLimits
 from audit_service.errors import Fault, InputError, InvalidEventError, TooLargeError
@@ -31,7 +30,7 @@ class Delivery:
     body: bytes
     headers: Mapping[str, str]
     received_at: datetime
-    limits: EventLimits = EventLimits()
+    limits: EventLimits = field(default_factory=EventLimits)
     limit_events: int = 10_000
     secrets: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -86,7 +85,7 @@ class Adapter(Generic[R]):
     event: Callable[[R, Delivery], Draft]
     answer: Callable[[Delivery, "Sequence[R | InputError]", Sequence[Result]], Answer]
     refuse: Callable[[Delivery, Refusal], Answer] | None = None
-    keys: Callable[[str], Sequence[str]] = lambda authorization: bearer_keys(authorization)
+    keys: Callable[[str], Sequence[str]] = bearer_keys
     probes: Mapping[str, Answer] = field(default_factory=dict)
 
 
@@ -115,59 +114,11 @@ def check_count(records: Sequence[R], delivery: Delivery) -> Sequence[R]:
 
 def too_many(delivery: Delivery) -> TooLargeError:
     """The error for more records than one request may bring."""
-    return TooLargeError(f"a request holds at most {delivery.limit_events} events", [Fault("holds too many events", "")])
+    return TooLargeError(
+        f"a request holds at most {delivery.limit_events} events", [Fault("holds too many events", "")]
+    )
 
 
 def not_an_object(what: str) -> InvalidEventError:
     """The error for a record that is not a JSON object."""
     return InvalidEventError(f"{what} must be a JSON object", [Fault("must be an object", "")])
-
-
-# --- where senders put the API key ---
-
-
-def bearer_keys(authorization: str) -> list[str]:
-    """`Bearer <key>`: the default; every adapter takes it."""
-    scheme, key = _split(authorization)
-    return [key] if scheme == "bearer" else []
-
-
-def splunk_keys(authorization: str) -> list[str]:
-    """`Splunk <key>`, and Basic with the key as the password, which HEC takes too."""
-    scheme, key = _split(authorization)
-    if scheme == "splunk":
-        return [key]
-    return basic_passwords(authorization) or bearer_keys(authorization)
-
-
-def elasticsearch_keys(authorization: str) -> list[str]:
-    """Basic with the key as the password; `ApiKey base64(id:key)`, or `ApiKey <key>` as it is."""
-    scheme, key = _split(authorization)
-    if scheme == "apikey":
-        decoded = _decoded(key)
-        return [*([decoded.partition(":")[2]] if decoded else []), key]
-    return basic_passwords(authorization) or bearer_keys(authorization)
-
-
-def wings_keys(authorization: str) -> list[str]:
-    """`Bearer <token id>.<token>` with the key as the token; a key that itself holds a dot works as the whole, too."""
-    return [candidate for key in bearer_keys(authorization) for candidate in (key.partition(".")[2], key) if candidate]
-
-
-def basic_passwords(authorization: str) -> list[str]:
-    """The password of HTTP Basic; the user name is free."""
-    scheme, key = _split(authorization)
-    decoded = _decoded(key) if scheme == "basic" else None
-    return [decoded.partition(":")[2]] if decoded else []
-
-
-def _split(authorization: str) -> tuple[str, str]:
-    scheme, _, key = authorization.strip().partition(" ")
-    return scheme.lower(), key.strip()
-
-
-def _decoded(text: str) -> str | None:
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None

@@ -87,7 +87,7 @@ def _put_event(draft: Draft, document: JSONObject) -> None:
 
 def _put_time(draft: Draft, document: JSONObject) -> None:
     """The first time counts; what else is called one stays in metadata."""
-    named = [name for name in _TIMES if document.get(name) not in (None, "")]  # noqa: PLR6201 - may be unhashable
+    named = [name for name in _TIMES if document.get(name) not in (None, "")]
     for index, name in enumerate(named):
         if index == 0:
             draft.put_time(document[name], name)

@@ -14,13 +14,14 @@ cut: half a secret would not be recognised any more. What is too large to keep a
 """
 
 import ipaddress
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import Final, cast
 
-from audit_service.core.canonical import JSONValue, canonical_text
+from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.event import (
     ACTION_PATTERN,
@@ -69,6 +70,7 @@ _NUMBER = re.compile(r"\d{1,20}(\.\d{1,20})?", re.ASCII)
 _UNITS: Final = ((10**11, 10**6), (10**14, 10**3), (10**17, 1))
 # A value in metadata stands this many levels below the event.
 _LEVELS_ABOVE: Final = 2
+PARSER_LEVELS: Final = 200  # the parser gives up there
 
 
 class Draft:
@@ -190,14 +192,7 @@ class Draft:
         if isinstance(value, str):
             return self._kept_text(value)
         if isinstance(value, dict | list):
-            if levels <= 0:
-                self.note("what was nested too deeply became JSON text")
-                return self._kept_text(canonical_text(value))
-            if isinstance(value, list):
-                return [self._kept(item, levels - 1) for item in value]
-            return {
-                name: self._kept(item, levels - 1) for name, item in value.items() if self._is_possible_name(name)
-            }
+            return self._kept_container(value, levels)
         if isinstance(value, float) and not isfinite(value):
             self.note("a number beyond a finite double was left out")
             return None
@@ -205,6 +200,14 @@ class Draft:
             self.note("an integer of more than 64 bits became text")
             return self._kept_text(str(value))
         return value
+
+    def _kept_container(self, value: "dict[str, JSONValue] | list[JSONValue]", levels: int) -> JSONValue:
+        if levels <= 0:
+            self.note("what was nested too deeply became JSON text")
+            return self._kept_text(json.dumps(self._kept(value, PARSER_LEVELS), ensure_ascii=False))
+        if isinstance(value, list):
+            return [self._kept(item, levels - 1) for item in value]
+        return {name: self._kept(item, levels - 1) for name, item in value.items() if self._is_possible_name(name)}
 
     def _kept_text(self, text: str) -> str:
         if len(text) > self._limits.string_characters:

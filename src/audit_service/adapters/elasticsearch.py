@@ -17,11 +17,11 @@ from audit_service.adapters.adapter import (
     Delivery,
     Refusal,
     Result,
-    elasticsearch_keys,
     json_answer,
     not_an_object,
     too_many,
 )
+from audit_service.adapters.authorization import elasticsearch_keys
 from audit_service.adapters.document import put_document
 from audit_service.adapters.draft import Draft
 from audit_service.core.canonical import JSONValue

@@ -1,6 +1,7 @@
 """NetBox's webhooks (`POST /adapters/netbox`).
 
-`{"event", "timestamp", "object_type", "data": {"id", "display", …}, "request": {"id", "user", "method", "path"}, "snapshots": {"prechange", "postchange"}}`;
+`{"event", "timestamp", "object_type", "data": {"id", "display", …}, "request": {"id", "user", "method", "path"},
+"snapshots": {"prechange", "postchange"}}`;
 before 4.3 `model` for `object_type`, and `username` and `request_id` beside them. Both snapshots are whole rows.
 
 With a shared secret set, `X-Hook-Signature` must be the hex HMAC-SHA-512 of the body under it; anything else is 401. The header

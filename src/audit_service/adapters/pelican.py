@@ -1,6 +1,7 @@
 """Pelican's webhooks (`POST /adapters/pelican`), of the two kinds its panel sends.
 
-- Activity: `{"event", "description", "ip", "timestamp", "actor": {"id", "type", "username"}, "properties": {…}, "subjects": [{"id", "type"}]}`.
+- Activity: `{"event", "description", "ip", "timestamp", "actor": {"id", "type", "username"},
+  "properties": {…}, "subjects": [{"id", "type"}]}`.
 - A model's event: the whole row, with the event's name in the header `X-Webhook-Event` (`eloquent.created: App\\Models\\Server`).
 
 The panel has neither ids nor retries. Properties `old` and `new` are one field's change; `EDITED` says which field where the event's
@@ -45,7 +46,9 @@ def event(body: JSONValue, delivery: Delivery) -> Draft:
     model = _MODEL_EVENT.fullmatch(name) if isinstance(name, str) else None
     if model is not None:
         return _model_event(body, model.group(1), model.group(2), delivery)
-    draft = Draft("pelican", _PLURAL.sub("", name) if isinstance(name, str) else name, delivery.limits, delivery.received_at)
+    draft = Draft(
+        "pelican", _PLURAL.sub("", name) if isinstance(name, str) else name, delivery.limits, delivery.received_at
+    )
     draft.put("description", body.get("description"))
     draft.put_ip(body.get("ip"))
     draft.put_time(body.get("timestamp"))

@@ -6,22 +6,41 @@ that many bytes, 5 four bytes (3 and 4, groups, are long gone and refused). What
 The few messages of OTLP need no more than this; the library for all of protobuf is over 4 MB with generated code that is bound to its
 version. `tests/api/test_adapters.py` holds this reader against that library where it is installed.
 
->>> list(fields(bytes.fromhex("0a03616263 1001".replace(" ", ""))))
+>>> list(fields(bytes.fromhex("0a036162631001"), Budget(10)))
 [(1, 2, b'abc'), (2, 0, 1)]
 """
 
 from collections.abc import Iterator
 
-from audit_service.errors import MalformedError
+from audit_service.errors import Fault, MalformedError, TooLargeError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """(number, wire type, value) for each field. Fixed-width values are little-endian unsigned. Raises MalformedError."""
+class Budget:
+    """How many fields may still be read: two bytes can be a field, and each costs a turn of a Python loop."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, fields: int) -> None:
+        self.left = fields
+
+    def spend(self) -> None:
+        """One field. Raises TooLargeError when there is none left."""
+        self.left -= 1
+        if self.left < 0:
+            raise TooLargeError("the protobuf message has too many fields", [Fault("has too many fields", "")])
+
+
+def fields(data: bytes, budget: Budget) -> Iterator[tuple[int, int, int | bytes]]:
+    """(number, wire type, value) for each field. Fixed-width values are little-endian unsigned.
+
+    Raises MalformedError, TooLargeError.
+    """
     position, end = 0, len(data)
     while position < end:
+        budget.spend()
         key, position = _varint(data, position)
         number, wire_type = key >> 3, key & 7
         if not 1 <= number < 2**29:

@@ -1,7 +1,7 @@
 """Splunk's HTTP Event Collector (`POST /services/collector/event`).
 
-One or several objects `{"event": …, "time": …, "host": …, "source": …, "sourcetype": …, "index": …, "fields": {…}}`, one after the other with or
-without anything between them, or in an array. `event` is a document (with `action`: an event of ours) or a text.
+One or several objects `{"event": …, "time": …, "host": …, "source": …, "sourcetype": …, "index": …, "fields": {…}}`, one after the
+other with or without anything between them, or in an array. `event` is a document (with `action`: an event of ours) or a text.
 
 Answers carry HEC's codes. A request with a bad object is answered 400 with its number (`invalid-event-number`, from 0); the others are
 stored all the same, and sending the request again stores nothing twice.
@@ -9,7 +9,7 @@ stored all the same, and sending the request again stores nothing twice.
 
 import re
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from audit_service.adapters.adapter import (
     Adapter,
@@ -19,13 +19,11 @@ from audit_service.adapters.adapter import (
     Result,
     json_answer,
     not_an_object,
-    splunk_keys,
     too_many,
 )
 from audit_service.adapters.document import event_in_text, put_document
 from audit_service.adapters.draft import Draft
 from audit_service.core.canonical import JSONValue
-from audit_service.core.entry import JSONObject
 from audit_service.core.event import parse_json
 from audit_service.errors import Fault, InputError, InvalidEventError, MalformedError
 
@@ -93,7 +91,7 @@ def event(record: JSONValue, delivery: Delivery) -> Draft:
     draft = Draft("splunk", None, delivery.limits, delivery.received_at)
     document = inner if isinstance(inner, dict) else event_in_text(inner)
     if document is not None:
-        put_document(draft, cast("JSONObject", document))
+        put_document(draft, document)
     elif isinstance(inner, str):
         draft.put("description", inner)
     else:
@@ -113,7 +111,9 @@ def answer(_delivery: Delivery, records: object, results: Sequence[Result]) -> A
     del records
     for number, result in enumerate(results):
         if not result.accepted:
-            code = next((c for c in (_EVENT_MISSING, _EVENT_BLANK) if (result.detail or "").startswith(_TEXTS[c])), _DATA_FAULT)
+            code = next(
+                (c for c in (_EVENT_MISSING, _EVENT_BLANK) if (result.detail or "").startswith(_TEXTS[c])), _DATA_FAULT
+            )
             body = {"text": _TEXTS[code], "code": code, "invalid-event-number": number, "detail": result.detail}
             return json_answer(400, body)
     return json_answer(200, {"text": "Success", "code": 0})
@@ -139,6 +139,5 @@ ADAPTER: Final = Adapter(
     event,
     answer,
     refuse,
-    splunk_keys,
     probes={"/services/collector/health": _HEALTHY, "/services/collector/health/1.0": _HEALTHY},
 )

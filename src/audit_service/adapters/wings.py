@@ -1,6 +1,7 @@
 """Pterodactyl's Wings: the node daemon's activity (`POST /api/remote/activity`), sent here instead of, or by, the panel.
 
-`{"data": [{"user": "<uuid>"|null, "server": "<uuid>", "event": "server:power.start", "metadata": {…}|null, "ip": ""|"…", "timestamp": "…"}]}`
+`{"data": [{"user": "<uuid>"|null, "server": "<uuid>", "event": "server:power.start", "metadata": {…}|null,
+"ip": ""|"…", "timestamp": "…"}]}`
 
 Wings deletes its rows after any 2xx and otherwise sends them again, for ever. So a row is refused only when it is no object, and one
 refused row does not hold up the others. Rows that come again are replays.
@@ -9,7 +10,8 @@ refused row does not hold up the others. Rows that come again are replays.
 from collections.abc import Sequence
 from typing import Final
 
-from audit_service.adapters.adapter import Adapter, Delivery, check_count, counting_answer, not_an_object, wings_keys
+from audit_service.adapters.adapter import Adapter, Delivery, check_count, counting_answer, not_an_object
+from audit_service.adapters.authorization import wings_keys
 from audit_service.adapters.draft import Draft
 from audit_service.core.canonical import JSONValue
 from audit_service.core.event import parse_json

@@ -8,10 +8,13 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
 from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
+
+SLOW_SECONDS = 1.0
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -100,7 +103,8 @@ def route_of(scope: Scope) -> str:
 
 
 class AccessLog:
-    """ASGI middleware: one log line and the metrics for each request, and the headers every response carries."""
+    """ASGI middleware: the metrics of each request, a log line for those refused, failed or slow (for all of them at level
+    debug), and the headers every response carries."""
 
     HEADERS = (
         (b"x-content-type-options", b"nosniff"),
@@ -130,10 +134,28 @@ class AccessLog:
         finally:
             seconds = time.perf_counter() - started
             route = route_of(scope)
-            REQUESTS.labels(route, scope["method"] if scope["method"] in _METHODS else "other", str(status)).inc()
-            SECONDS.labels(route).observe(seconds)
-            _log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2),
-                      key=scope.get("state", {}).get("key_id"))  # fmt: skip
+            _counters(route, scope["method"] if scope["method"] in _METHODS else "other", status)(seconds)
+            # A line for each of thousands of good requests a second would cost more than sealing their events.
+            log = _log.info if status >= 400 or seconds >= SLOW_SECONDS else _log.debug
+            if status >= 400 or seconds >= SLOW_SECONDS or _debugging():
+                log("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2),
+                    key=scope.get("state", {}).get("key_id"))  # fmt: skip
+
+
+def _debugging() -> bool:
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+@cache
+def _counters(route: str, method: str, status: int) -> Callable[[float], None]:
+    """Counts one request. Cached: routes, methods and statuses are few, and looking the metrics up by label is slow."""
+    requests, observed = REQUESTS.labels(route, method, str(status)), SECONDS.labels(route)
+
+    def count(seconds: float) -> None:
+        requests.inc()
+        observed.observe(seconds)
+
+    return count
 
 
 _METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})

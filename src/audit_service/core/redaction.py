@@ -159,17 +159,17 @@ def _secret_depth(
 def _is_named_beside(row: JSONValue, segment: str, flags: int, rules: Ruleset) -> bool:
     if isinstance(row, dict):
         return bool(flags & VALUE) and names_a_secret(row, rules)
-    if isinstance(row, list) and segment.isdigit() and segment != "0":
-        before, value = _child(row, str(int(segment) - 1)), _child(row, segment)
-        return isinstance(value, str) and is_secret_flag(before, value, rules)
+    value = _child(row, segment)
+    if isinstance(row, list) and isinstance(value, str) and segment != "0":
+        return is_secret_flag(row[int(segment) - 1], value, rules)
     return False
 
 
 def _child(value: JSONValue, segment: str) -> JSONValue:
     if isinstance(value, dict):
         return value.get(segment)
-    if isinstance(value, list) and segment.isdigit() and len(segment) < 10 and int(segment) < len(value):
-        return value[int(segment)]
+    if isinstance(value, list) and segment.isascii() and segment.isdigit() and len(segment) < 10:
+        return value[int(segment)] if int(segment) < len(value) else None
     return None
 
 

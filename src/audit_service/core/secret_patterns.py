@@ -41,7 +41,7 @@ Span = tuple[int, int]
 _BARE_TOKEN: Final = rb"(?:\A|[\x00\s\"'=])(?:[A-Za-z0-9]{64}|[A-Za-z0-9+/_-]{40})(?:\z|[\x00\s\"',;])"
 _NAME: Final = r"[\w.\-\x80-\xff\[$@]"
 _CLOSE: Final = r"""\\*["'`\])]{0,3}"""
-_SEPARATOR: Final = r"""[ \t]{0,8}(?:=>|:=|==?|:|\xef\xbc\x9a|;s:[0-9]+:|%3[dD])[ \t]{0,8}"""
+_SEPARATOR: Final = r"""[ \t]{0,8}(?:=>|:=|==?|:|\xef\xbc[\x9a\x9d]|;s:[0-9]+:|%3[dD])[ \t]{0,8}"""
 # Not with the scheme before it: a pattern that may begin at any letter keeps as many states as there are letters.
 _USERINFO: Final = rb":/{2}[^\s/?#\"'<>\x00]*@|:/{2}[^\s/?#:@\"'<>\x00]*:[^\s@\"'<>\x00]*@"
 _SCHEME: Final = (
@@ -74,7 +74,9 @@ _NAME_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU
 _INFIX_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.~-+/")
 _INFIX_LEAD_LIMIT: Final = 100
 _HEADER_WORDS: Final = ("authoriz", "cookie", "authoris")
+# More findings, or more names with a value, than any text of people or programs has: the text goes whole.
 _FINDINGS_LIMIT: Final = 2000
+_NAMES_LIMIT: Final = 8000
 # What may be read in vain behind beginnings of tokens that lead to none, before a text is given up as hostile.
 _WASTE_LIMIT_BYTES: Final = 4 << 20
 _SHORTEST_TOKEN: Final = 11  # `$1$` and 8 characters of hash
@@ -92,7 +94,7 @@ def _latin(pattern: bytes) -> "re2._Regexp[bytes]":
     # Byte by byte: UTF-8 letters are bytes over 0x7f, and no sequence is ever invalid.
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # type: ignore[attr-defined]  # the stubs miss it
-    options.max_mem = 64 << 20
+    options.max_mem = 16 << 20
     options.log_errors = False
     return re2.compile(pattern, options)
 
@@ -121,23 +123,22 @@ def _screening(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def _opening(pattern: str) -> str:
     """The pattern up to its first long repetition; that one six times at most."""
-    for match in _REPEAT.finditer(pattern):
-        item, times = match.groups()
-        lead = pattern[: match.start()]
-        depth_starts: list[int] = []
-        for position, character in enumerate(lead):
-            if character == "(":
-                depth_starts.append(position)
-            elif character == ")":
-                depth_starts.pop()
-        if depth_starts:
-            return lead[: depth_starts[0]]
-        return lead + item + "{6}" if times.startswith("{") else lead
-    return pattern
+    match = next(_REPEAT.finditer(pattern))  # each of them repeats something
+    item, times = match.groups()
+    lead = pattern[: match.start()]
+    open_groups: list[int] = []
+    for position, character in enumerate(lead):
+        if character == "(":
+            open_groups.append(position)
+        elif character == ")":
+            open_groups.pop()
+    if open_groups:
+        return lead[: open_groups[0]]
+    return lead + item + "{6}" if times.startswith("{") else lead
 
 
 _COMMAND_WORDS: Final = r"\b(?:mysql|mariadb|sshpass|mongo|redis-cli|htpasswd|curl|wget|http)[a-z_\-]* "
-_DIGITS: Final = r"[0-9](?:[ \-]?[0-9]){12}|\x00\s*[\[{\"]"
+_DIGITS: Final = r"[0-9](?:[ \-]*[0-9]){12}|\x00\s*[\[{\"]"
 _ALL_TOKENS: Final = [pattern for patterns in TOKEN_PATTERNS.values() for pattern in patterns]
 _OPENINGS, _WHOLES = _screening([*_ALL_TOKENS, *INFIX_PATTERNS])
 _OPENING = _latin("|".join(_OPENINGS).encode("latin-1"))
@@ -179,7 +180,7 @@ class ValuePatterns:
         flag = rf"(?i:(?:\A|[\s\"'\x00])--?[\w.\-]*(?:{stems})[\w.\-]*[ \t]+)"
         self._anchors = _latin(anchor.encode("latin-1"))
         self._flags = _latin(flag.encode("latin-1"))
-        name = rf"(?:{stems}|[\x80-\xff])[\w.\-\x80-\xff\[$@ \\\"'`\])\t]*(?:[=:>]|%3d|;s:)"
+        name = rf"(?:{stems}|[\x80-\xff])[\w.\-\x80-\xff\[$@ \\\"'`\])\t]*(?:[=:>]|%3d|;s:|\xef\xbc[\x9a\x9d])"
         words = [*_OPENINGS, f"(?i:{name})", flag, f"(?i:{_COMMAND_WORDS})", _text(_USERINFO)]
         counters = [*_WHOLES, *map(_text, (_BARE_TOKEN, _SCHEME, _SIGNED, _SQL)), _DIGITS]
         self._searched: tuple[_Pattern, ...] = (
@@ -257,7 +258,10 @@ class ValuePatterns:
     def _named_spans(self, data: bytes) -> Iterator[Span]:
         memo: dict[bytes, bool] = {}
         done = 0
-        for match in self._anchors.finditer(data):
+        for count, match in enumerate(self._anchors.finditer(data)):
+            if count > _NAMES_LIMIT:
+                yield 0, len(data)
+                return
             # What stands inside a value already found goes with it; looking again and again would be quadratic.
             if match.start() < done or _is_urn(data, *match.span()):
                 continue
@@ -345,7 +349,7 @@ def _without_separator(head: bytes) -> bytes:
     head = head.rstrip(b" \t")
     if head.endswith(b":") and b";s:" in head:
         head = head[: head.rindex(b";s:")]
-    if head.endswith(b"\xef\xbc\x9a"):
+    if head.endswith((b"\xef\xbc\x9a", b"\xef\xbc\x9d")):
         head = head[:-3]
     if head[-3:].lower() == b"%3d":
         head = head[:-3]

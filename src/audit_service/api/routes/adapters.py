@@ -6,12 +6,13 @@
 4. ingest         slice by slice, so that a large request neither blocks the worker nor becomes one large transaction
 5. answer         in the sender's own words
 
-An event without an id of the sender's gets one that follows from its content, so that a delivery that is repeated is a replay. It is
-made of the content *after* redaction, under the installation's key: an id is kept for ever, and must not be a hash that gives away a
-password to whoever tries a million of them. What has no time of the sender's either gets a fresh id: twice the same words without a time may
-well be two events.
+An event without an id of the sender's gets one that follows from its content, so that a delivery that is repeated is a replay. It
+is made of the content *after* redaction, under the installation's key: an id is kept for ever, and must not be a hash that gives
+away a password to whoever tries a million of them. What has no time of the sender's either gets a fresh id: the same words twice
+without a time may well be two events.
 """
 
+import asyncio
 import hmac
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,23 +20,25 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import SecretStr
+from starlette.requests import Request
 
 from audit_service import ingest
 from audit_service.adapters import ADAPTERS, Adapter, Answer, Delivery, Refusal, Result
-from audit_service.api.dependencies import Service, authenticate_any, read_body, service_of
-from audit_service.api.logs import EVENTS
+from audit_service.api.body import read_body
+from audit_service.api.dependencies import authenticate_key, require_scope, service_of
 from audit_service.api.problems import problem, respond
+from audit_service.api.routes.ingest import status_of
 from audit_service.core.canonical import JSONValue
-from audit_service.errors import AuditError, ForbiddenError, IdempotencyConflictError, InputError
-from audit_service.ingest import Outcome, Receipt, Sealed
+from audit_service.errors import AuditError, InputError, UnauthenticatedError
+from audit_service.ingest import Log, Outcome, Receipt, Recipe, Sealed
+from audit_service.settings import Settings
 from audit_service.store.credentials import Credential
+from audit_service.store.group_commit import GroupCommit
 
-# Not in openapi.yaml: the schemas are their owners', and docs/adapters.md names them.
-router = APIRouter(tags=["adapters"], include_in_schema=False)
-# Shippers send larger batches than a panel does (a collector 8,192, rsyslog 1,024): so many times the limit of a batch of ours.
+# Shippers send larger batches than panels do (a collector 8,192, rsyslog 1,024): so many times the limit of a batch of ours.
 BATCHES_LIMIT = 10
 SLICE_EVENTS = 200
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -46,17 +49,17 @@ def delivery_endpoint(adapter: Adapter[Any]) -> Endpoint:
 
     async def deliver(request: Request) -> Response:
         service = service_of(request)
-        delivery = _delivery(request, service, b"")
+        delivery = Delivery(b"", dict(request.headers), datetime.now(UTC))
         try:
             # 1. authenticate
-            credential = await authenticate_any(request, adapter.keys(request.headers.get("authorization", "")))
-            if "ingest" not in credential.scopes:
-                raise ForbiddenError("the API key lacks the scope ingest")
+            credential = await _authenticate(adapter, request)
+            log, recipe = await service.log_of(credential), await service.recipe()
             # 2. frame
-            delivery = _delivery(request, service, await read_body(request, service.settings.body_limit_bytes))
-            records = adapter.records(delivery)
+            body = await read_body(request, service.settings.body_limit_bytes)
+            delivery = _delivery(delivery, body, service.settings, recipe)
+            records = _records(adapter, delivery, recipe)
             # 3. and 4.
-            outcomes = await _ingest(adapter, delivery, records, service, credential)
+            outcomes = await _ingest(adapter, delivery, records, service.appender(recipe), recipe, log)
         except AuditError as error:
             return _refusal(adapter, delivery, error)
         # 5. answer
@@ -75,76 +78,95 @@ def probe_endpoint(answer: Answer) -> Endpoint:
     return probe
 
 
-def _delivery(request: Request, service: Service, body: bytes) -> Delivery:
-    secret: SecretStr | None = getattr(service.settings, "netbox_secret", None)
-    limits = service.limits
+async def _authenticate(adapter: Adapter[Any], request: Request) -> Credential:
+    """The credential of the first key that is live, with the scope `ingest`."""
+    refused = UnauthenticatedError(
+        f"send an API key in Authorization, as {adapter.name} does it; docs/adapters.md shows how"
+    )
+    for key in adapter.keys(request.headers.get("authorization", "")):
+        try:
+            credential = await authenticate_key(request, key)
+        except UnauthenticatedError as error:
+            refused = error
+        else:
+            return require_scope(credential, "ingest")
+    raise refused
+
+
+def _delivery(head: Delivery, body: bytes, settings: Settings, recipe: Recipe) -> Delivery:
+    netbox: SecretStr | None = getattr(settings, "netbox_secret", None)
     return Delivery(
         body=body,
-        headers=dict(request.headers),
-        received_at=datetime.now(UTC),
-        limits=limits,
-        limit_events=service.settings.batch_limit_events * BATCHES_LIMIT,
-        secrets={} if secret is None else {"netbox": secret.get_secret_value().encode()},
+        headers=head.headers,
+        received_at=head.received_at,
+        limits=recipe.limits,
+        limit_events=settings.batch_limit_events * BATCHES_LIMIT,
+        secrets={} if netbox is None else {"netbox": netbox.get_secret_value().encode()},
     )
 
 
+def _records(adapter: Adapter[Any], delivery: Delivery, recipe: Recipe) -> Sequence[Any]:
+    try:
+        return adapter.records(delivery)
+    except InputError as error:
+        raise ingest.without_secrets(error, recipe.rules) from None
+
+
 async def _ingest(
-    adapter: Adapter[Any], delivery: Delivery, records: Sequence[Any], service: Service, credential: Credential
+    adapter: Adapter[Any],
+    delivery: Delivery,
+    records: Sequence[Any],
+    appender: GroupCommit,
+    recipe: Recipe,
+    log: Log,
 ) -> list[Outcome]:
-    log, recipe = await service.log_of(credential), await service.recipe()
-    appender = service.appender(recipe)
+    """Steps 3 and 4. Raises UnavailableError and the like when a slice could not be appended; then the sender repeats the whole
+    request, and what the slices before it stored are replays."""
     outcomes: list[Outcome] = []
     seen: Counter[bytes] = Counter()
     for start in range(0, len(records), SLICE_EVENTS):
-        # 3. map
-        sealed = [
-            _seal(adapter, delivery, record, recipe, log, seen) for record in records[start : start + SLICE_EVENTS]
-        ]
-        # 4. ingest: steps 2 to 5 of the recipe are done, what is left is to append and to settle
+        sealed: list[Sealed | AuditError] = []
+        for record in records[start : start + SLICE_EVENTS]:
+            # 3. map
+            sealed.append(_seal(adapter, delivery, record, recipe, log, seen))
+            if len(sealed) % ingest.TURN_EVENTS == 0:
+                await asyncio.sleep(0)
+        # 4. ingest: its steps 2 to 5 are done, what is left is to append and to settle
         outcomes += await ingest.append_sealed(appender, recipe, log, sealed)
     return outcomes
 
 
 def _seal(
-    adapter: Adapter[Any],
-    delivery: Delivery,
-    record: object,
-    recipe: ingest.Recipe,
-    log: ingest.Log,
-    seen: Counter[bytes],
+    adapter: Adapter[Any], delivery: Delivery, record: object, recipe: Recipe, log: Log, seen: Counter[bytes]
 ) -> Sealed | AuditError:
     """One record through mapping and the pure steps of the recipe, with its own faults as a value."""
     if isinstance(record, InputError):
-        return record
+        return ingest.without_secrets(record, recipe.rules)
     try:
         draft = adapter.event(record, delivery)
         event: JSONValue = draft.event()
     except InputError as error:
-        return error
+        return ingest.without_secrets(error, recipe.rules)
     sealed = ingest.seal_or_error(recipe, log, event, None, delivery.received_at)
     if isinstance(sealed, InputError) or draft.has("id") or not draft.dated:
         return sealed
     digest = hmac.new(recipe.secret, b"adapter-id\n%d\n%s" % (log.log_id, sealed.content), sha256).digest()
     seen[digest] += 1
-    # Equal lines within one request are so many events: a sender that repeats itself does so with the same request.
+    # Equal records within one request are so many events: what a sender repeats is the request.
     count = "" if seen[digest] == 1 else f"/{seen[digest]}"
-    event_id = f"{adapter.name}:{digest[:16].hex()}{count}"
-    return ingest.seal_or_error(recipe, log, event, event_id, delivery.received_at)
+    return ingest.seal_or_error(recipe, log, event, f"{adapter.name}:{digest[:16].hex()}{count}", delivery.received_at)
 
 
 def _result(outcome: Outcome) -> Result:
-    if isinstance(outcome, Receipt):
-        fresh = outcome.kept and not outcome.replayed
-        EVENTS.labels("appended" if fresh else "replayed" if outcome.replayed else "not_kept").inc()
-        return Result(201 if fresh else 200, outcome.id)
-    EVENTS.labels("conflict" if isinstance(outcome, IdempotencyConflictError) else "rejected").inc()
-    return Result(int(problem(outcome)["status"]), detail=_detail(outcome))
+    status = status_of(outcome)
+    return Result(status, outcome.id) if isinstance(outcome, Receipt) else Result(status, detail=_detail(outcome))
 
 
 def _detail(error: AuditError) -> str:
     """The problem in one line: what is wrong, and where. Never a sent value."""
     body = problem(error)
-    places = [f"{fault.get('pointer') or fault.get('parameter') or '/'} {fault['detail']}" for fault in body.get("errors", [])]
+    faults = body.get("errors", [])
+    places = [f"{fault.get('pointer') or fault.get('parameter') or '/'} {fault['detail']}" for fault in faults]
     return "; ".join([str(body["detail"]), *places])
 
 
@@ -162,8 +184,10 @@ def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status, media_type=answer.media_type)
 
 
+# Not in openapi.yaml: the schemas are their owners', and docs/adapters.md names them.
+router = APIRouter(tags=["adapters"], include_in_schema=False)
 for _adapter in ADAPTERS:
     for _path in _adapter.paths:
-        router.add_api_route(_path, delivery_endpoint(_adapter), methods=["POST"], name=_adapter.name, response_model=None)
+        router.add_api_route(_path, delivery_endpoint(_adapter), methods=["POST"], response_model=None)
     for _path, _answer in _adapter.probes.items():
-        router.add_api_route(_path, probe_endpoint(_answer), methods=["GET"], name=_adapter.name, response_model=None)
+        router.add_api_route(_path, probe_endpoint(_answer), methods=["GET"], response_model=None)

@@ -54,6 +54,8 @@ KEY_CHARACTERS = 240
 
 async def post_events(request: Request) -> Response:
     """Take one event, a batch, or a stream. Answers only when what it acknowledges is durable."""
+    request.scope["route"] = _ROUTE  # for log and metrics; FastAPI does this for its own
+    request.scope["route"] = routes[0]  # as FastAPI does for its own; the log and the metrics name it
     service = service_of(request)
     credential = await authorize(request, "ingest")
     log, recipe = await service.log_of(credential), await service.recipe()
@@ -305,7 +307,8 @@ async def _with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield item
 
 
-routes = [Route("/v1/events", post_events, methods=["POST"])]
+_ROUTE = Route("/v1/events", post_events, methods=["POST"])
+routes = [_ROUTE]
 documentation = APIRouter(tags=["events"], dependencies=documented_security)
 
 
