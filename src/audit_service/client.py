@@ -30,24 +30,19 @@ from typing import Self, TypeVar, Unpack, cast
 import httpx
 
 from audit_service.client_courier import PATH, Courier, Pace, drive, failure_of, reply_of
-from audit_service.client_spool import Memory, Spool, SpoolError, SpoolFullError
-from audit_service.client_wire import (
+from audit_service.client_event import (
     Actor,
     Change,
     ClientError,
     ClosedError,
     Context,
     Event,
-    Failure,
     Members,
-    Patience,
-    Post,
     Prepared,
     Receipt,
     RefusedError,
     Rejected,
     RejectedError,
-    Reply,
     Result,
     Row,
     Source,
@@ -55,9 +50,10 @@ from audit_service.client_wire import (
     UnavailableError,
     UnsendableEventError,
     complete,
-    deliver,
     prepare,
 )
+from audit_service.client_spool import Memory, Spool, SpoolError, SpoolFullError
+from audit_service.client_wire import Failure, Patience, Post, Reply, deliver
 
 __all__ = [
     "Actor",

@@ -23,19 +23,9 @@ from typing import TypeVar
 
 import httpx
 
+from audit_service.client_event import ClosedError, Prepared, Rejected, Result
 from audit_service.client_spool import Outbox, SpoolError
-from audit_service.client_wire import (
-    Attempt,
-    ClosedError,
-    Failure,
-    Post,
-    Prepared,
-    Rejected,
-    Reply,
-    Result,
-    attempt,
-    delay_seconds,
-)
+from audit_service.client_wire import Attempt, Failure, Post, Reply, attempt, delay_seconds
 
 PATH = "/v1/events"
 IDLE_SECONDS = 2.0  # how soon events are seen that another process left in the spool
@@ -205,6 +195,9 @@ class Courier:
                 self._thread.start()
 
     def _run(self) -> None:
+        if not self._outbox.durable:
+            with self._changed:
+                self._rest()  # the first events may share a request too; a spool may hold older ones, which have waited enough
         while not self._is_late():
             try:
                 failure = self._drain()

@@ -168,7 +168,7 @@ def test_a_service_that_is_down_and_killed_loses_nothing(server_id: str, tmp_pat
     """Not there yet; then there; then killed with all it runs while events are on their way; then there again."""
     port, key = free_port(), "test-" + uuid4().hex
     client = AuditClient(f"http://127.0.0.1:{port}", key, spool=tmp_path / "spool", batch_events=5, **QUICK)
-    settings = {"AUDIT_PORT": str(port), "AUDIT_BOOTSTRAP_KEY": key}
+    settings: dict[str, Any] = {"AUDIT_PORT": str(port), "AUDIT_BOOTSTRAP_KEY": key}
     with client:
         record_numbers(client, server_id, 0, 50)
         with pytest.raises(UnavailableError):

@@ -22,11 +22,11 @@ CANARY = "hunter2-canary-value"
 
 
 @contextmanager
-def worker_logs() -> Iterator[None]:
+def worker_logs(wanted: str = "info") -> Iterator[None]:
     """Logs are written as a worker writes them. Not a fixture: pytest opens the captured stream anew for each phase."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    configure("debug")
+    configure(wanted)
     try:
         yield
     finally:
@@ -175,7 +175,7 @@ async def test_metrics_and_documents_can_be_switched_off(module_database: TestDa
 async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
     shared_api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with worker_logs():
+    with worker_logs("debug"):
         await shared_api.post(
             {"id": CANARY, "action": "x", "reason": CANARY, "metadata": {"password": CANARY}},
             **{"X-Something": CANARY, "User-Agent": CANARY, "Idempotency-Key": CANARY},
@@ -183,7 +183,7 @@ async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
         await shared_api.client.get(f"/v1/events?actor={CANARY}&old={CANARY}")
         await shared_api.client.get(f"/v1/events/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
         await shared_api.client.post("/v1/events", content=CANARY, headers={"Content-Type": "application/json"})
-    found = [line for line in lines(capsys) if line["logger"] != "httpx"]  # the client's own, in this process
+    found = [line for line in lines(capsys) if line["event"] == "request"]
     assert [(line["method"], line["route"], line["status"]) for line in found] == [
         ("POST", "/v1/events", 201),
         ("GET", "/v1/events", 400),
@@ -192,7 +192,16 @@ async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
     ]
     assert [line["key"] is not None for line in found] == [True, True, False, True]
     assert CANARY not in json.dumps(found)
-    assert {line["level"] for line in found} == {"info"}
+    assert [line["level"] for line in found] == ["debug", "info", "info", "info"]
+
+
+async def test_good_requests_are_only_counted_unless_asked_for(
+    shared_api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with worker_logs():
+        await shared_api.accept({"action": "x"})
+        await shared_api.client.get("/v1/nothing")
+    assert [line["status"] for line in lines(capsys) if line["event"] == "request"] == [404]
 
 
 async def test_an_exception_of_a_library_is_logged_by_its_place_alone(capsys: pytest.CaptureFixture[str]) -> None:

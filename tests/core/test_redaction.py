@@ -7,7 +7,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from audit_service.core import redaction, redaction_tree, secret_names, secret_patterns, secret_words
+from audit_service.core import card_number, redaction, redaction_tree, secret_names, secret_patterns, secret_words
 from audit_service.core.canonical import JSONValue
 from audit_service.core.diff import apply_changes, diff
 from audit_service.core.redaction import (
@@ -30,7 +30,7 @@ def row(value: JSONValue, rules: Ruleset = RULES) -> JSONValue:
     return redact_value(value, rules)
 
 
-@pytest.mark.parametrize("module", [redaction, redaction_tree, secret_names, secret_patterns])
+@pytest.mark.parametrize("module", [card_number, redaction, redaction_tree, secret_names, secret_patterns])
 def test_the_examples_in_the_docstrings_run(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 

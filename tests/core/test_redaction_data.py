@@ -60,7 +60,8 @@ def test_no_secret_of_a_real_record_survives(name: str, secrets: list[str]) -> N
     ("name", "most_hit"),
     [
         ("github-webhooks-changes/with_changes.ndjson", 0.0),
-        ("panther-samples/sample-400.ndjson", 0.01),
+        # 105 of them are objects named `credentials` and ids of sessions, which are meant to go.
+        ("panther-samples/sample-400.ndjson", 0.011),
         # 500 records carry 495 ids of temporary access keys, which are a provider's format.
         ("cloudtrail-invictus/records-500.ndjson", 0.06),
     ],

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from audit_service.core.canonical import JSONValue
+from audit_service.core.card_number import is_card_number
 from audit_service.core.redaction import REDACTED, compile_ruleset, redact_event, redact_text, redact_value
-from audit_service.core.secret_patterns import is_card_number
 
 RULES = compile_ruleset()
 DRAWS = 40
@@ -176,7 +176,8 @@ HARMLESS_VALUES = [
     "md5: d41d8cd98f00b204e9800998ecf8427e", "AIDAI23HXD2O5EXAMPLE", "AROAEXAMPLEEXAMPLE12", "pk_live_publishable",
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHvbKnU1YxJw0XqQm3sWQ0s0rXJ0J8bZ user@host",
     "EAA" + "A" * 90,
-    "mysql -u root -p -h db shop", "ALTER ROLE x PASSWORD '' LOGIN", "a" * 40, "https://x.example/?code=abc&key=1", "1234  5678 9012 3456", "x .atlas" + "v1." + "b" * 60,
+    "mysql -u root -p -h db shop", "ALTER ROLE x PASSWORD '' LOGIN", "a" * 40, "https://x.example/?code=abc&key=1",
+    "1234  5678 9012 3456", "x .atlas" + "v1." + "b" * 60,
     "tool --password --verbose", "sent basic abc_def-ghi twice", "bot 2026-11-22T10:15:00",
     "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
 ]  # fmt: skip

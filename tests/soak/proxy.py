@@ -31,10 +31,13 @@ class _Link:
     left_bytes: int | None = None
     upward: bool = True
     stalled: bool = False
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     pumps: list[asyncio.Task[None]] = field(default_factory=list)
 
     def allow(self, size: int, *, upward: bool) -> int:
-        """How many of `size` bytes still pass; fewer than `size` when it breaks here."""
+        """How many of `size` bytes still pass; fewer than `size` when it breaks here. Nothing passes one that hangs."""
+        if self.stalled:
+            return 0
         if self.left_bytes is None or upward != self.upward:
             return size
         passed = min(size, self.left_bytes)
@@ -42,11 +45,17 @@ class _Link:
         return passed
 
     def end(self, *, reset: bool = False) -> None:
-        """Close both sides at once; `reset` tells the peers with RST instead of FIN."""
+        """Close both sides at once, dropping what is under way; `reset` tells the peers with RST instead of FIN."""
         for writer in (self.near, self.far):
             if reset:
                 _reset_on_close(writer)
             writer.transport.abort()
+        self.released.set()
+
+    def close(self) -> None:
+        """Close both sides after what is under way."""
+        self.near.close()
+        self.far.close()
 
 
 def _reset_on_close(writer: StreamWriter) -> None:
@@ -153,39 +162,25 @@ class Proxy:
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, link: _Link, *, upward: bool) -> None:
         """Pass what one side sends to the other until either ends or the connection breaks."""
-        try:
+        with contextlib.suppress(OSError):
             while data := await reader.read(PIECE_BYTES):
                 if self._delay_seconds:
                     await asyncio.sleep(self._delay_seconds)
                 passed = link.allow(len(data), upward=upward)
-                if passed < len(data):
-                    await self._break(link, writer, data[:passed])
-                    return
-                writer.write(data)
+                writer.write(data[:passed])
                 await writer.drain()
-        except OSError:
-            pass
-        link.near.close()
-        link.far.close()
+                if passed < len(data):
+                    await self._break(link)
+                    return
+        link.close()
 
-    async def _break(self, link: _Link, writer: StreamWriter, last: bytes) -> None:
-        self.broken_connections += 1
-        if last:
-            writer.write(last)
-            await writer.drain()
-        if self._action == "stall":
-            # Both directions stop, and nobody is told.
+    async def _break(self, link: _Link) -> None:
+        self.broken_connections += not link.stalled
+        if self._action == "stall" or link.stalled:
+            # Both directions stop, and nobody is told until the fault is over.
             link.stalled = True
-            link.left_bytes = 0
-            await self._hang(link)
+            await link.released.wait()
         elif self._action == "reset":
             link.end(reset=True)
         else:
-            link.end()
-
-    @staticmethod
-    async def _hang(link: _Link) -> None:
-        for side in (link.near, link.far):
-            side.transport.pause_reading() if hasattr(side.transport, "pause_reading") else None
-        with contextlib.suppress(OSError):
-            await asyncio.wait({asyncio.create_task(link.near.wait_closed())})
+            link.close()

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.appends import TestLog, call_append, existing_log, make_log, owner, serving
+from tests.support.appends import TestLog, append_statement, call_append, existing_log, make_log, owner, serving
 from tests.support.postgres import Server, TestDatabase, default_log_id
 
 EVENT = {
@@ -349,10 +349,10 @@ async def test_nothing_in_the_session_shadows_what_the_function_uses(database: T
     """Tables, types and functions of the same names, found first: the entry goes to the real table, with the real hash."""
     log = await make_log(database)
     async with owner(database) as connection:
+        statement = await append_statement(connection, log.log_id)
         await connection.execute(SHADOWS)
-        assert await connection.fetchval("SELECT chr(65)") == "x"  # the shadows do shadow
-        (row,) = await call_append(connection, log.log_id, ["{}"])
-        assert row["seq"] == 0
+        assert await connection.fetchval("SELECT pg_catalog.ascii(chr(65))") == ord("x")  # the shadows do shadow
+        await connection.execute(statement)
         for table in ("entry", "receipt"):
             assert await connection.fetchval(f"SELECT pg_catalog.count(*) FROM pg_temp.{table}") == 0
         age = await connection.fetchval(

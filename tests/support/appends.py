@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -26,7 +26,7 @@ from tests.support.postgres import SERVICE_NAME, TestDatabase
 RECIPE = Recipe(compile_ruleset(), EventLimits(), b"s" * 32)
 RULESET = "test-rules"
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in fields(Projection))
+_NOTHING: dict[str, Any] = dict.fromkeys(Projection._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +132,27 @@ async def call_append(
     function: str = "append_entries",
 ) -> list[asyncpg.Record]:
     """Call the function itself, in this session as it is. The ids are `e-0`, `e-1`, … and all is kept unless said."""
-    nulls = ", ".join(
-        f"{row['name']} => array_fill(NULL::{row['type']}, ARRAY[{len(bodies)}])"
-        for row in await connection.fetch(_ARRAYS)
-        if row["name"] not in {"p_keep", "p_id", "p_body"}
-    )
+    nulls = await _nulls(connection, len(bodies))
     ids = [f"e-{index}" for index in range(len(bodies))] if ids is None else ids
     keep = [True] * len(bodies) if keep is None else keep
     return list(await connection.fetch(_CALL.format(function=function, nulls=nulls), log_id, keep, ids, bodies))
+
+
+async def append_statement(connection: asyncpg.Connection, log_id: int) -> str:
+    """A statement without parameters that appends one bare event, and names every type in full."""
+    call = _CALL.format(function="append_entries", nulls=await _nulls(connection, 1))
+    values = (str(log_id), "ARRAY[true]", "ARRAY['e-0'::pg_catalog.text]", "ARRAY['{}'::pg_catalog.text]")
+    for place, value in enumerate(values, start=1):
+        call = call.replace(f"${place}", value)
+    return call
+
+
+async def _nulls(connection: asyncpg.Connection, count: int) -> str:
+    return ", ".join(
+        f"{row['name']} => array_fill(NULL::{row['type']}, ARRAY[{count}])"
+        for row in await connection.fetch(_ARRAYS)
+        if row["name"] not in {"p_keep", "p_id", "p_body"}
+    )
 
 
 def microseconds(at: datetime) -> int:

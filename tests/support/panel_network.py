@@ -91,7 +91,7 @@ class Request:
 class StubService:
     """Looks like POST /v1/events. Gives the scripted answers in turn, then good ones, and remembers what it was asked."""
 
-    def __init__(self, *script: Answer, on_request: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *script: Answer, on_request: Callable[[], object] = lambda: None) -> None:
         self.requests: list[Request] = []
         self.most_at_once = 0
         self._script = list(script)

@@ -4,6 +4,8 @@ Lines in pairs: an action, `{"index": {"_index": "…", "_id": "…"}}` or `{"cr
 a log only appends, so `index` under a used id with another document is a conflict, as `create` always was. A document with `action` is
 an event; any other is a log line: `syslog.message` when it looks like one, else `elasticsearch.document`.
 
+A repeated document is the same event: rsyslog sends a batch again with more behind it, some of it twice.
+
 The answer has an item for each pair, in order, with 201, or 400 or 409 and why; its HTTP status is 200 even when every item failed.
 """
 
@@ -32,13 +34,9 @@ from audit_service.errors import InputError, InvalidEventError, MalformedError
 _SYSLOG_MEMBERS: Final = frozenset(
     {"severity", "facility", "syslogtag", "programname", "syslog-tag", "pri", "syslogseverity", "host", "hostname"}
 )
-_ERROR_TYPES: Final = {
-    401: "security_exception",
-    403: "security_exception",
-    409: "version_conflict_engine_exception",
-    413: "content_too_long_exception",
-    503: "unavailable_shards_exception",
-}
+_ERROR_TYPES: Final = {409: "version_conflict_engine_exception", 413: "content_too_long_exception"}
+# Once the database is back, or the key is set right.
+_LATER: Final = frozenset({401, 403, 429, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,13 @@ def _item(pair: Pair | InputError, result: Result) -> JSONObject:
 
 
 def refuse(_delivery: Delivery, refusal: Refusal) -> Answer:
-    """An error as Elasticsearch words it."""
+    """An error as Elasticsearch words it; as plain text when the same request may be taken later.
+
+    rsyslog 8.2302 does not look at the HTTP status. A JSON reply without items makes it drop the batch (into `errorfile`, if it has
+    one), an empty reply counts as success; only a reply that is no JSON makes it keep the batch and try again.
+    """
+    if refusal.status in _LATER:
+        return Answer(refusal.status, refusal.detail.encode(), "text/plain; charset=utf-8")
     status = 400 if refusal.status == 422 else refusal.status
     return json_answer(status, {"error": _error(status, refusal.detail), "status": status})
 

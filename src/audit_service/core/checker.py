@@ -14,7 +14,7 @@ For each entry, numbered as in `Checker.check`:
 Then, over the whole log, by `Checker.finish`: `truncated`, `head_mismatch`, `root_mismatch`.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
@@ -33,7 +33,7 @@ BreakKind = Literal[
 BREAK_KINDS: tuple[BreakKind, ...] = get_args(BreakKind)
 BREAKS_LIMIT = 1000
 BODY_VERSION = 1
-PROJECTED = tuple(item.name for item in fields(Projection))
+PROJECTED = Projection._fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
-from typing import cast
+from typing import NamedTuple, cast
 
 from audit_service.core.canonical import JSONValue, canonical_bytes, canonical_text
 from audit_service.core.folding import fold
@@ -31,8 +31,7 @@ ENTROPY_BYTES = NONCE_BYTES + SALT_BYTES * len(GROUPS)
 JSONObject = dict[str, JSONValue]
 
 
-@dataclass(frozen=True, slots=True)
-class Projection:
+class Projection(NamedTuple):
     """The typed columns that queries filter by. Field names are column names; None where the event says nothing."""
 
     id: str | None

@@ -14,11 +14,11 @@ import re2
 
 from audit_service.core import secret_words as vocabulary
 from audit_service.core.canonical import JSONValue
+from audit_service.core.card_number import is_card_number
 from audit_service.core.secret_names import SecretNames, fold, split_words
 from audit_service.core.secret_patterns import (
     CONTEXT_PATTERNS,
     ValuePatterns,
-    is_card_number,
     redact_spans,
 )
 from audit_service.core.secret_tokens import INFIX_PATTERNS, TOKEN_PATTERNS

@@ -5,9 +5,10 @@ the server reports it committed: what comes back from here is durable.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,8 +32,7 @@ class Candidate:
     prepared: Prepared
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What the log says of one candidate. `known`: the id was there before, and the rest is the first receipt."""
 
     known: bool
@@ -47,16 +47,8 @@ class Appended:
     ruleset: str | None
 
 
-def _projected() -> list[str]:
-    # The function's parameters after the disclosures, in its order.
-    order = ("occurred_at", "source_seq", "action", "verb", "category", "outcome", "actor_type", "actor_id", "actor_name",
-             "actor_email", "actor_role", "actor_keys", "target_type", "target_id", "target_name", "server_id", "ip",
-             "session", "request_id", "source_id", "paths", "search")  # fmt: skip
-    assert set(order) | {"id"} == {field.name for field in fields(Projection)}  # noqa: S101 - a column forgotten here would be lost
-    return list(order)
-
-
-_PROJECTED = _projected()
+# The function's last parameters are the fields of a projection in their order, without the id, which it takes apart.
+_PROJECTED = Projection._fields[1:]
 _TYPES = [
     "bigint", "text", "boolean[]", "text[]", "bytea[]", "bytea[]", "text[]",
     *["bytea[]"] * len(GROUPS),
@@ -76,6 +68,8 @@ async def append_entries(
     Durable when it returns. Raises UnavailableError (then nothing is known about the outcome: ask again with the same ids),
     ClockError, NotFoundError.
     """
+    if not candidates:
+        return []
     async with translated(), engine.connect() as connection:
         connection_driver = driver(connection)
         try:
@@ -86,7 +80,7 @@ async def append_entries(
             connection_driver.terminate()
             await connection.invalidate()
             raise
-    return [Appended(*tuple(row)[1:]) for row in rows]
+    return [Appended._make(islice(row, 1, None)) for row in rows]
 
 
 def _arguments(log_id: int, ruleset: str, candidates: Sequence[Candidate]) -> list[Any]:
@@ -101,11 +95,11 @@ def _arguments(log_id: int, ruleset: str, candidates: Sequence[Candidate]) -> li
         [candidate.fingerprint for candidate in candidates],
         [part.body for part in prepared],
         *([part.disclosures.get(group) for part in prepared] for group in GROUPS),
-        *(_column(name, [getattr(projection, name) for projection in projections]) for name in _PROJECTED),
+        *map(_column, _PROJECTED, islice(zip(*projections, strict=True), 1, None)),
     ]
 
 
-def _column(name: str, values: list[Any]) -> list[Any]:
+def _column(name: str, values: Sequence[Any]) -> Sequence[Any]:
     if name not in _LITERALS:
         return values
     return [None if value is None else _array_literal(value) for value in values]

@@ -24,7 +24,12 @@ async def translated() -> AsyncIterator[None]:
         yield
     except (asyncpg.PostgresError, exc.DBAPIError) as error:
         raise _translate(error) from None
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, exc.TimeoutError):
+    except asyncpg.InterfaceError as error:
+        # Either the connection was closed under us, or we called the driver wrongly: only the first passes by itself.
+        if "closed" not in str(error):
+            raise
+        raise UnavailableError("the database is not reachable") from None
+    except (OSError, TimeoutError, asyncpg.InternalClientError, exc.TimeoutError):
         raise UnavailableError("the database is not reachable") from None
 
 

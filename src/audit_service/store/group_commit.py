@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -135,7 +135,7 @@ class GroupCommit:
         ]
 
     def _as_known(self, appended: Appended, first: Candidate) -> Appended:
-        return replace(appended, known=True, salt=first.salt, fingerprint=first.fingerprint, ruleset=self._ruleset)
+        return appended._replace(known=True, salt=first.salt, fingerprint=first.fingerprint, ruleset=self._ruleset)
 
     async def _append_again(self, log_id: int, candidates: Sequence[Candidate]) -> Sequence[Appended]:
         """Append, and once more when the connection broke: a restarted database leaves dead connections in the pool. The ids make

@@ -14,7 +14,6 @@ without a time may well be two events.
 
 import asyncio
 import hmac
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -123,12 +122,11 @@ async def _ingest(
     """Steps 3 and 4. Raises UnavailableError and the like when a slice could not be appended; then the sender repeats the whole
     request, and what the slices before it stored are replays."""
     outcomes: list[Outcome] = []
-    seen: Counter[bytes] = Counter()
     for start in range(0, len(records), SLICE_EVENTS):
         sealed: list[Sealed | AuditError] = []
         for record in records[start : start + SLICE_EVENTS]:
             # 3. map
-            sealed.append(_seal(adapter, delivery, record, recipe, log, seen))
+            sealed.append(_seal(adapter, delivery, record, recipe, log))
             if len(sealed) % ingest.TURN_EVENTS == 0:
                 await asyncio.sleep(0)
         # 4. ingest: its steps 2 to 5 are done, what is left is to append and to settle
@@ -136,9 +134,7 @@ async def _ingest(
     return outcomes
 
 
-def _seal(
-    adapter: Adapter[Any], delivery: Delivery, record: object, recipe: Recipe, log: Log, seen: Counter[bytes]
-) -> Sealed | AuditError:
+def _seal(adapter: Adapter[Any], delivery: Delivery, record: object, recipe: Recipe, log: Log) -> Sealed | AuditError:
     """One record through mapping and the pure steps of the recipe, with its own faults as a value."""
     if isinstance(record, InputError):
         return ingest.without_secrets(record, recipe.rules)
@@ -151,10 +147,7 @@ def _seal(
     if isinstance(sealed, InputError) or draft.has("id") or not draft.dated:
         return sealed
     digest = hmac.new(recipe.secret, b"adapter-id\n%d\n%s" % (log.log_id, sealed.content), sha256).digest()
-    seen[digest] += 1
-    # Equal records within one request are so many events: what a sender repeats is the request.
-    count = "" if seen[digest] == 1 else f"/{seen[digest]}"
-    return ingest.seal_or_error(recipe, log, event, f"{adapter.name}:{digest[:16].hex()}{count}", delivery.received_at)
+    return ingest.seal_or_error(recipe, log, event, f"{adapter.name}:{digest[:16].hex()}", delivery.received_at)
 
 
 def _result(outcome: Outcome) -> Result:
