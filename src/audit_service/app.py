@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from audit_service.api import openapi, problems
 from audit_service.api.dependencies import Service
-from audit_service.api.logs import AccessLog
+from audit_service.api.middleware import AccessLog
 from audit_service.api.routes import chain, events, ingest, keys, operations
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import compile_ruleset

@@ -24,7 +24,7 @@ from typing import TypeVar
 import httpx
 
 from audit_service.client_event import ClosedError, Prepared, Rejected, Result
-from audit_service.client_spool import Outbox, SpoolError
+from audit_service.client_spool import Outbox, SpoolError, Waiting
 from audit_service.client_wire import Attempt, Failure, Post, Reply, attempt, delay_seconds
 
 PATH = "/v1/events"
@@ -90,12 +90,13 @@ class Courier:
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # while it runs
         self._http: httpx.Client | None = None
         self._recorded = 0  # since the thread last looked
         self._hurry = False  # somebody flushes: do not wait for more events, nor for the end of a pause
         self._deadline: float | None = None  # set when closing begins
         self._abandoned = False  # closed, but the thread still runs and must clean up itself
+        self._settling = False  # results have come; the outbox and the caller's callback are being told
         self._failures = 0  # in a row, as far as the next pause is concerned
         self._said: str | None = None  # the kind of trouble last told, until it is over
 
@@ -133,18 +134,22 @@ class Courier:
             return reply_of(http.post(PATH, content=body))
         except httpx.HTTPError as error:
             return failure_of(error)
+        except RuntimeError:
+            if http.is_closed:
+                raise ClosedError("the client was closed") from None
+            raise
 
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until all that was recorded before is delivered or rejected. False when the time is over first."""
         deadline = time.monotonic() + timeout_seconds
         with self._changed:
             position = self.outbox.last_position()
-            if self.outbox.is_past(position):
+            if not self._settling and self.outbox.is_past(position):
                 return True
             self._ensure_started()
             self._hurry = True
             self._changed.notify_all()
-            while not self.outbox.is_past(position):
+            while self._settling or not self.outbox.is_past(position):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -160,16 +165,15 @@ class Courier:
             self._deadline = time.monotonic() + seconds
             self._changed.notify_all()
             thread = self._thread
-        if thread is None or not thread.is_alive():
-            if not self._outbox.durable:
-                self._run()  # the thread could not start, or nothing was recorded: then this returns at once
-        elif thread is not threading.current_thread():
+        if thread is not None and thread is not threading.current_thread():
             thread.join(seconds)
+        elif thread is None and not self._outbox.durable:
+            self._run()  # the thread could not start, or nothing was recorded: then this returns at once
         atexit.unregister(self.close)
         with contextlib.suppress(SpoolError):
             self._tell_left(self._outbox.count())
         with self._changed:
-            self._abandoned = thread is not None and thread.is_alive()
+            self._abandoned = self._thread is not None
         if not self._abandoned:
             self._let_go()
 
@@ -182,22 +186,33 @@ class Courier:
         if count and self._outbox.durable:
             _log.info("%d events wait in the spool for the next start", count)
         elif count:
-            _log.error("%d audit events could not be delivered before the end and are lost", count)
+            _log.error("%d audit events had no receipt when the client was closed, and may be lost", count)
 
     # --- the thread ---
 
     def _ensure_started(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="audit-courier", daemon=True)
-            with contextlib.suppress(
-                RuntimeError
-            ):  # no thread now, or the interpreter is ending: the next event, or close
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="audit-courier", daemon=True)
+            try:
                 self._thread.start()
+            except RuntimeError:  # no thread now, or the interpreter is ending: the next event tries again, and close
+                self._thread = None
+
+    def _work(self) -> None:
+        try:
+            self._run()
+        finally:
+            with self._changed:
+                self._thread = None  # so that the next event starts another, whatever ended this one
+                abandoned = self._abandoned
+            if abandoned:
+                self._let_go()
 
     def _run(self) -> None:
+        """Drain, then wait, until closed and done."""
         if not self._outbox.durable:
             with self._changed:
-                self._rest()  # the first events may share a request too; a spool may hold older ones, which have waited enough
+                self._rest()  # the first events may share a request too; those in a spool may have waited for long
         while not self._is_late():
             try:
                 failure = self._drain()
@@ -207,15 +222,11 @@ class Courier:
             with self._changed:
                 self._changed.notify_all()
                 if self._deadline is not None and (failure is None or self._outbox.durable):
-                    break  # all is sent, or waits safely on the disk
+                    return  # all is sent, or waits safely on the disk
                 if failure is None:
                     self._rest()
                 else:
                     self._pause(failure)
-        with self._changed:
-            abandoned = self._abandoned
-        if abandoned:
-            self._let_go()
 
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -229,16 +240,23 @@ class Courier:
                     return None
                 tried: Attempt = drive(attempt([item.event for item in taken]), self.exchange)
                 # A crash here sends these again: replays, because their ids are in the bytes.
-                self._outbox.settle(taken, tried.results)
-                self._report(tried.results)
-                with self._changed:
-                    self._changed.notify_all()
+                self._settle(taken, tried.results)
                 if tried.failure is not None:
                     return tried.failure
                 self._note(None)
         finally:
             self._outbox.release()
         return None
+
+    def _settle(self, taken: Sequence[Waiting], results: Sequence[Result | None]) -> None:
+        self._settling = True
+        try:
+            self._outbox.settle(taken, results)
+            self._report(results)
+        finally:
+            with self._changed:
+                self._settling = False
+                self._changed.notify_all()
 
     def _rest(self) -> None:
         """Wait for an event, and then a little for more to share its request."""

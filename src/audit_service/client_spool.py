@@ -236,7 +236,7 @@ class Spool:
             try:
                 with self._open() as database:
                     if database.execute("SELECT 1 FROM event LIMIT 1").fetchone() is None:
-                        pass
+                        _empty_log(database)
             finally:
                 self._sending = False
                 self._sender.execute("ROLLBACK")

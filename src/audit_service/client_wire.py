@@ -9,6 +9,7 @@ Both clients drive the same generators. A generator yields a `Post` (wait so lon
 
 An answer is about the **events** (400, 409 or 422 with a problem document of the service; 413): they are rejected, for good.
 Or it is about **now** (no answer, 408, 425, 429, 5xx, an answer that cannot be understood): the same bytes are sent again.
+An event that makes the service answer 5xx time and again holds up those behind it: order is kept, and nothing is given up.
 Or it is about the **request** (401, 403, 404, a redirect, a 400 of somebody in between): no event is at fault, none is rejected.
 """
 

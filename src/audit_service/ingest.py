@@ -169,15 +169,23 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now
         event["changes"] = cast("JSONValue", changes)
     # 4. redact
     _hash_session(event, recipe.secret, log.log_id)
+    sent_id = cast("str | None", event.pop("id", None))
     event, changes = redaction.redact_event(event, changes, recipe.rules)
     # 5. seal
-    event_id = cast("str", event.pop("id", None) or default_id or new_id(now))
+    event_id = (sent_id and safe_id(sent_id, recipe, log)) or default_id or new_id(now)
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
     content = canonical_bytes(event)
     sealed_event = with_defaults(event, event_id, now)
     prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
     keep = bool(changes) or not brought_rows or recipe.keep_noop
     return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
+
+
+def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
+    """The id as it is stored: itself, or a keyed hash of it when it holds a secret, so that such ids stay apart and retries safe."""
+    if redaction.redact_text(sent, recipe.rules, cards=False) == sent:
+        return sent
+    return "redacted:" + hmac.new(recipe.secret, f"id\n{log.log_id}\n{sent}".encode(), sha256).hexdigest()[:32]
 
 
 def find_changes(event: JSONObject, recipe: Recipe) -> tuple[list[JSONObject], bool]:

@@ -305,6 +305,7 @@ audit.send({"action": "row.touched", "server_id": server_id, "metadata": {"n": -
 audit.record("row.touched", server_id=server_id, metadata={"n": 0})
 child = os.fork()
 n = 1 if child else 2
+assert child or spool or audit.pending() == 0, "what waits in memory is the parent's to send"
 audit.record("row.touched", server_id=server_id, metadata={"n": n})
 audit.send({"action": "row.touched", "server_id": server_id, "metadata": {"n": n + 10}})
 audit.close()

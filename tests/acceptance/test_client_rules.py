@@ -234,3 +234,10 @@ def test_tries_follow_the_service_and_else_the_doubling() -> None:
         pauses([away] * 9, 0.6)
     with pytest.raises(UnavailableError, match="after 1 tries"):
         pauses([asked, good], 4)  # no use in waiting for what comes too late
+
+
+def test_only_the_first_request_of_a_try_waits() -> None:
+    steps = attempt([prepared(1), prepared(2)], first_delay_seconds=5)
+    delays = [next(steps).delay_seconds, steps.send(REFUSALS[0]).delay_seconds]
+    delays.append(steps.send(Reply(201, None, receipts([{"id": "1"}]))).delay_seconds)
+    assert delays == [5, 0, 0]

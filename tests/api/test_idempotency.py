@@ -237,3 +237,23 @@ async def test_under_another_ruleset_a_replay_gets_the_receipt(module_database: 
     async with open_api(module_database, redact_words="colour") as stricter:
         again = await stricter.post(event | {"reason": "other"})
     assert (again.status_code, again.json()) == (200, first)
+
+
+@pytest.mark.parametrize("place", ["member", "header"])
+async def test_ids_that_are_secrets_stay_apart_and_are_not_stored(shared_api: Api, place: str) -> None:
+    """Two tokens used as ids are two ids, a retry is still a replay, and neither token is in an answer."""
+    tokens = ["ghp_" + uuid.uuid4().hex + letter * 4 for letter in "ab"]
+    ids = []
+    for token in tokens:
+        event, headers = {**EVENT, "description": token[-1]}, {}
+        if place == "member":
+            event["id"] = token
+        else:
+            headers["Idempotency-Key"] = token
+        first = await shared_api.post(event, **headers)
+        again = await shared_api.post(event, **headers)
+        assert (first.status_code, again.status_code) == (201, 200), first.text
+        assert first.json() == again.json()
+        assert token not in first.text
+        ids.append(first.json()["id"])
+    assert len(set(ids)) == 2

@@ -419,3 +419,19 @@ async def test_what_breaks_the_schema_is_refused_with_every_place(
     shared_api: Api, event: dict[str, Any], pointers: list[str]
 ) -> None:
     await refused(shared_api, event, 422, *pointers)
+
+
+async def test_a_server_called_none_has_a_feed_of_its_own(shared_api: Api) -> None:
+    """`none` means "global" as a filter, and is a name like any other in the path."""
+    stored = await shared_api.post({"action": "server.created", "server_id": "none", "description": "of none"})
+    other = await shared_api.post({"action": "role.updated"})
+    assert {stored.status_code, other.status_code} == {201}
+    feed = (await shared_api.client.get("/v1/servers/none/activity")).json()["events"]
+    assert [event["id"] for event in feed] == [stored.json()["id"]]
+
+
+async def test_a_category_is_free_text_and_loses_its_secrets(shared_api: Api) -> None:
+    token = "ghp_" + "b" * 36
+    stored = await shared_api.post({"action": "server.created", "category": f"of {token}"})
+    shown = (await shared_api.client.get(f"/v1/events/{stored.json()['id']}")).json()
+    assert shown["category"] == "of [redacted]"

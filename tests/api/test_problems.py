@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from audit_service import errors
 from audit_service.api import problems, schemas
-from audit_service.api.logs import AccessLog
+from audit_service.api.middleware import AccessLog
 from audit_service.app import create_app
 from audit_service.settings import Settings
 from tests.support.api import Api
@@ -166,6 +166,7 @@ async def test_an_unexpected_error_tells_the_caller_nothing(
 ) -> None:
     response = await broken.get(f"/broken/{CANARY}?q={CANARY}")
     document = checked(response, 500)
+    assert response.headers["x-content-type-options"] == "nosniff"
     assert "RuntimeError" not in response.text
     assert "Traceback" not in response.text
     assert document["detail"] == "an unexpected error; see the log"

@@ -60,10 +60,6 @@ def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None
             os.kill(process.pid, number)
 
 
-async def _gone(processes: list[psutil.Process]) -> None:
-    await asyncio.to_thread(wait_until, lambda: not any(map(is_alive, processes)), "the end of what was killed")
-
-
 # -- kill ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +106,7 @@ async def _kill_all(stack: Stack, _random: Random) -> AsyncIterator[None]:
     everybody = [psutil.Process(stack.service.process.pid), *stack.service.children()]
     _signal(everybody, signal.SIGKILL)
     await asyncio.to_thread(stack.service.process.wait, 10)
-    await _gone(everybody)
+    await asyncio.to_thread(wait_until, lambda: not any(map(is_alive, everybody)), "the end of what was killed")
     await asyncio.to_thread(stack.start, wait=False)
     yield
 

@@ -45,6 +45,7 @@ class Stack:
     server: Server | None = None
     back: Proxy | None = None
     service_port: int = field(default_factory=free_port)
+    ledger: Ledger = field(default_factory=Ledger)
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _service: Service | None = None
     _probes: int = 0
@@ -80,7 +81,7 @@ class Stack:
 
     def fleet(self, writers: int, seed: int) -> Fleet:
         """Writers that go through the front proxy."""
-        return Fleet(lambda: self.front.port, BOOTSTRAP_KEY, writers=writers, seed=seed)
+        return Fleet(lambda: self.front.port, BOOTSTRAP_KEY, self.ledger, writers=writers, seed=seed)
 
     def connection(self) -> Connection:
         """A connection of a client that no proxy troubles."""
@@ -94,16 +95,16 @@ class Stack:
         finally:
             await connection.close()
 
-    async def recover(self, ledger: Ledger, since: float) -> float:
+    async def recover(self, since: float) -> float:
         """Wait until an event is acknowledged and the service says that it is ready: seconds since then, at most the limit."""
         while True:
             self._probes += 1
             event_id = f"probe-{since}-{self._probes}"
-            ledger.sent.add(event_id)
+            self.ledger.sent.add(event_id)
             with contextlib.suppress(OSError, EOFError, TimeoutError):
                 answer = await self.ask("POST", "/v1/events", json.dumps({"id": event_id, "action": "probe"}).encode())
                 if answer.status == 201:
-                    ledger.acknowledge(event_id, json.loads(answer.body))
+                    self.ledger.acknowledge(event_id, json.loads(answer.body))
                     if (await self.ask("GET", "/readyz")).status == 200:
                         return time.monotonic() - since
             waited = time.monotonic() - since
@@ -122,18 +123,18 @@ class Stack:
         finally:
             await connection.close()
 
-    async def find_violations(self, ledger: Ledger) -> "Violations":
+    async def find_violations(self) -> "Violations":
         """Compare the ledger with the tables."""
         async with self.owner() as connection:
             entries = await connection.fetch("SELECT id, seq, hash, prev_hash FROM audit.entry WHERE kind = 'event'")
             receipts = await connection.fetch("SELECT id, seq, hash, prev_hash, kept FROM audit.receipt")
-        return compare(ledger, entries, receipts)
+        return compare(self.ledger, entries, receipts)
 
-    async def assert_nothing_lost(self, ledger: Ledger) -> int:
+    async def assert_nothing_lost(self) -> int:
         """Every acknowledged event is there once, as its receipt says; the log is intact, and verify agrees. Returns its size."""
-        assert ledger.wrong_answers == [], ledger.wrong_answers[:5]
-        violations = await self.find_violations(ledger)
-        assert violations == Violations(), violations
+        assert self.ledger.wrong_answers == [], self.ledger.wrong_answers[:5]
+        violations = await self.find_violations()
+        assert violations == Violations(), str(violations)[:2000]
         async with self.owner() as connection:
             log_id, size = await self._log(connection)
             await assert_log_intact(connection, log_id, size)

@@ -207,13 +207,12 @@ def _body(kind: Kind, events: Sequence[Event]) -> bytes:
 
 
 class Fleet:
-    """Several writers at once. Their ledger goes on from one round of writing to the next."""
+    """Several writers at once, for any number of rounds of writing. The seed stands in their ids, so it is one of its own."""
 
-    def __init__(self, port: Callable[[], int], key: str, *, writers: int, seed: int) -> None:
-        self.ledger = Ledger()
+    def __init__(self, port: Callable[[], int], key: str, ledger: Ledger, *, writers: int, seed: int) -> None:
         random = Random(seed)  # noqa: S311 - load, no secret
         self._writers = [
-            Writer(f"w{seed}-{number}", Connection(port, key), self.ledger, Random(random.random()))  # noqa: S311
+            Writer(f"w{seed}-{number}", Connection(port, key), ledger, Random(random.random()))  # noqa: S311
             for number in range(writers)
         ]
 

@@ -385,9 +385,9 @@ async def test_a_bound_transaction_is_read_only(walled: Walled) -> None:
 
 async def test_a_bound_transaction_stays_read_only(walled: Walled) -> None:
     """PostgreSQL itself refuses to lift it once something was read."""
-    with pytest.raises(DBAPIError, match="must be set before any query"):
-        async with bound(walled.pools.reads, walled.first) as connection:
-            await connection.execute(text("SELECT 1"))
+    async with bound(walled.pools.reads, walled.first) as connection:
+        await connection.execute(text("SELECT 1"))
+        with pytest.raises(DBAPIError, match="must be set before any query"):
             await connection.execute(text("SET TRANSACTION READ WRITE"))
 
 

@@ -21,6 +21,7 @@ from audit_service.adapters.adapter import (
     not_an_object,
     too_many,
 )
+from audit_service.adapters.authorization import splunk_keys
 from audit_service.adapters.document import event_in_text, put_document
 from audit_service.adapters.draft import Draft
 from audit_service.core.canonical import JSONValue
@@ -139,5 +140,6 @@ ADAPTER: Final = Adapter(
     event,
     answer,
     refuse,
+    splunk_keys,
     probes={"/services/collector/health": _HEALTHY, "/services/collector/health/1.0": _HEALTHY},
 )

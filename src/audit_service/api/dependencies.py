@@ -16,7 +16,7 @@ from audit_service.ingest import Log, Recipe
 from audit_service.settings import Settings
 from audit_service.store import credentials
 from audit_service.store.credentials import Credential, Installation
-from audit_service.store.engine import Database
+from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
 
@@ -42,7 +42,7 @@ class Service:
     async def installation(self) -> Installation:
         """The installation's constants, read at the first use, so that workers start while the database is away."""
         if self._installation is None:
-            async with translated(), self.database.reads.connect() as connection:
+            async with translated(), connected(self.database.reads) as connection:
                 self._installation = await credentials.fetch_installation(connection)
         return self._installation
 
@@ -80,7 +80,7 @@ class Service:
         cached = self._credentials.get(digest)
         if cached is not None and cached[0] > now:
             return cached[1]
-        async with translated(), self.database.reads.connect() as connection:
+        async with translated(), connected(self.database.reads) as connection:
             found = await credentials.find_credential(connection, key)
         if found is None:
             self._credentials.pop(digest, None)
@@ -95,8 +95,9 @@ class Service:
     async def _touch(self, key_id: str, now: float) -> None:
         if now - self._touched.get(key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
             self._touched[key_id] = now
-            async with translated(), self.database.writes.begin() as connection:
+            async with translated(), connected(self.database.writes) as connection:
                 await credentials.touch_key(connection, key_id)
+                await connection.commit()
 
 
 def service_of(request: Request) -> Service:

@@ -5,16 +5,12 @@ Exceptions are logged by their place in the code, without their text: the text o
 
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import cache
 from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-
-SLOW_SECONDS = 1.0
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +33,7 @@ VERIFIED = Gauge(
     multiprocess_mode="mostrecent",
 )
 
-_log = structlog.get_logger("audit_service")
+log = structlog.get_logger("audit_service")
 
 
 def configure(level: str) -> None:
@@ -93,69 +89,10 @@ def _place(error: BaseException) -> dict[str, Any]:
 
 def unexpected(scope: Scope, error: BaseException) -> None:
     """Log an error nobody planned for."""
-    _log.error("unexpected error", route=route_of(scope), **_place(error))
+    log.error("unexpected error", route=route_of(scope), **_place(error))
 
 
 def route_of(scope: Scope) -> str:
     """The route's template, which has few values and none of the caller's; `unmatched` for none."""
     route = scope.get("route")
     return getattr(route, "path", None) or "unmatched"
-
-
-class AccessLog:
-    """ASGI middleware: the metrics of each request, a log line for those refused, failed or slow (for all of them at level
-    debug), and the headers every response carries."""
-
-    HEADERS = (
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),
-        (b"x-frame-options", b"DENY"),
-    )
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def send_noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *self.HEADERS]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_noted)
-        finally:
-            seconds = time.perf_counter() - started
-            route = route_of(scope)
-            _counters(route, scope["method"] if scope["method"] in _METHODS else "other", status)(seconds)
-            # A line for each of thousands of good requests a second would cost more than sealing their events.
-            log = _log.info if status >= 400 or seconds >= SLOW_SECONDS else _log.debug
-            if status >= 400 or seconds >= SLOW_SECONDS or _debugging():
-                log("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2),
-                    key=scope.get("state", {}).get("key_id"))  # fmt: skip
-
-
-def _debugging() -> bool:
-    return logging.getLogger().isEnabledFor(logging.DEBUG)
-
-
-@cache
-def _counters(route: str, method: str, status: int) -> Callable[[float], None]:
-    """Counts one request. Cached: routes, methods and statuses are few, and looking the metrics up by label is slow."""
-    requests, observed = REQUESTS.labels(route, method, str(status)), SECONDS.labels(route)
-
-    def count(seconds: float) -> None:
-        requests.inc()
-        observed.observe(seconds)
-
-    return count
-
-
-_METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})

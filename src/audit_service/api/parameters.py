@@ -6,7 +6,7 @@ Unknown, repeated single-value and malformed parameters are a 400 that names the
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -83,9 +83,9 @@ def _is_text(value: str) -> bool:
     return "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def selection(query: Query, *, hash_session: object = None, fixed: Sequence[Filter] = ()) -> Selection:
-    """The filters and time ranges of a query. `fixed` filters come from the path and stand beside those asked for."""
-    filters = list(fixed)
+def selection(query: Query, *, hash_session: object = None, server_id: str | None = None) -> Selection:
+    """The filters and time ranges of a query. `server_id` comes from the path and stands beside those asked for."""
+    filters = []
     for field in CONDITIONS:
         for name, negated in ((field, False), (field + NOT_SUFFIX, True)):
             values = [_filter_value(query, name, field, value, hash_session) for value in query.many(name)]
@@ -95,6 +95,7 @@ def selection(query: Query, *, hash_session: object = None, fixed: Sequence[Filt
     first, after_last = _days(query)
     return Selection(
         filters=tuple(filters),
+        server_id=server_id,
         since=_later(since, first),
         until=_earlier(until, after_last),
         recorded_since=_instant(query, "recorded_since"),
@@ -153,14 +154,14 @@ def _days(query: Query) -> tuple[datetime | None, datetime | None]:
     )
 
 
-def _zone(query: Query) -> ZoneInfo:
+def _zone(query: Query) -> tzinfo:
     name = query.one("tz")
     if name is not None:
         try:
             return ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             query.fail("tz", "must be a time zone of the IANA database, such as Europe/Berlin")
-    return ZoneInfo("UTC")
+    return UTC
 
 
 def _date(query: Query, name: str) -> date | None:

@@ -281,12 +281,14 @@ INGEST_BODY = _body(
 INGEST_RESPONSES = _responses(
     {200: Receipt, 201: Receipt | BatchResults, 207: BatchResults}, 400, 401, 403, 409, 413, 415, 422, 503
 )
+_SORT = {"type": "string", "enum": list(parameters.SORTS), "default": "-occurred_at"}
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": parameters.LIMIT_MAXIMUM, "default": parameters.LIMIT_DEFAULT}
 PAGING_PARAMETERS = [
-    _parameter("sort", "Order; ties are broken by seq", {"type": "string", "enum": list(parameters.SORTS), "default": "-occurred_at"}),
-    _parameter("limit", "Events a page", {"type": "integer", "minimum": 1, "maximum": parameters.LIMIT_MAXIMUM, "default": parameters.LIMIT_DEFAULT}),
+    _parameter("sort", "Order; ties are broken by seq", _SORT),
+    _parameter("limit", "Events a page", _LIMIT),
     _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
     _parameter("count", "Also count the matches, exactly up to 10,000", {"type": "string", "enum": ["capped"]}),
-]  # fmt: skip
+]
 LIST_PARAMETERS = [*parameters.describe(), *PAGING_PARAMETERS]
 ACTIVITY_PARAMETERS = [item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}]
 EXPORT_PARAMETERS = [

@@ -250,10 +250,8 @@ def check_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], 
     found = leaf
     for level, sibling in enumerate(proof):
         # Above `inner` the path runs along the right border, where every sibling is to the left.
-        if level < inner and not index >> level & 1:
-            found = node_hash(found, sibling)
-        else:
-            found = node_hash(sibling, found)
+        is_left = level < inner and not index >> level & 1
+        found = node_hash(found, sibling) if is_left else node_hash(sibling, found)
     _require_root(root, found)
 
 

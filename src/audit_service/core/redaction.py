@@ -68,7 +68,6 @@ _UNTOUCHED: Final = frozenset(
     (
         "action",
         "verb",
-        "category",
         "outcome",
         "partial",
         "occurred_at",

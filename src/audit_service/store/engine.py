@@ -3,6 +3,7 @@
 Two engines per worker, so that slow readers never take the connections appends need.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ DURABLE_SETTINGS = {
     "data_sync_retry": ("off",),
 }
 SUPPORTED_VERSIONS = range(15, 19)
+# A database that is paused, or behind a dead link, never answers: who asks something short is told within five seconds.
+ANSWER_TIMEOUT_SECONDS = 4.0
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -68,6 +71,8 @@ def open_database(
             pool_use_lifo=True,
             connect_args={
                 "timeout": connect_timeout_seconds,
+                # The server ends what takes too long; this is for a server that cannot.
+                "command_timeout": timeout_seconds + 5,
                 "server_settings": {
                     "role": SERVING_ROLE,
                     "application_name": f"audit-service {name}",
@@ -94,25 +99,48 @@ def driver(connection: AsyncConnection) -> Any:
 
 
 @asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for a few short statements; commit them inside the block. It is cut, or TimeoutError raised, when the pool and the
+    database together take longer than ANSWER_TIMEOUT_SECONDS."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ANSWER_TIMEOUT_SECONDS
+    async with asyncio.timeout_at(deadline) as patience, engine.connect() as connection:
+        patience.reschedule(None)
+        # Cut, not cancelled: after a cancellation SQLAlchemy would wait two more seconds for a polite end.
+        raw = driver(connection)
+        cut = loop.call_at(deadline, raw.terminate)
+        try:
+            yield connection
+        finally:
+            cut.cancel()
+            if raw.is_closed():  # what fails past SQLAlchemy, it would put back into the pool
+                await connection.invalidate()
+
+
+@asynccontextmanager
 async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
     """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here.
 
     `engine` is the pool for reads, which leaves transactions to us: begin and binding are one round trip. A connection whose
-    transaction cannot be ended is cut, so that no binding ever reaches the next borrower.
+    transaction cannot be ended is cut, so that no binding ever reaches the next borrower. Raises TimeoutError when the beginning takes
+    longer than ANSWER_TIMEOUT_SECONDS; what is read then may take as long as a statement may.
     """
-    async with engine.connect() as connection:
+    async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS) as patience, engine.connect() as connection:
         raw = driver(connection)
         ended = False
         try:
             # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
             await raw.execute(f"BEGIN READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
+            patience.reschedule(None)
             try:
                 yield connection
+            except TimeoutError:  # nothing more can be asked of it
+                raise
             except Exception:
-                await raw.execute("ROLLBACK")
+                await raw.execute("ROLLBACK", timeout=ANSWER_TIMEOUT_SECONDS)
                 ended = True
                 raise
-            await raw.execute("COMMIT")
+            await raw.execute("COMMIT", timeout=ANSWER_TIMEOUT_SECONDS)
             ended = True
         finally:
             if not ended:  # cancelled, or the connection broke

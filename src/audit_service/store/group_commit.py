@@ -103,6 +103,12 @@ class GroupCommit:
     async def _flush(self, log_id: int, group: list[_Waiting]) -> None:
         try:
             answers = await self._append_distinct(log_id, [c for waiting in group for c in waiting.candidates])
+        except TimeoutError:
+            # Whoever waits behind would wait as long again: all are told now.
+            queue = self._queues[log_id]
+            for waiting in (*group, *queue):
+                _fail(waiting, UnavailableError("the database does not answer"))
+            queue.clear()
         except AuditError as error:
             for waiting in group:
                 _fail(waiting, error)
@@ -139,7 +145,7 @@ class GroupCommit:
 
     async def _append_again(self, log_id: int, candidates: Sequence[Candidate]) -> Sequence[Appended]:
         """Append, and once more when the connection broke: a restarted database leaves dead connections in the pool. The ids make
-        the second try safe even when the first one had committed."""
+        the second try safe even when the first one had committed. Raises TimeoutError when the database does not answer."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(APPEND_TIMEOUT_SECONDS):
@@ -147,8 +153,6 @@ class GroupCommit:
                     return await append_entries(self._engine, log_id, self._ruleset, candidates)
                 except UnavailableError:
                     return await append_entries(self._engine, log_id, self._ruleset, candidates)
-        except TimeoutError:
-            raise UnavailableError("the database does not answer") from None
         finally:
             self._observe_seconds(time.perf_counter() - started)
 

@@ -52,9 +52,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a caller selects. Time ranges are half-open: [since, until) on occurred_at, [recorded_…) on recorded_at."""
+    """What a caller selects. `server_id` is the one server of an activity feed, whatever it is called. Time ranges are half-open: [since, until) on occurred_at, [recorded_…) on recorded_at."""
 
     filters: tuple[Filter, ...] = ()
+    server_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     recorded_since: datetime | None = None
@@ -174,6 +175,8 @@ def conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
             found.append(column >= low)
         if high is not None:
             found.append(column < high)
+    if selection.server_id is not None:
+        found.append(_c.server_id == selection.server_id)
     found.extend(_condition(item) for item in selection.filters)
     return found
 

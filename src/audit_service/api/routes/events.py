@@ -24,7 +24,6 @@ from audit_service.store import query
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import Filter
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
 Reader = Annotated[Credential, Depends(scoped("read"))]
@@ -38,7 +37,7 @@ Reader = Annotated[Credential, Depends(scoped("read"))]
 )
 async def list_events(request: Request, service: ServiceOf, credential: Reader) -> Response:
     """Events that match every filter, newest first. A filter given twice means any of its values."""
-    return await _page(request, service, credential, "/v1/events", ())
+    return await _page(request, service, credential, "/v1/events", None)
 
 
 @router.get(
@@ -51,20 +50,19 @@ async def list_activity(server_id: str, request: Request, service: ServiceOf, cr
     """One server's events, with the same filters. A server without events answers an empty list."""
     if not 1 <= len(server_id) <= 255 or "\0" in server_id:
         raise NotFoundError("no such server")
-    fixed = (Filter("server_id", (server_id,)),)
-    return await _page(request, service, credential, f"/v1/servers/{server_id}/activity", fixed)
+    return await _page(request, service, credential, f"/v1/servers/{server_id}/activity", server_id)
 
 
 async def _page(
-    request: Request, service: Service, credential: Credential, endpoint: str, fixed: tuple[Filter, ...]
+    request: Request, service: Service, credential: Credential, endpoint: str, server_id: str | None
 ) -> Response:
     asked = parameters.Query(
         request.query_params.multi_items(),
-        (set(parameters.FILTERS) - {item.field for item in fixed}) | set(parameters.PAGING),
+        (set(parameters.FILTERS) - ({"server_id"} if server_id is not None else set())) | set(parameters.PAGING),
     )
     secret = (await service.installation()).secret
     selection = parameters.selection(
-        asked, fixed=fixed, hash_session=lambda value: ingest.hash_session(value, secret, credential.log_id)
+        asked, server_id=server_id, hash_session=lambda value: ingest.hash_session(value, secret, credential.log_id)
     )
     paging = parameters.paging(asked)
     asked.finish()

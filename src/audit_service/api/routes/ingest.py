@@ -1,7 +1,7 @@
 """POST /v1/events: every framing and media type that brings events, on one path.
 
-The endpoint is a plain Starlette route: FastAPI's parameter machinery would cost more than sealing the event, and its body handling would parse
-with another parser. `documentation` declares the same path for the OpenAPI document.
+The endpoint is a plain Starlette route: FastAPI's parameter machinery would cost as much as sealing the event, and its
+body handling would parse with another parser. `documentation` declares the same path for the OpenAPI document.
 """
 
 import asyncio
@@ -27,7 +27,6 @@ from audit_service.core import cloudevent
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
 from audit_service.core.event import parse_json, pointer
-from audit_service.core.redaction import Ruleset, redact_text
 from audit_service.errors import (
     AuditError,
     Fault,
@@ -55,11 +54,10 @@ KEY_CHARACTERS = 240
 async def post_events(request: Request) -> Response:
     """Take one event, a batch, or a stream. Answers only when what it acknowledges is durable."""
     request.scope["route"] = _ROUTE  # for log and metrics; FastAPI does this for its own
-    request.scope["route"] = routes[0]  # as FastAPI does for its own; the log and the metrics name it
     service = service_of(request)
     credential = await authorize(request, "ingest")
     log, recipe = await service.log_of(credential), await service.recipe()
-    key = idempotency_key(request, recipe.rules)
+    key = idempotency_key(request, recipe, log)
     media_type = _media_type(request)
     if media_type in NDJSON_TYPES:
         return _Duplex(service, recipe, log, request, key)
@@ -130,9 +128,9 @@ def _media_type(request: Request) -> str:
     return media_type
 
 
-def idempotency_key(request: Request, rules: Ruleset) -> str | None:
-    """The Idempotency-Key header, bare or as the quoted string of draft-ietf-httpapi-idempotency-key-header. Redacted: it
-    becomes an id, and is stored."""
+def idempotency_key(request: Request, recipe: Recipe, log: Log) -> str | None:
+    """The Idempotency-Key header, bare or as the quoted string of draft-ietf-httpapi-idempotency-key-header. Made
+    safe like every id: it is stored."""
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
@@ -144,7 +142,7 @@ def idempotency_key(request: Request, rules: Ruleset) -> str | None:
             f"must be one value of 1 to {KEY_CHARACTERS} visible ASCII characters", parameter="Idempotency-Key"
         )
         raise InvalidEventError("the Idempotency-Key is not valid", [fault])
-    return redact_text(key, rules, cards=False)
+    return ingest.safe_id(key, recipe, log)
 
 
 def _keys(key: str | None, start: int, count: int) -> list[str | None]:

@@ -1,0 +1,80 @@
+"""ASGI middleware around everything: metrics, log line, response headers, and the answer to an error nobody planned for."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+
+from audit_service.api.logs import REQUESTS, SECONDS, App, Message, Scope, log, route_of, unexpected
+from audit_service.api.problems import unexpected_response
+
+SLOW_SECONDS = 1.0
+
+
+class AccessLog:
+    """ASGI middleware: the metrics of each request, a log line for those refused, failed or slow (for all of them at level
+    debug), and the headers every response carries."""
+
+    HEADERS = (
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-frame-options", b"DENY"),
+    )
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status, begun = 500, False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                message["headers"] = [*message.get("headers", ()), *self.HEADERS]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noted)
+        except ClientDisconnect:
+            status = 499  # as proxies write it: nobody is there to be answered
+        except Exception as error:
+            unexpected(scope, error)
+            if begun:
+                raise  # the server cuts the connection, so that the client sees a broken answer
+            await unexpected_response()(scope, receive, send_noted)
+        finally:
+            seconds = time.perf_counter() - started
+            route = route_of(scope)
+            _counters(route, scope["method"] if scope["method"] in _METHODS else "other", status)(seconds)
+            # A line for each of thousands of good requests a second would cost more than sealing their events.
+            notable = status >= 400 or seconds >= SLOW_SECONDS
+            if notable or _debugging():
+                (log.info if notable else log.debug)("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2),
+                    key=scope.get("state", {}).get("key_id"))  # fmt: skip
+
+
+def _debugging() -> bool:
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+@cache
+def _counters(route: str, method: str, status: int) -> Callable[[float], None]:
+    """Counts one request. Cached: routes, methods and statuses are few, and looking the metrics up by label is slow."""
+    requests, observed = REQUESTS.labels(route, method, str(status)), SECONDS.labels(route)
+
+    def count(seconds: float) -> None:
+        requests.inc()
+        observed.observe(seconds)
+
+    return count
+
+
+_METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
