@@ -19,7 +19,9 @@ SQL_DIR = Path(__file__).parent.parent / "sql"
 def _run_sql(name: str) -> None:
     # The driver's own execute takes a whole script; SQLAlchemy prepares, which allows one statement only.
     script = (SQL_DIR / name).read_text("utf-8")
-    op.get_bind().connection.dbapi_connection.run_async(lambda driver: driver.execute(script))
+    connection = op.get_bind().connection.dbapi_connection
+    assert connection is not None  # noqa: S101 - a bound connection has one
+    connection.run_async(lambda driver: driver.execute(script))
 
 
 def upgrade() -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import yaml
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from audit_service.api import openapi, problems
 from audit_service.api.dependencies import Service
@@ -20,6 +21,14 @@ from audit_service.store.credentials import Installation
 from audit_service.store.engine import open_database
 
 DESCRIPTION = "Who did what, to what, from where: sealed in a hash chain that anybody can check."
+
+
+class AuditApp(FastAPI):
+    """FastAPI with our own outermost layers: the access log around everything, and the ingest path past its machinery."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's stack, inside ours."""
+        return AccessLog(ingest.IngestFirst(self, super().build_middleware_stack()))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -36,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await service.close()
 
-    app = FastAPI(
+    app = AuditApp(
         title="audit-service",
         version=version("audit-service"),
         description=DESCRIPTION,
@@ -53,7 +62,6 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (events, chain, keys, operations):
         app.include_router(module.router)
     openapi.install(app)
-    app.add_middleware(AccessLog)
     return app
 
 

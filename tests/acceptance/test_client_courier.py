@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from audit_service import client_spool
 from audit_service.client import (
     AsyncAuditClient,
     AuditClient,
@@ -26,7 +25,8 @@ from audit_service.client import (
     SpoolFullError,
     UnavailableError,
 )
-from audit_service.client_event import complete
+from audit_service.client import spool as client_spool
+from audit_service.client.event import complete
 from tests.support.panel_network import Answer, StubService, problem
 from tests.support.processes import free_port, wait_until
 
@@ -130,6 +130,25 @@ def test_a_failing_callback_does_not_stop_the_rest(caplog: pytest.LogCaptureFixt
         assert stub.ids == ["bad", "good"]
         assert [item.id for item in client.rejected()] == ["bad"]
     assert "on_rejected failed" in caplog.text
+
+
+def test_a_flush_waits_until_the_callback_has_been_told() -> None:
+    gate = threading.Event()
+    script = Answer(422, body=problem("invalid-event", 422))
+    with (
+        StubService(script) as stub,
+        AuditClient(stub.url, KEY, on_rejected=lambda _rejected: assert_set(gate), **QUICK) as client,
+    ):
+        client.record("x")
+        wait_until(lambda: client.pending() == 0, "the event is set aside")
+        assert not client.flush(0.1)
+        gate.set()
+        assert client.flush(10)
+
+
+def assert_set(gate: threading.Event) -> None:
+    """Wait for the gate."""
+    assert gate.wait(20)
 
 
 def test_closing_without_a_spool_tells_what_is_lost_and_keeps_its_time(caplog: pytest.LogCaptureFixture) -> None:
@@ -326,7 +345,7 @@ print(*sorted(name for name in sys.modules if name.startswith("audit_service."))
         [sys.executable, "-P", "-c", script % service_only], capture_output=True, text=True, check=True
     )
     assert ran.stdout.split() == [
-        f"audit_service.client{part}" for part in ("", "_courier", "_event", "_spool", "_wire")
+        f"audit_service.client{part}" for part in ("", ".courier", ".event", ".spool", ".wire")
     ]
 
 

@@ -22,8 +22,8 @@ from audit_service.client import (
     UnavailableError,
     UnsendableEventError,
 )
-from audit_service.client_event import Prepared, complete, new_id, prepare
-from audit_service.client_wire import (
+from audit_service.client.event import Prepared, complete, new_id, prepare
+from audit_service.client.wire import (
     DELAY_FIRST_SECONDS,
     Failure,
     Patience,
@@ -76,7 +76,9 @@ def test_times_are_sent_in_utc_and_never_without_an_offset() -> None:
         complete({"action": "x", "occurred_at": NOW.replace(tzinfo=None)})
 
 
-@pytest.mark.parametrize("value", [float("nan"), b"bytes", {1, 2}, object(), {(1, 2): 3}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [float("nan"), b"bytes", {1, 2}, object(), {(1, 2): 3}], ids=["nan", "bytes", "set", "object", "key"]
+)
 def test_what_json_cannot_hold_is_refused_before_anything_is_queued(value: object) -> None:
     with AuditClient("http://127.0.0.1:9", KEY, **QUICK) as client:
         with pytest.raises(UnsendableEventError):

@@ -311,7 +311,13 @@ async def test_pelicans_activity(doors: Api) -> None:
 async def test_one_field_of_pelicans_is_a_change(
     doors: Api, name: str, properties: dict[str, Any], path: str | None
 ) -> None:
-    body = {"event": name, "properties": properties, "timestamp": "2026-11-22T02:55:00Z", "actor": None, "subjects": []}
+    body: dict[str, Any] = {
+        "event": name,
+        "properties": properties,
+        "timestamp": "2026-11-22T02:55:00Z",
+        "actor": None,
+        "subjects": [],
+    }
     assert (await post(doors, "/adapters/pelican", body)).status_code == 200
     (event,) = await newest(doors)
     assert [change["path"] for change in event["changes"]] == ([] if path is None else [path])

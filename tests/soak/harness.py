@@ -22,7 +22,7 @@ import psutil
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.embedded_process import cluster_processes
 from tests.soak.proxy import Proxy
-from tests.soak.writers import Answer, Connection, Fleet, Ledger
+from tests.soak.writers import ANSWER_SECONDS, Answer, Connection, Fleet, Ledger
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import BOOTSTRAP_KEY, SERVING_PASSWORD, Server, TestDatabase
 from tests.support.processes import Service, free_port, start_service, wait_until
@@ -83,19 +83,23 @@ class Stack:
         """Writers that go through the front proxy."""
         return Fleet(lambda: self.front.port, BOOTSTRAP_KEY, self.ledger, writers=writers, seed=seed)
 
-    def connection(self) -> Connection:
-        """A connection of a client that no proxy troubles."""
-        return Connection(lambda: self.service_port, BOOTSTRAP_KEY)
-
-    async def ask(self, method: str, path: str, body: bytes = b"", media_type: str = "application/json") -> Answer:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        media_type: str = "application/json",
+        *,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Answer:
         """One request on a connection of its own, past the front proxy."""
-        connection = self.connection()
+        connection = Connection(lambda: self.service_port, BOOTSTRAP_KEY)
         try:
-            return await connection.ask(method, path, body, media_type, into=Answer())
+            return await connection.ask(method, path, body, media_type, into=Answer(), seconds=seconds)
         finally:
             await connection.close()
 
-    async def recover(self, since: float) -> float:
+    async def recover(self, since: float, *, ready: bool = True) -> float:
         """Wait until an event is acknowledged and the service says that it is ready: seconds since then, at most the limit."""
         while True:
             self._probes += 1
@@ -105,7 +109,7 @@ class Stack:
                 answer = await self.ask("POST", "/v1/events", json.dumps({"id": event_id, "action": "probe"}).encode())
                 if answer.status == 201:
                     self.ledger.acknowledge(event_id, json.loads(answer.body))
-                    if (await self.ask("GET", "/readyz")).status == 200:
+                    if not ready or (await self.ask("GET", "/readyz")).status == 200:
                         return time.monotonic() - since
             waited = time.monotonic() - since
             assert waited < RECOVERY_LIMIT_SECONDS, f"no recovery in {waited:.1f} s; it said:\n{self._said()}"
@@ -138,10 +142,14 @@ class Stack:
         async with self.owner() as connection:
             log_id, size = await self._log(connection)
             await assert_log_intact(connection, log_id, size)
-        report = json.loads((await self.ask("GET", "/v1/chain/verify")).body)
-        assert (report["status"], report["breaks"]) == ("ok", []), report
-        assert report["checked"]["count"] == size, report
+        report = await self.verify()
+        assert (report["status"], report["breaks"], report["checked"]["count"]) == ("ok", [], size), report
         return size
+
+    async def verify(self) -> dict[str, Any]:
+        """The service's own report about its log."""
+        report: dict[str, Any] = json.loads((await self.ask("GET", "/v1/chain/verify", seconds=600)).body)
+        return report
 
     async def _log(self, connection: asyncpg.Connection) -> tuple[int, int]:
         row = await connection.fetchrow("SELECT log_id, size FROM audit.log WHERE size > 0")

@@ -74,3 +74,21 @@ async def assert_refused(stack: Stack) -> None:
             assert answer.headers.get("retry-after", "").isdigit(), (call, answer)
             assert answer.seconds <= REFUSAL_LIMIT_SECONDS, (call, answer)
         await asyncio.sleep(max(0.0, PROBE_AGAIN_SECONDS - (time.monotonic() - asked)))
+
+
+async def race(stack: Stack, *, writers: int, events: int, seed: int) -> int:
+    """Many writers on one log through every worker: nobody is refused, no deadlock, no fork, no gap. Returns the size of the log."""
+    workers = stack.service.workers()
+    before = [sum(worker.cpu_times()[:2]) for worker in workers]
+    await stack.fleet(writers, seed).write(events)
+    spent = [sum(worker.cpu_times()[:2]) - seconds for worker, seconds in zip(workers, before, strict=True)]
+    assert min(spent) > max(spent) / 20, f"one worker did nearly all, so nothing was raced: {spent}"
+    ledger = stack.ledger
+    assert (ledger.refused_tries, ledger.broken_tries) == (0, 0)
+    assert len(ledger.receipts) == len(ledger.sent) >= events
+    async with stack.owner() as connection:
+        deadlocks = await connection.fetchval(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        )
+    assert deadlocks == 0
+    return await stack.assert_nothing_lost()

@@ -50,7 +50,14 @@ class Connection:
         self._streams: tuple[StreamReader, StreamWriter] | None = None
 
     async def ask(
-        self, method: str, path: str, body: bytes = b"", media_type: str = "application/json", *, into: Answer
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        media_type: str = "application/json",
+        *,
+        into: Answer,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """One request. `into` fills as the answer arrives, so it holds the part that came when this raises OSError, EOFError,
         TimeoutError."""
@@ -60,7 +67,7 @@ class Connection:
             f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 if self._streams is None:
                     self._streams = await asyncio.open_connection("127.0.0.1", self._port())
                 reader, writer = self._streams
@@ -244,9 +251,7 @@ class Fleet:
             pass
 
     @contextlib.asynccontextmanager
-    async def _running(
-        self, work: Callable[[Writer], Any], *, seconds: float = FINISH_SECONDS
-    ) -> AsyncIterator[None]:
+    async def _running(self, work: Callable[[Writer], Any], *, seconds: float = FINISH_SECONDS) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(work(writer)) for writer in self._writers]
         try:
             yield

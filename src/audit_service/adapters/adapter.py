@@ -64,11 +64,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply: status, body and its media type."""
+    """A reply: status, body and its media type. `cut` breaks the connection off before the end of the body, for a sender that takes
+    whatever is whole for final."""
 
     status: int
     body: bytes
     media_type: str = "application/json"
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

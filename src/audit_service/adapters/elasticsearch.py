@@ -4,7 +4,7 @@ Lines in pairs: an action, `{"index": {"_index": "…", "_id": "…"}}` or `{"cr
 a log only appends, so `index` under a used id with another document is a conflict, as `create` always was. A document with `action` is
 an event; any other is a log line: `syslog.message` when it looks like one, else `elasticsearch.document`.
 
-A repeated document is the same event: rsyslog sends a batch again with more behind it, some of it twice.
+A document that stands twice in a request is one event, if it has a time: rsyslog repeats lines within a batch when it tries again.
 
 The answer has an item for each pair, in order, with 201, or 400 or 409 and why; its HTTP status is 200 even when every item failed.
 """
@@ -34,7 +34,13 @@ from audit_service.errors import InputError, InvalidEventError, MalformedError
 _SYSLOG_MEMBERS: Final = frozenset(
     {"severity", "facility", "syslogtag", "programname", "syslog-tag", "pri", "syslogseverity", "host", "hostname"}
 )
-_ERROR_TYPES: Final = {409: "version_conflict_engine_exception", 413: "content_too_long_exception"}
+_ERROR_TYPES: Final = {
+    401: "security_exception",
+    403: "security_exception",
+    409: "version_conflict_engine_exception",
+    413: "content_too_long_exception",
+    503: "unavailable_shards_exception",
+}
 # Once the database is back, or the key is set right.
 _LATER: Final = frozenset({401, 403, 429, 503})
 
@@ -129,14 +135,15 @@ def _item(pair: Pair | InputError, result: Result) -> JSONObject:
     return {"_index": index, "_id": None, "status": status, "error": _error(status, result.detail or "")}
 
 
-def refuse(_delivery: Delivery, refusal: Refusal) -> Answer:
-    """An error as Elasticsearch words it; as plain text when the same request may be taken later.
+def refuse(delivery: Delivery, refusal: Refusal) -> Answer:
+    """An error as Elasticsearch words it; to rsyslog, a broken answer when the same request may be taken later.
 
-    rsyslog 8.2302 does not look at the HTTP status. A JSON reply without items makes it drop the batch (into `errorfile`, if it has
-    one), an empty reply counts as success; only a reply that is no JSON makes it keep the batch and try again.
+    rsyslog's omelasticsearch (8.2302) does not look at the HTTP status. After JSON without items it gives the batch up (into `errorfile`, if
+    it has one), an empty answer is a success to it, and after any other it forgets lines; only a connection that breaks
+    makes it keep the batch and try again. It is the one sender here that names no User-Agent.
     """
-    if refusal.status in _LATER:
-        return Answer(refusal.status, refusal.detail.encode(), "text/plain; charset=utf-8")
+    if refusal.status in _LATER and "user-agent" not in delivery.headers:
+        return Answer(refusal.status, refusal.detail.encode(), "text/plain; charset=utf-8", cut=True)
     status = 400 if refusal.status == 422 else refusal.status
     return json_answer(status, {"error": _error(status, refusal.detail), "status": status})
 

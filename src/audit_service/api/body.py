@@ -18,19 +18,19 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limit_bytes:
         raise too_large(limit_bytes)
-    chunks, size = [], 0
-    async for chunk in decoded(request, limit_bytes):
-        size += len(chunk)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return b"".join([piece async for piece in decoded(request, limit_bytes)])
+
+
+def _encoding(request: Request) -> str:
+    encoding = request.headers.get("content-encoding", "").strip().lower() or "identity"
+    if encoding not in ENCODINGS:
+        raise UnsupportedMediaError(f"the body's Content-Encoding must be one of {', '.join(ENCODINGS)}")
+    return encoding
 
 
 async def decoded(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
     """The body's pieces with its Content-Encoding undone. A piece is never much larger than what arrived or 256 KiB."""
-    encoding = request.headers.get("content-encoding", "").strip().lower() or "identity"
-    if encoding not in ENCODINGS:
-        raise UnsupportedMediaError(f"the body's Content-Encoding must be one of {', '.join(ENCODINGS)}")
-    pieces = request.stream() if encoding == "identity" else _inflated(request)
+    pieces = request.stream() if _encoding(request) == "identity" else _inflated(request)
     size = 0
     async for piece in pieces:
         size += len(piece)

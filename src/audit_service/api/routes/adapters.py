@@ -23,6 +23,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import SecretStr
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from audit_service import ingest
 from audit_service.adapters import ADAPTERS, Adapter, Answer, Delivery, Refusal, Result
@@ -40,6 +41,7 @@ from audit_service.store.group_commit import GroupCommit
 # Shippers send larger batches than panels do (a collector 8,192, rsyslog 1,024): so many times the limit of a batch of ours.
 BATCHES_LIMIT = 10
 SLICE_EVENTS = 200
+CUT_PAUSE_SECONDS = 1.0
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -170,7 +172,20 @@ def _refusal(adapter: Adapter[Any], delivery: Delivery, error: AuditError) -> Re
         return plain
     answer = adapter.refuse(delivery, Refusal(plain.status_code, _detail(error)))
     headers = {name: value for name, value in plain.headers.items() if not name.startswith("content-")}
-    return Response(answer.body, answer.status, headers, answer.media_type)
+    kind = _CutResponse if answer.cut else Response
+    return kind(answer.body, answer.status, headers, answer.media_type)
+
+
+class _CutResponse(Response):
+    """A response without an end, after a pause: whoever gets it comes back at once."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await asyncio.sleep(CUT_PAUSE_SECONDS)
+        headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        # The server closes a connection whose response was not completed, and so the client sees that it is not whole.
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
 
 
 def _response(answer: Answer) -> Response:

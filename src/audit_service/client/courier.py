@@ -23,9 +23,9 @@ from typing import TypeVar
 
 import httpx
 
-from audit_service.client_event import ClosedError, Prepared, Rejected, Result
-from audit_service.client_spool import Outbox, SpoolError, Waiting
-from audit_service.client_wire import Attempt, Failure, Post, Reply, attempt, delay_seconds
+from audit_service.client.event import ClosedError, Prepared, Rejected, Result
+from audit_service.client.spool import Outbox, SpoolError, Waiting
+from audit_service.client.wire import Attempt, Failure, Post, Reply, attempt, delay_seconds
 
 PATH = "/v1/events"
 IDLE_SECONDS = 2.0  # how soon events are seen that another process left in the spool

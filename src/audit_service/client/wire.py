@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from audit_service.client_event import (
+from audit_service.client.event import (
     Event,
     Prepared,
     Receipt,

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from audit_service.client_event import ClientError, Prepared, Rejected, Result
+from audit_service.client.event import ClientError, Prepared, Rejected, Result
 
 BUSY_SECONDS = 10.0
 REJECTED_LIMIT_EVENTS = 1000  # in memory, where they are ids and problems only

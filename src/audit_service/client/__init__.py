@@ -14,7 +14,7 @@ service. Without, events wait in memory, and these are lost: those unsent when t
 A spool belongs to one service and one tenant; processes may share it, and one of them sends at a time. It holds events before the service
 has redacted them, readable for its owner only. Put it on a local disk.
 
-This module and its `client_*` parts need httpx and the standard library only.
+This package needs httpx and the standard library only.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from typing import Self, TypeVar, Unpack, cast
 
 import httpx
 
-from audit_service.client_courier import PATH, Courier, Pace, drive, failure_of, reply_of
-from audit_service.client_event import (
+from audit_service.client.courier import PATH, Courier, Pace, drive, failure_of, reply_of
+from audit_service.client.event import (
     Actor,
     Change,
     ClientError,
@@ -52,8 +52,8 @@ from audit_service.client_event import (
     complete,
     prepare,
 )
-from audit_service.client_spool import Memory, Spool, SpoolError, SpoolFullError
-from audit_service.client_wire import Failure, Patience, Post, Reply, deliver
+from audit_service.client.spool import Memory, Spool, SpoolError, SpoolFullError
+from audit_service.client.wire import Failure, Patience, Post, Reply, deliver
 
 __all__ = [
     "Actor",

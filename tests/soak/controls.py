@@ -1,0 +1,90 @@
+"""The harness itself under test: a service with one guard taken out must make the comparison find what the guard prevents."""
+
+import asyncio
+import signal
+import sys
+import time
+from random import Random
+
+from tests.soak.faults import FAULTS
+from tests.soak.harness import Stack, Violations
+from tests.soak.scenarios import WRITERS
+from tests.store.test_append_concurrency import BROKEN, UNLOCKED, count_forked
+from tests.support.appends import function_text
+
+ROUNDS = 12
+RACE_EVENTS = 600
+
+# `serve` whose check of the durability settings finds nothing wrong, in the supervisor and in the workers.
+_TRUSTING_WORKER = """
+import audit_service.store.engine as engine
+engine.DURABLE_SETTINGS = {}
+from audit_service.worker import main
+main()
+"""
+_TRUSTING_SERVE = f"""
+import sys
+import audit_service.store.engine as engine
+import audit_service.supervisor as supervisor
+from audit_service.settings import Settings
+engine.DURABLE_SETTINGS = {{}}
+def command(child):
+    return (sys.executable, "-P", "-c", {_TRUSTING_WORKER!r}, *map(str, child.descriptors), child.module)
+supervisor.Child.command = property(command)
+raise SystemExit(supervisor.serve(Settings()))
+"""
+TRUSTING_COMMAND = [sys.executable, "-P", "-c", _TRUSTING_SERVE]
+
+_FORGETFUL = function_text(
+    [("SELECT array_agg(r.id IS NOT NULL ORDER BY i.ord)", "SELECT array_agg(false ORDER BY i.ord)")]
+)
+_REPLACE = "DROP FUNCTION audit.append_entries; {} ; GRANT EXECUTE ON FUNCTION audit.append_entries TO audit_serving;"
+
+
+async def lose_events(stack: Stack, random: Random) -> Violations:
+    """Without waiting for the disk at commit, and every process of the database killed under load. `stack` runs TRUSTING_COMMAND."""
+    async with stack.owner() as connection:
+        await connection.execute("ALTER ROLE audit_serving SET synchronous_commit = off")
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'audit_serving'"
+        )
+    await stack.recover(time.monotonic())
+    for _ in range(ROUNDS):
+        async with stack.fleet(WRITERS, random.randrange(10**6)).writing():
+            await asyncio.sleep(random.uniform(0.3, 0.6))
+            since = time.monotonic()
+            for process in stack.database_processes():
+                process.send_signal(signal.SIGKILL)
+            await stack.recover(since)
+        if (violations := await stack.find_violations()).lost:
+            return violations
+    return Violations()
+
+
+async def duplicate_events(stack: Stack, random: Random) -> Violations:
+    """Without the look at known ids, and connections reset under load, so that writers ask again."""
+    async with stack.owner() as connection:
+        await connection.execute("ALTER TABLE audit.receipt DROP CONSTRAINT receipt_pkey")
+        await connection.execute(_REPLACE.format(_FORGETFUL))
+    for _ in range(ROUNDS):
+        async with (
+            stack.fleet(WRITERS, random.randrange(10**6)).writing(),
+            FAULTS["connections reset before the service"].inject(stack, random),
+        ):
+            pass
+        if (violations := await stack.find_violations()).duplicated:
+            return violations
+    return Violations()
+
+
+async def fork_log(stack: Stack, random: Random) -> int:
+    """Without the lock on the head, two workers: how many entries share their predecessor with an earlier one."""
+    async with stack.owner() as connection:
+        await connection.execute(BROKEN + UNLOCKED)
+        await connection.execute("GRANT EXECUTE ON FUNCTION audit.append_entries TO audit_serving")
+        log_id = await connection.fetchval("SELECT log_id FROM audit.log")
+        for _ in range(ROUNDS):
+            await stack.fleet(2 * WRITERS, random.randrange(10**6)).write(RACE_EVENTS)
+            if forked := await count_forked(connection, log_id):
+                return forked
+    return 0
