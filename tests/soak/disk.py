@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from random import Random
 
+import asyncpg
 import pytest
 
 from tests.soak.harness import Stack
@@ -54,9 +55,13 @@ def filled(folder: Path) -> Iterator[None]:
         ballast.unlink()
 
 
-async def fill_disk(stack: Stack, folder: Path, seconds: float, random: Random) -> float:
+async def fill_disk(stack: Stack, folder: Path, seconds: float, random: Random, *, crash: bool) -> float:
     """Writers go on while the disk is full, for so long after the first 503; everything promised is there afterwards. Returns the
-    seconds until it went on after space was freed."""
+    seconds until it went on after space was freed.
+
+    At first PostgreSQL refuses statements one by one, because tables cannot grow. With `crash` its write-ahead log cannot either: then it
+    ends itself, and cannot start until there is space.
+    """
     ledger = stack.ledger
     async with stack.fleet(WRITERS, random.randrange(10**6)).writing():
         await asyncio.sleep(0.3)
@@ -65,9 +70,22 @@ async def fill_disk(stack: Stack, folder: Path, seconds: float, random: Random) 
             while not ledger.refused_tries:
                 assert time.monotonic() < deadline, "a full disk stopped nobody: this shows nothing"
                 await asyncio.sleep(0.05)
+            if crash:
+                await _use_up_log(stack)
             await asyncio.sleep(seconds)
             assert (await stack.ask("GET", "/healthz")).status == 200
         recovery = await stack.recover(time.monotonic())
         await asyncio.sleep(0.2)
     await stack.assert_nothing_lost()
     return recovery
+
+
+async def _use_up_log(stack: Stack) -> None:
+    """Go from segment to segment of the write-ahead log, until there is no next one."""
+    deadline = time.monotonic() + FULL_SECONDS
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with stack.owner() as connection:
+            while time.monotonic() < deadline:
+                await connection.execute("SELECT pg_switch_wal()")
+                await asyncio.sleep(0.02)
+    assert time.monotonic() < deadline, "the database never ran out of log: this shows nothing"

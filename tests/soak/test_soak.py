@@ -68,10 +68,11 @@ async def test_nothing_acknowledged_is_lost_or_doubled_when_the_database_is_away
         say(await cycle(external, fleet, name, random))
 
 
-async def test_a_full_disk_loses_nothing(tmp_path: Path, random: Random) -> None:
+@pytest.mark.parametrize("crash", [False, True])
+async def test_a_full_disk_loses_nothing(tmp_path: Path, random: Random, crash: bool) -> None:
     with small_disk(tmp_path / "disk") as disk:
         async with embedded_stack(disk / "var", workers=1) as stack:
-            say(f"back in {await fill_disk(stack, disk, DISK_FULL_SECONDS, random):.2f} s")
+            say(f"back in {await fill_disk(stack, disk, DISK_FULL_SECONDS, random, crash=crash):.2f} s")
 
 
 async def test_two_workers_and_64_writers_make_one_chain(

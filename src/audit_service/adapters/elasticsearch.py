@@ -138,9 +138,9 @@ def _item(pair: Pair | InputError, result: Result) -> JSONObject:
 def refuse(delivery: Delivery, refusal: Refusal) -> Answer:
     """An error as Elasticsearch words it; to rsyslog, a broken answer when the same request may be taken later.
 
-    rsyslog's omelasticsearch (8.2302) does not look at the HTTP status. After JSON without items it gives the batch up (into `errorfile`, if
-    it has one), an empty answer is a success to it, and after any other it forgets lines; only a connection that breaks
-    makes it keep the batch and try again. It is the one sender here that names no User-Agent.
+    rsyslog's omelasticsearch (8.2302) does not look at the HTTP status. After JSON without items it gives the batch up (into
+    `errorfile`, if it has one), an empty answer is a success to it, and after any other it forgets lines; only a connection that
+    breaks makes it keep the batch and try again. It is the one sender here that names no User-Agent.
     """
     if refusal.status in _LATER and "user-agent" not in delivery.headers:
         return Answer(refusal.status, refusal.detail.encode(), "text/plain; charset=utf-8", cut=True)

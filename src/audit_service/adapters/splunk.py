@@ -7,8 +7,9 @@ Answers carry HEC's codes. A request with a bad object is answered 400 with its 
 stored all the same, and sending the request again stores nothing twice.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from audit_service.adapters.adapter import (
@@ -30,8 +31,9 @@ from audit_service.errors import Fault, InputError, InvalidEventError, Malformed
 
 _PATHS: Final = ("/services/collector/event", "/services/collector/event/1.0", "/services/collector")
 _KEPT: Final = ("host", "source", "sourcetype", "index", "fields")
-# A string, closed or not, or a bracket: all that decides where a document ends.
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
+# Only finds where a document ends; what it says is read by the one parser that reads everything else.
+_FRAMES: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DATA_FAULT, _BUSY, _TOKEN_FAULT, _NO_TOKEN, _NO_DATA, _EVENT_MISSING, _EVENT_BLANK = 6, 9, 4, 2, 5, 12, 13
 _TEXTS: Final = {
     _NO_TOKEN: "Token is required",
@@ -61,23 +63,25 @@ def records(delivery: Delivery) -> list["JSONValue | InputError"]:
     return found
 
 
-def documents(body: bytes) -> list[bytes]:
-    """The JSON documents that stand one after the other; the last may be broken."""
-    found: list[bytes] = []
-    depth = start = 0
-    for token in _TOKEN.finditer(body):
-        opening = token.group()[:1]
-        if opening in b"{[":
-            depth += 1
-        elif opening in b"}]":
-            depth -= 1
-        if depth == 0 and opening in b"}]":
-            found.append(body[start : token.end()].strip())
-            start = token.end()
-        elif depth < 0:
-            break
-    rest = body[start:].strip()
-    return [*found, rest] if rest else found
+def documents(body: bytes) -> Iterator[bytes]:
+    """The JSON documents that stand one after the other; the last may be broken. Raises MalformedError when it is not UTF-8."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise MalformedError("the body must be UTF-8") from None
+    position = _after_space(text, 0)
+    while position < len(text):
+        try:
+            _, end = _FRAMES.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            end = len(text)
+        yield text[position:end].encode()
+        position = _after_space(text, end)
+
+
+def _after_space(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return position if found is None else found.end()
 
 
 def event(record: JSONValue, delivery: Delivery) -> Draft:
