@@ -15,7 +15,7 @@ import asyncio
 import hmac
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -89,6 +89,7 @@ class Sealed:
 
 # What comes in for one event: its JSON, or why it could not be parsed.
 Item: TypeAlias = "JSONValue | AuditError"
+DefaultId: TypeAlias = str | Callable[[bytes], str] | None
 Outcome: TypeAlias = Receipt | AuditError
 
 
@@ -131,7 +132,7 @@ async def seal_all(
 
 
 def seal_or_error(
-    recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now: datetime
+    recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now: datetime
 ) -> Sealed | InputError:
     """Steps 2 to 5, with the sender's faults as a value."""
     try:
@@ -158,8 +159,9 @@ def _shown_pointer(pointer: str, rules: Ruleset) -> str:
     return "/".join(name[:POINTER_NAME_CHARACTERS] for name in cast("str", change["path"]).split("/"))
 
 
-def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now: datetime) -> Sealed:
-    """Steps 2 to 5 for one event. Raises InvalidEventError."""
+def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now: datetime) -> Sealed:
+    """Steps 2 to 5 for one event. `default_id` is for an event that brings none: an id, or what makes one of the redacted
+    content. Raises InvalidEventError."""
     # 2. validate
     event = validate(value, now=now, limits=recipe.limits)
     # 3. diff
@@ -172,9 +174,12 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: str | None, now
     sent_id = cast("str | None", event.pop("id", None))
     event, changes = redaction.redact_event(event, changes, recipe.rules)
     # 5. seal
-    event_id = (sent_id and safe_id(sent_id, recipe, log)) or default_id or new_id(now)
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
     content = canonical_bytes(event)
+    if sent_id is not None:
+        event_id = safe_id(sent_id, recipe, log)
+    else:
+        event_id = (default_id(content) if callable(default_id) else default_id) or new_id(now)
     sealed_event = with_defaults(event, event_id, now)
     prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
     keep = bool(changes) or not brought_rows or recipe.keep_noop

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
         description='JSON: target type (or `*`) → JSON Pointers always redacted, e.g. {"server":["/env/*/value"]}',
     )
 
+    netbox_secret: SecretStr | None = Field(
+        None, description="Shared secret of NetBox's webhooks; set: X-Hook-Signature is required"
+    )
+
     database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
         8, description="Database connections per worker for reads, and as many again for writes"
     )

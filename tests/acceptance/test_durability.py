@@ -20,13 +20,11 @@ from tests.support.postgres import Server, TestDatabase, running_server
 KILLS = ("every process of the database", "a worker", "the whole service with its database")
 # One of each way; `make soak` runs all.
 OTHERS = (
-    "the database stopped",
     "the database paused",
     "the database refusing connections",
     "the database slow",
     "connections reset before the database",
     "connections stall before the database",
-    "connections cut before the service",
     "connections reset before the service",
 )
 RACE_EVENTS = 3_000
@@ -72,14 +70,15 @@ async def test_a_database_away_and_broken_connections_lose_and_double_nothing(
     await cycle(external, external.fleet(WRITERS, OTHERS.index(name)), name, random)
 
 
-@pytest.mark.parametrize("crash", [False, True])
-async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, random: Random, crash: bool) -> None:
+async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, random: Random) -> None:
     with small_disk(tmp_path / "disk") as disk:
         async with embedded_stack(disk / "var", workers=1) as stack:
-            await fill_disk(stack, disk, 1.0, random, crash=crash)
+            await fill_disk(stack, disk, 1.0, random, crash=True)
 
 
-async def test_two_workers_and_64_writers_make_one_chain(server: Server, database: TestDatabase, tmp_path: Path) -> None:
+async def test_two_workers_and_64_writers_make_one_chain(
+    server: Server, database: TestDatabase, tmp_path: Path
+) -> None:
     """No refusal, no deadlock, no fork, no gap."""
     async with external_stack(tmp_path / "var", server, database) as stack:
         await race(stack, writers=64, events=RACE_EVENTS, seed=1)

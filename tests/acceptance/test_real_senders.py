@@ -13,8 +13,9 @@ import httpx
 import pytest
 import uvicorn
 
+from audit_service.app import create_app
 from audit_service.settings import Settings
-from tests.support.adapters import CANARY, adapters_app
+from tests.support.adapters import CANARY
 from tests.support.api import Api
 from tests.support.apps import dump
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
@@ -42,7 +43,7 @@ WAIT_SECONDS = 60
 @asynccontextmanager
 async def served(settings: Settings, port: int) -> AsyncIterator[Api]:
     """The app behind the real HTTP server of a worker, in this event loop, and a client to look at it."""
-    app = adapters_app(settings)
+    app = create_app(settings)
     config = uvicorn.Config(
         app, port=port, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
     )

@@ -16,12 +16,6 @@ from tests.support.api import Api
 from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase
 
 
-class NetBoxSettings(Settings):
-    """Settings with NetBox's shared secret."""
-
-    netbox_secret: SecretStr | None = None
-
-
 @pytest.fixture(scope="module")
 async def module_database(server: Server) -> AsyncIterator[TestDatabase]:
     """A database that the tests of this module share."""
@@ -362,7 +356,7 @@ async def test_netboxs_signature_is_checked_when_a_secret_is_set(
     right = hmac.new(b"s3cret", sent.body, hashlib.sha512).hexdigest()
     values = {"right": right, "RIGHT": right.upper()}
     headers = {} if given is None else {"X-Hook-Signature": values.get(given, given)}
-    settings = NetBoxSettings(database_url=module_database.serving_url, netbox_secret=SecretStr("s3cret"))
+    settings = Settings(database_url=module_database.serving_url, netbox_secret=SecretStr("s3cret"))
     async with open_adapters(settings) as api:
         response = await api.client.post(sent.path, content=sent.body, headers=JSON | headers)
     assert response.status_code == (200 if given in values else 401)
@@ -370,7 +364,7 @@ async def test_netboxs_signature_is_checked_when_a_secret_is_set(
 
 async def test_netboxs_captured_signatures_fit(database: TestDatabase, shared: Path) -> None:
     requests = captures(shared / "data" / "netbox-webhooks" / "requests.ndjson", "/netbox")
-    settings = NetBoxSettings(database_url=database.serving_url, netbox_secret=SecretStr("s3cret"))
+    settings = Settings(database_url=database.serving_url, netbox_secret=SecretStr("s3cret"))
     async with open_adapters(settings) as api:
         for request in requests:
             response = await api.client.post("/adapters/netbox", content=request.body, headers=request.headers)

@@ -7,7 +7,6 @@ the harness's, with a second proxy before it, so that it can be away in every wa
 import asyncio
 import contextlib
 import json
-import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -31,6 +30,8 @@ RECOVERY_LIMIT_SECONDS = 10.0
 # The promise; a 503 while the database is away comes no later.
 REFUSAL_LIMIT_SECONDS = 5.0
 SOCKET_NAME = ".s.PGSQL.5432"
+
+Row = asyncpg.Record | dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class Stack:
         """Start `serve`; blocks until it answers, unless told not to."""
         settings = {"AUDIT_PORT": str(self.service_port), "AUDIT_BOOTSTRAP_KEY": BOOTSTRAP_KEY} | dict(self.environment)
         self._service = self._running.enter_context(
-            start_service(self.data_dir, wait=wait, command=self.command, **settings)
+            start_service(self.data_dir, wait=wait, command=self.command, **settings)  # type: ignore[arg-type]  # all AUDIT_…
         )
         if self.server is None and wait:
             self.owner_url = EmbeddedPostgres.attach(self.data_dir).url("postgres")
@@ -167,7 +168,7 @@ class Violations:
     unasked: list[str] = field(default_factory=list)
 
 
-def compare(ledger: Ledger, entries: Sequence[Mapping[str, Any]], receipts: Sequence[Mapping[str, Any]]) -> Violations:
+def compare(ledger: Ledger, entries: Sequence[Row], receipts: Sequence[Row]) -> Violations:
     """Acknowledged: there exactly once, as acknowledged. Sent only: there at most once. Never sent: not there."""
     counted = Counter(row["id"] for row in entries)
     found = {row["id"]: _place(row) for row in entries}
@@ -185,7 +186,7 @@ def compare(ledger: Ledger, entries: Sequence[Mapping[str, Any]], receipts: Sequ
     return violations
 
 
-def _place(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def _place(row: Row) -> tuple[Any, Any, Any]:
     digests = [None if row[name] is None else row[name].hex() for name in ("hash", "prev_hash")]
     return row["seq"], digests[0], digests[1]
 

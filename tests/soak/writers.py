@@ -151,6 +151,8 @@ class Writer:
                 if self._random.random() < 0.1:
                     break
                 await asyncio.sleep(self._random.uniform(0.02, 0.2))
+        if self._random.random() < 0.1:  # so that writers wander between workers
+            await self.close()
         return count
 
     async def close(self) -> None:
@@ -245,7 +247,8 @@ class Fleet:
             while left > 0:
                 limit = min(left, BATCH_LIMIT_EVENTS)
                 left -= limit
-                left += limit - await writer.deliver(limit)
+                written = await writer.deliver(limit)
+                left += limit - written
 
         async with self._running(share, seconds=FINISH_SECONDS + events / 100):
             pass

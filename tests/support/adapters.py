@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
 
-from audit_service.api.routes import adapters
 from audit_service.app import create_app
 from audit_service.settings import Settings
 from tests.support.api import Api
@@ -48,18 +46,10 @@ def captures(file: Path, path: str) -> list[Capture]:
     return found
 
 
-def adapters_app(settings: Settings) -> FastAPI:
-    """The app, with the adapters' routes."""
-    app = create_app(settings)
-    if not any(getattr(route, "path", None) == "/v1/logs" for route in app.routes):
-        app.include_router(adapters.router)
-    return app
-
-
 @asynccontextmanager
 async def open_adapters(settings: Settings, key: str = BOOTSTRAP_KEY) -> AsyncIterator[Api]:
     """The app, called in process."""
-    app = adapters_app(settings)
+    app = create_app(settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:

@@ -21,7 +21,6 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -95,7 +94,7 @@ async def _authenticate(adapter: Adapter[Any], request: Request) -> Credential:
 
 
 def _delivery(head: Delivery, body: bytes, settings: Settings, recipe: Recipe) -> Delivery:
-    netbox: SecretStr | None = getattr(settings, "netbox_secret", None)
+    netbox = settings.netbox_secret
     return Delivery(
         body=body,
         headers=head.headers,
@@ -145,11 +144,12 @@ def _seal(adapter: Adapter[Any], delivery: Delivery, record: object, recipe: Rec
         event: JSONValue = draft.event()
     except InputError as error:
         return ingest.without_secrets(error, recipe.rules)
-    sealed = ingest.seal_or_error(recipe, log, event, None, delivery.received_at)
-    if isinstance(sealed, InputError) or draft.has("id") or not draft.dated:
-        return sealed
-    digest = hmac.new(recipe.secret, b"adapter-id\n%d\n%s" % (log.log_id, sealed.content), sha256).digest()
-    return ingest.seal_or_error(recipe, log, event, f"{adapter.name}:{digest[:16].hex()}", delivery.received_at)
+
+    def id_of(content: bytes) -> str:
+        digest = hmac.new(recipe.secret, b"adapter-id\n%d\n%s" % (log.log_id, content), sha256).digest()
+        return f"{adapter.name}:{digest[:16].hex()}"
+
+    return ingest.seal_or_error(recipe, log, event, id_of if draft.dated else None, delivery.received_at)
 
 
 def _result(outcome: Outcome) -> Result:
