@@ -54,7 +54,7 @@ async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: 
     position = 0
     while position < size:
         async with translated(), bound(engine, log_id) as connection:
-            rows = await list_slice(
+            found = await list_slice(
                 connection,
                 log_id,
                 EVENT_COLUMNS,
@@ -63,11 +63,11 @@ async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: 
                 limit=SLICE_ENTRIES,
                 selection=selection,
             )
-        if rows:
-            yield rows
-        if len(rows) < SLICE_ENTRIES:
+        if found.rows:
+            yield found.rows
+        if not found.more:
             return
-        position = rows[-1].seq + 1
+        position = found.rows[-1].seq + 1
 
 
 def csv_row(event: JSONObject) -> list[str | int | None]:

@@ -1,9 +1,9 @@
 """The HTTP side of a worker: uvicorn's httptools protocol with the limits it lacks (decision 0003).
 
 httptools is the fast parser, but takes a header of any size and a request without Host, and waits for ever for a client that sends
-nothing or a byte now and then. Here: headers up to HEADER_LIMIT_BYTES (431), exactly one Host in HTTP/1.1 (400), and a watch on each
-connection that cuts one which is expected to send and does not keep up (408). The watch looks once every WATCH_SECONDS, so it costs
-a request nothing; a sender that we keep waiting ourselves is never blamed.
+nothing or a byte now and then. Here: request line and headers up to HEADER_LIMIT_BYTES (431), exactly one Host in HTTP/1.1 (400), and a
+watch on each connection that cuts one which is expected to send and does not keep up (408). The watch looks once every WATCH_SECONDS,
+so it costs a request nothing. Nobody is blamed for less than a whole watch, nor while we keep the sender waiting ourselves.
 """
 
 import asyncio
@@ -27,9 +27,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     watch_seconds = WATCH_SECONDS
     _received_bytes = 0
-    _seen_bytes = 0
+    # Bytes since the parser last made something of them: headers, trailers or chunk extensions that do not end.
+    _pending_bytes = 0
     _header_bytes = 0
     _in_headers = False
+    _messages = 0
+    # What the last look saw: how much had come, the message that the client owed then (before the first: 0), and what we had yet to send.
+    _seen_bytes = 0
+    _owed_message: int | None = 0
+    _unsent_bytes = 0
     _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,46 +51,84 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count, and refuse headers that grow too long, before they are parsed."""
+        """Parse, and refuse what grows without becoming headers or a body."""
         self._received_bytes += len(data)
-        if self._in_headers:
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_LIMIT_BYTES and b"\r\n\r\n" not in data[:HEADER_LIMIT_BYTES]:
-                self._refuse(431, b"Request Header Fields Too Large", b"the headers are too long")
-                return
-        super().data_received(data)
+        self._pending_bytes += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            if self._header_bytes > HEADER_LIMIT_BYTES:
+                self._refuse_headers()
+            else:
+                self._refuse(400, b"Bad Request", b"this is not a well-formed HTTP request")
+            return
+        if self._pending_bytes > HEADER_LIMIT_BYTES:
+            self._refuse_headers()
+
+    def _feed(self, data: bytes) -> None:
+        """The parser takes a request that offers an upgrade (Java's client offers h2c with each) for one without a body. We decline every
+        offer: give it the same request without the offer."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            head = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+            head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self._feed(b"\r\n".join(head) + b"\r\n\r\n" + data[stop.args[0] :])
 
     def on_message_begin(self) -> None:
         """A request line arrives."""
         self._in_headers = True
+        self._header_bytes = 0
+        self._messages += 1
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; a trailer is none: it must not pass for a header that whoever stands before us has checked."""
+        if self._in_headers:
+            self._header_bytes += len(name) + len(value)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are whole: check them before the application sees them."""
         self._in_headers = False
-        self._header_bytes = 0
+        self._pending_bytes = 0
+        self._header_bytes += len(self.url)
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        tunnel = self.parser.get_method() == b"CONNECT"
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1") or tunnel:
             # Ends in data_received, which answers 400 and closes.
             raise httptools.HttpParserError("a request has exactly one Host")
-        if sum(len(name) + len(value) for name, value in self.headers) > HEADER_LIMIT_BYTES:
+        if self._header_bytes > HEADER_LIMIT_BYTES:
             raise httptools.HttpParserError("the headers are too long")
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """As a problem document, like every other error."""
-        del msg
-        self._refuse(400, b"Bad Request", b"this is not a well-formed HTTP request")
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._pending_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole, unless it is about to be read again without its offer of an upgrade."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def _look(self) -> None:
-        """Cut the connection if the client owes us bytes and sent too few since the last look."""
-        if self.transport.is_closing():
-            return
+        """Cut the connection if the client owed us bytes at the last look, still owes them, and sent too few since."""
         moved = self._received_bytes - self._seen_bytes
-        self._seen_bytes = self._received_bytes
-        if self._owes() and moved < MINIMUM_BYTES:
+        owed = self._messages if self._owes() else None
+        unsent = self.transport.get_write_buffer_size()
+        if self.transport.is_closing():
+            # It closes when all is sent; a client that takes nothing for a whole watch would keep it for ever.
+            if unsent and unsent == self._unsent_bytes:
+                self.transport.abort()
+                return
+        elif owed is not None and owed == self._owed_message and moved < MINIMUM_BYTES:
             self._refuse(408, b"Request Timeout", b"the request arrives too slowly")
-            return
+        self._seen_bytes, self._owed_message, self._unsent_bytes = self._received_bytes, owed, unsent
         self._watch = self.loop.call_later(self.watch_seconds, self._look)
 
     def _owes(self) -> bool:
@@ -94,13 +138,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is None:
             return True
         if self.cycle.response_complete:
-            return self._in_headers  # idle between requests is the keep-alive timer's business
-        return bool(self.cycle.more_body) and not self.pipeline
+            # The keep-alive timer has idle connections, but does not start again after a byte of a body nobody reads, or a line break.
+            return self.timeout_keep_alive_task is None
+        return bool(self.cycle.more_body) and not self.pipeline and not self.cycle.waiting_for_100_continue
+
+    def _refuse_headers(self) -> None:
+        self._refuse(431, b"Request Header Fields Too Large", b"the headers are too long")
 
     def _refuse(self, status: int, reason: bytes, detail: bytes) -> None:
-        """A problem document when no answer has begun, and the end of the connection in any case."""
-        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if not begun and not self.transport.is_closing():
+        """A problem document unless an answer to this request has begun, and the end of the connection in any case."""
+        answered = self.cycle is not None and self.cycle.response_started
+        if self.cycle is not None and self.cycle.response_complete and self._in_headers:
+            answered = False  # that was the request before
+        if not answered and not self.transport.is_closing():
             body = b'{"type":"about:blank","title":"%s","status":%d,"detail":"%s"}' % (reason, status, detail)
             self.transport.write(_PROBLEM % (status, reason, len(body), body))
         self.transport.close()

@@ -47,7 +47,8 @@ _WATCH_SECONDS = 0.2
 # A child that lived this long has started well: its next failure is a first one.
 _HEALTHY_SECONDS = 30.0
 _CHILD_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
-_DATABASE_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+# The last one for ever: with the start itself, the service is back within ten seconds of whatever was mended.
+_DATABASE_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
 # Beyond the time for open requests, a worker gets this for closing its pools.
 _CLOSING_SECONDS = 2.0
 
@@ -281,23 +282,23 @@ class _Watch:
                 await self._pause(_WATCH_SECONDS)
                 continue
             _say("PostgreSQL ended; starting it again")
-            if not await self._restart_database(self._postgres):
-                return
+            await self._restart_database(self._postgres)
 
-    async def _restart_database(self, postgres: EmbeddedPostgres) -> bool:
-        for delay in _DATABASE_DELAYS_SECONDS:
-            await self._pause(delay)
+    async def _restart_database(self, postgres: EmbeddedPostgres) -> None:
+        """Try until it starts: a full disk may stay full for hours, and meanwhile the workers say 503."""
+        failures = 0
+        while not self._stopping.is_set():
+            await self._pause(_DATABASE_DELAYS_SECONDS[min(failures, len(_DATABASE_DELAYS_SECONDS) - 1)])
             if self._stopping.is_set():
-                return False
+                return
             try:
                 await asyncio.to_thread(postgres.start)
             except EmbeddedDatabaseError as error:
+                failures += 1
                 _say(f"audit-service: {error.detail}")
             else:
                 _say("embedded PostgreSQL ready")
-                return True
-        _say("audit-service: PostgreSQL cannot be started again")
-        return False
+                return
 
     async def _stop_children(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         self._signal_children(signal.SIGTERM)

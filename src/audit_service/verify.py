@@ -15,7 +15,7 @@ from audit_service.core.checker import Break, Checker, Head, microseconds
 from audit_service.errors import InvalidQueryError, UnavailableError
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import fetch_head, list_slice
+from audit_service.store.query import Slice, fetch_head, list_slice
 from audit_service.store.tables import bound_entry
 
 SLICE_ENTRIES = 1000
@@ -80,8 +80,8 @@ async def verify(
     if not 0 <= from_seq <= end or end > head.size:
         raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
     async with translated(), bound(engine, log_id) as connection:
-        columns = ("hash", "recorded_at")
-        before = await list_slice(connection, log_id, columns, from_seq=from_seq - 1, to_seq=from_seq, limit=1)
+        columns = ("seq", "hash", "recorded_at")
+        before = (await list_slice(connection, log_id, columns, from_seq=from_seq - 1, to_seq=from_seq, limit=1)).rows
     checker = Checker(head, from_seq)
     if before and from_seq:
         checker.prev_hash, checker.last_us = before[0].hash, microseconds(before[0].recorded_at)
@@ -104,37 +104,37 @@ async def _check_slices(engine: AsyncEngine, log_id: int, checker: Checker, end:
     start = position = checker.from_seq
     while position < end:
         try:
-            rows = await _read(engine, log_id, COLUMNS, position, end)
+            found = await _read(engine, log_id, COLUMNS, position, end)
         except OverflowError:  # somewhere in the slice is a time that PostgreSQL can hold and Python cannot
             position = await _check_one(engine, log_id, checker, position, end)
         else:
-            rows, position = _whole_seqs(rows, end)
+            rows, position = _whole_seqs(found, end)
             for row in rows:
                 checker.check(row)
         yield Progress(position - start, end - start)
 
 
-async def _read(engine: AsyncEngine, log_id: int, columns: Sequence[str], from_seq: int, to_seq: int) -> Sequence[Any]:
-    """A slice and one row more."""
+async def _read(engine: AsyncEngine, log_id: int, columns: Sequence[str], from_seq: int, to_seq: int) -> Slice:
     async with translated(), bound(engine, log_id) as connection:
         return await list_slice(connection, log_id, columns, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES + 1)
 
 
 async def _check_one(engine: AsyncEngine, log_id: int, checker: Checker, from_seq: int, to_seq: int) -> int:
     """Check the next seq by itself, or note that it cannot be read. Where to go on."""
-    seq: int = (await _read(engine, log_id, ("seq",), from_seq, to_seq))[0].seq
+    seq: int = (await _read(engine, log_id, ("seq",), from_seq, to_seq)).rows[0].seq
     try:
-        for row in await _read(engine, log_id, COLUMNS, seq, seq + 1):
+        for row in (await _read(engine, log_id, COLUMNS, seq, seq + 1)).rows:
             checker.check(row)
     except OverflowError:
         checker.skip(seq)
     return seq + 1
 
 
-def _whole_seqs(rows: Sequence[Any], end: int) -> tuple[Sequence[Any], int]:
-    """What to check now of one row more than a slice, and where the next slice starts. Rows of one seq stay together, or a
-    duplicate could hide behind the end of a slice."""
-    if len(rows) <= SLICE_ENTRIES:
+def _whole_seqs(found: Slice, end: int) -> tuple[Sequence[Any], int]:
+    """What to check now of a slice, and where the next one starts. Rows of one seq stay together, or a duplicate could hide
+    behind the end of a slice."""
+    rows = found.rows
+    if not found.more:
         return rows, end
     cut = len(rows) - 1
     while cut and rows[cut - 1].seq == rows[-1].seq:

@@ -219,15 +219,22 @@ def test_a_child_that_never_starts_well_is_tried_again_and_again(tmp_path: Path)
         assert service.stop() == 0
 
 
-def test_a_database_that_cannot_come_back_ends_the_service(tmp_path: Path) -> None:
+def test_a_database_that_cannot_start_is_tried_until_it_can(tmp_path: Path) -> None:
+    """A full disk, for instance, may stay full for hours: the workers stay, and come back with the database."""
     impatient = "import audit_service.supervisor as s\ns._DATABASE_DELAYS_SECONDS = (0.0, 0.05)\n"
     command = [sys.executable, "-P", "-c", impatient + SERVE]
     with start_service(tmp_path / "var", command=command) as service:
-        service.children()
-        (tmp_path / "var" / "postgres" / "PG_VERSION").write_text("17\n")
+        version = tmp_path / "var" / "postgres" / "PG_VERSION"
+        made_by = version.read_text()
+        version.write_text("17\n")
         service.postmaster().kill()
-        service.wait_for_line("PostgreSQL cannot be started again")
-        assert service.process.wait(20) == 1
+        for _ in range(3):
+            service.wait_for_line("was made by PostgreSQL 17")
+        assert service.answers("/healthz")
+        version.write_text(made_by)
+        service.wait_for_line("embedded PostgreSQL ready")
+        append(service, "after")
+        assert service.stop() == 0
         assert_all_gone(service)
 
 

@@ -7,7 +7,6 @@ way; writers go on inside the block.
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -56,8 +55,8 @@ def _fault(kind: FaultKind, name: str) -> Callable[[Callable[[Stack, Random], As
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            os.kill(process.pid, number)
+        with contextlib.suppress(psutil.NoSuchProcess):  # also when its id is another's by now
+            process.send_signal(number)
 
 
 # -- kill ------------------------------------------------------------------------------------------------------------------------------

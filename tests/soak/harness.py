@@ -149,7 +149,9 @@ class Stack:
 
     async def verify(self) -> dict[str, Any]:
         """The service's own report about its log."""
-        report: dict[str, Any] = json.loads((await self.ask("GET", "/v1/chain/verify", seconds=600)).body)
+        answer = await self.ask("GET", "/v1/chain/verify", seconds=600)
+        assert answer.status == 200, answer
+        report: dict[str, Any] = json.loads(answer.body)
         return report
 
     async def _log(self, connection: asyncpg.Connection) -> tuple[int, int]:

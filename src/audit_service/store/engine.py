@@ -11,7 +11,9 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 SERVING_ROLE = "audit_serving"
@@ -62,7 +64,7 @@ def open_database(
     """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
 
     def pool(name: str, timeout_seconds: int, **options: str) -> AsyncEngine:
-        return create_async_engine(
+        engine = create_async_engine(
             sqlalchemy_url(url),
             **options,
             pool_size=pool_connections,
@@ -85,10 +87,19 @@ def open_database(
                 },
             },
         )
+        event.listen(engine.sync_engine, "checkout", _refuse_closed)
+        return engine
 
     return Database(
         writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds, isolation_level="AUTOCOMMIT")
     )
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Never lend a connection whose end the driver has seen while it lay in the pool. A database that went away closed them all: the
+    pool drops every older one, so a restart costs nobody a refusal, and no request a question to the server."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 def driver(connection: AsyncConnection) -> Any:

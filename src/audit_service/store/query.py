@@ -41,6 +41,14 @@ HEADER_COLUMNS = ("seq", "epoch", "recorded_at", "kind", "prev_hash", "body_hash
 EVENT_COLUMNS = (*HEADER_COLUMNS, "body", *(f"d_{group}" for group in GROUPS))
 
 
+# What one page or slice may hold of bodies, disclosures and search text: events may be megabytes each.
+BUDGET_BYTES = 4 * 1024 * 1024
+_SIZE_BYTES = sum(
+    (func.coalesce(func.octet_length(_c[name]), 0) for name in ("body", "search", *(f"d_{group}" for group in GROUPS))),
+    literal(0),
+).label("size_bytes")
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """One filter: `field` has any of `values`, or none of them when negated."""
@@ -76,6 +84,14 @@ class Page:
 
     rows: Sequence[Any] = field(default_factory=tuple)
     next: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows, and whether there are more behind them."""
+
+    rows: Sequence[Any]
+    more: bool
 
 
 def _any_of(column: ColumnElement[Any]) -> Callable[[FilterValue], ColumnElement[bool]]:
@@ -219,14 +235,12 @@ async def list_entries(
     limit: int = 50,
 ) -> Page:
     """One page of entries in `sort` order, those after `after`. The cost does not grow with the page's number."""
-    query = select(*(bound_entry.c[name] for name in (*EVENT_COLUMNS, "occurred_at"))).where(
+    query = select(*(bound_entry.c[name] for name in (*EVENT_COLUMNS, "occurred_at")), _SIZE_BYTES).where(
         *conditions(log_id, selection)
     )
-    rows = (await connection.execute(_ordered(query, sort, after).limit(limit + 1))).all()
-    if len(rows) <= limit:
-        return Page(rows)
-    last = rows[limit - 1]
-    return Page(rows[:limit], Position(last.occurred_at, last.seq))
+    found = await _fetch_within_budget(connection, _ordered(query, sort, after), sort, limit)
+    last = found.rows[-1] if found.more else None
+    return Page(found.rows, None if last is None else Position(last.occurred_at, last.seq))
 
 
 async def count_entries(
@@ -262,13 +276,28 @@ async def list_slice(
     to_seq: int,
     limit: int,
     selection: Selection | None = None,
-) -> Sequence[Any]:
+) -> Slice:
     """Up to `limit` rows with from_seq <= seq < to_seq in seq order: the short slice that long reads are made of."""
     where = conditions(log_id, selection) if selection is not None else [_c.log_id == log_id]
-    query = (
-        select(*(bound_entry.c[name] for name in columns))
-        .where(*where, _c.seq >= from_seq, _c.seq < to_seq)
-        .order_by(_c.seq)
-        .limit(limit)
+    query = select(*(bound_entry.c[name] for name in columns), _SIZE_BYTES).where(
+        *where, _c.seq >= from_seq, _c.seq < to_seq
     )
-    return (await connection.execute(query)).all()
+    return await _fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
+
+
+async def _fetch_within_budget(connection: AsyncConnection, query: Select[Any], sort: Sort, limit: int) -> Slice:
+    """The first `limit` rows of an ordered query, or as many fewer as fit into BUDGET_BYTES, but at least one. Sizes are read
+    from the rows' headers, so what does not fit is never unpacked."""
+    rows = query.limit(limit + 1).subquery()
+    key = [rows.c.seq] if sort in {"seq", "-seq"} else [rows.c.occurred_at, rows.c.seq]
+    order = [part.desc() if sort.startswith("-") else part.asc() for part in key]
+    counted = select(
+        rows,
+        (func.sum(rows.c.size_bytes).over(order_by=order, rows=(None, 0)) - rows.c.size_bytes).label("bytes_before"),
+        func.row_number().over(order_by=order).label("place"),
+        func.count().over().label("found"),
+    ).subquery()
+    outer = [part.desc() if sort.startswith("-") else part.asc() for part in (counted.c[part.name] for part in key)]
+    fitting = select(counted).where(counted.c.place <= limit, counted.c.bytes_before < BUDGET_BYTES).order_by(*outer)
+    fetched = (await connection.execute(fitting)).all()
+    return Slice(fetched, bool(fetched) and fetched[0].found > len(fetched))
