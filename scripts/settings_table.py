@@ -17,7 +17,7 @@ def _default(value: object) -> str:
     if isinstance(value, tuple):
         return "`" + ",".join(map(str, value)) + "`"
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value)
     if isinstance(value, SecretStr | dict):
         return json.dumps(str(value))
     return f"`{value.as_posix() if isinstance(value, Path) else value}`"

@@ -14,7 +14,7 @@ from audit_service.api.dependencies import Service
 from audit_service.api.middleware import AccessLog
 from audit_service.api.routes import adapters, chain, events, ingest, keys, operations
 from audit_service.core.event import EventLimits
-from audit_service.core.redaction import compile_ruleset
+from audit_service.core.redaction import Ruleset, compile_ruleset
 from audit_service.ingest import Recipe
 from audit_service.settings import Settings
 from audit_service.store.credentials import Installation
@@ -65,31 +65,38 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _service(settings: Settings) -> Service:
-    rules = compile_ruleset(
+def rules_of(settings: Settings) -> Ruleset:
+    """The redaction rules. Raises ValueError naming the setting's bad entry."""
+    return compile_ruleset(
         extra_words=settings.redact_words,
         harmless_words=settings.redact_harmless_words,
         extra_patterns=settings.redact_patterns,
         exempt_paths=settings.redact_exempt_paths,
         pointers=settings.redact_pointers,
     )
+
+
+def recipe_of(settings: Settings, installation: Installation, rules: Ruleset | None = None) -> Recipe:
+    """What the ingest path needs to know."""
     limits = EventLimits(
         depth=settings.depth_limit,
         string_characters=settings.string_limit_characters,
         keys=settings.keys_limit,
         changes=settings.changes_limit,
     )
+    ignored = frozenset(settings.ignored_fields)
+    return Recipe(rules or rules_of(settings), limits, installation.secret, settings.keep_noop, ignored)
 
-    def make_recipe(installation: Installation) -> Recipe:
-        return Recipe(rules, limits, installation.secret, settings.keep_noop, frozenset(settings.ignored_fields))
 
+def _service(settings: Settings) -> Service:
+    rules = rules_of(settings)
     assert settings.database_url is not None  # noqa: S101 - checked by the caller
     database = open_database(
         settings.database_url.get_secret_value(),
         pool_connections=settings.database_pool_connections,
         statement_timeout_seconds=settings.statement_timeout_seconds,
     )
-    return Service(settings, database, make_recipe)
+    return Service(settings, database, lambda installation: recipe_of(settings, installation, rules))
 
 
 def openapi_yaml() -> str:

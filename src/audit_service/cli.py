@@ -5,6 +5,7 @@ Commands reach the database directly: AUDIT_DATABASE_URL when set, else the embe
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,7 @@ from typing import Annotated, Any, cast, get_args
 import orjson
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -25,12 +27,13 @@ from audit_service import export as exporting
 from audit_service import verify as verifying
 from audit_service.api import parameters
 from audit_service.api.routes.keys import key_view
+from audit_service.app import recipe_of
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.errors import AuditError, InputError
-from audit_service.ingest import hash_session
+from audit_service.ingest import Log, stored_form
 from audit_service.settings import Settings
 from audit_service.store import credentials, query
-from audit_service.store.credentials import DEFAULT_TENANT
+from audit_service.store.credentials import DEFAULT_TENANT, Installation
 from audit_service.store.engine import bound, driver, open_database, sqlalchemy_url
 from audit_service.store.failures import translated
 from audit_service.store.migrate import upgrade
@@ -53,10 +56,18 @@ def main() -> None:
     """Entry point: a known failure is one line and exit 2, never a traceback."""
     try:
         app()
+    except SettingsError as error:
+        # Its text holds the value; the cause names what is wrong with it.
+        name = re.search(r'field "(\w+)"', str(error))
+        what = f"AUDIT_{name.group(1).upper()}" if name else "a setting"
+        err.print(
+            f"{what}: must be JSON; the table in the README shows how", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(EXIT_UNKNOWN)
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False):
             err.print(
-                f"AUDIT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}",
+                f"{'_'.join(['AUDIT', *map(str, item['loc'])]).upper() if item['loc'] else 'settings'}: {item['msg']}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -121,10 +132,10 @@ def verify(
 
 
 async def _verify(tenant: str, from_seq: int, to_seq: int | None, *, quiet: bool) -> verifying.Report:
-    async with reading(Settings(), tenant) as (engine, log_id, _):
+    async with reading(Settings(), tenant) as (engine, log, _):
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            async for step in verifying.verify(engine, log_id, from_seq=from_seq, to_seq=to_seq):
+            async for step in verifying.verify(engine, log.log_id, from_seq=from_seq, to_seq=to_seq):
                 if isinstance(step, verifying.Report):
                     return step
                 bar.update(task, completed=step.done, total=step.total)
@@ -194,9 +205,11 @@ def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
 
 async def _export(tenant: str, pairs: list[tuple[str, str]], format_: exporting.Format, output: Path) -> None:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log_id, secret):
+    async with reading(settings, tenant) as (engine, log, installed):
+        log_id = log.log_id
         asked = parameters.Query(pairs, parameters.FILTERS)
-        selection = parameters.selection(asked, hash_session=lambda value: hash_session(value, secret, log_id))
+        recipe = recipe_of(settings, installed)
+        selection = parameters.selection(asked, stored_form=lambda name, value: stored_form(name, value, recipe, log))
         asked.finish()
         async with translated(), bound(engine, log_id) as connection:
             count, capped = await query.count_entries(connection, log_id, selection, cap=10_000_000)
@@ -304,8 +317,8 @@ def owner_url(settings: Settings) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncEngine, int, bytes]]:
-    """A read pool as the serving role, the tenant's log id, and the installation's secret."""
+async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncEngine, Log, Installation]]:
+    """A read pool as the serving role, the tenant's log, and the installation."""
     with owner_url(settings) as owner:
         url = owner if settings.database_url is None else settings.database_url.get_secret_value()
         database = open_database(url, pool_connections=2, statement_timeout_seconds=600)
@@ -315,7 +328,7 @@ async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncE
                 installed = await credentials.fetch_installation(connection)
             if found is None:
                 raise InputError("no such tenant")
-            yield database.reads, found.log_id, installed.secret
+            yield database.reads, Log(found.log_id, installed.service_name, found.log_key), installed
         finally:
             await database.dispose()
 

@@ -68,15 +68,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """The parser takes a request that offers an upgrade (Java's client offers h2c with each) for one without a body. We decline every
-        offer: give it the same request without the offer."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stop:
-            head = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
-            head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-            self._feed(b"\r\n".join(head) + b"\r\n\r\n" + data[stop.args[0] :])
+        offer: give a new parser the same request without it."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stop:
+                lines = [
+                    b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+                ]
+                lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
+                rest = rest[stop.args[0] :]
+            else:
+                return
 
     def on_message_begin(self) -> None:
         """A request line arrives."""
@@ -93,7 +100,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are whole: check them before the application sees them."""
-        self._in_headers = False
         self._pending_bytes = 0
         self._header_bytes += len(self.url)
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -103,6 +109,7 @@ class GuardedProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError("a request has exactly one Host")
         if self._header_bytes > HEADER_LIMIT_BYTES:
             raise httptools.HttpParserError("the headers are too long")
+        self._in_headers = False
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 
@@ -147,9 +154,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: bytes, detail: bytes) -> None:
         """A problem document unless an answer to this request has begun, and the end of the connection in any case."""
-        answered = self.cycle is not None and self.cycle.response_started
-        if self.cycle is not None and self.cycle.response_complete and self._in_headers:
-            answered = False  # that was the request before
+        before = self.cycle
+        if before is not None and not before.response_complete and not before.more_body:
+            before.keep_alive = False  # the request before was good: it gets its answer, and then the connection ends
+            return
+        # An answer that is complete while headers arrive was to the request before.
+        answered = (
+            before is not None and before.response_started and not (before.response_complete and self._in_headers)
+        )
         if not answered and not self.transport.is_closing():
             body = b'{"type":"about:blank","title":"%s","status":%d,"detail":"%s"}' % (reason, status, detail)
             self.transport.write(_PROBLEM % (status, reason, len(body), body))

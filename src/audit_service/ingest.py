@@ -172,6 +172,8 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     # 4. redact
     _hash_session(event, recipe.secret, log.log_id)
     sent_id = cast("str | None", event.pop("id", None))
+    if "server_id" in event:  # two servers must never share a feed, whatever they are called
+        event["server_id"] = safe_id(cast("str", event["server_id"]), recipe, log)
     event, changes = redaction.redact_event(event, changes, recipe.rules)
     # 5. seal
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
@@ -179,7 +181,7 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     if sent_id is not None:
         event_id = safe_id(sent_id, recipe, log)
     else:
-        event_id = (default_id(content) if callable(default_id) else default_id) or new_id(now)
+        event_id = (default_id(content) if callable(default_id) else default_id) or new_id()
     sealed_event = with_defaults(event, event_id, now)
     prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
     keep = bool(changes) or not brought_rows or recipe.keep_noop
@@ -191,6 +193,13 @@ def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
     if redaction.redact_text(sent, recipe.rules, cards=False) == sent:
         return sent
     return "redacted:" + hmac.new(recipe.secret, f"id\n{log.log_id}\n{sent}".encode(), sha256).hexdigest()[:32]
+
+
+def stored_form(field: str, value: str, recipe: Recipe, log: Log) -> str:
+    """What a value that somebody asks for by `field` looks like in the log."""
+    if field == "session":
+        return hash_session(value, recipe.secret, log.log_id)
+    return safe_id(value, recipe, log) if field in {"id", "server_id"} else value
 
 
 def find_changes(event: JSONObject, recipe: Recipe) -> tuple[list[JSONObject], bool]:
@@ -233,9 +242,8 @@ def with_defaults(event: JSONObject, event_id: str, now: datetime) -> JSONObject
     }
 
 
-def new_id(now: datetime) -> str:
+def new_id() -> str:
     """A UUIDv7 (RFC 9562 section 5.7): ordered by time, so that the index of ids grows at its end."""
-    del now  # the clock of the id is the wall clock in milliseconds, whatever `now` the caller froze
     milliseconds = time.time_ns() // 1_000_000
     number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
     number = number & ~(0xF << 76) | (0x7 << 76)

@@ -6,7 +6,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from audit_service.core.api_key import SCOPES
+from audit_service.core.api_key import SCOPES, is_mistyped
 from audit_service.errors import AuditError
 from audit_service.settings import Settings
 from audit_service.store import credentials
@@ -40,7 +40,9 @@ async def _prepare(settings: Settings, url: str, serving_password: str | None) -
             installed = await credentials.ensure_installation(connection, settings.service_name)
             log_id = await credentials.ensure_default_tenant(connection, installed.service_name)
             bootstrap = None if settings.bootstrap_key is None else settings.bootstrap_key.get_secret_value()
-            await credentials.set_bootstrap_key(connection, log_id, bootstrap)
+            if bootstrap is not None and is_mistyped(bootstrap):
+                raise AuditError("AUDIT_BOOTSTRAP_KEY looks like an API key that was mistyped: its checksum does not fit")
+            await credentials.set_bootstrap_key(connection, log_id, bootstrap, installed.secret)
             if bootstrap is None and not await connection.scalar(select(func.count()).select_from(api_key)):
                 _, key = await credentials.create_key(connection, log_id, "first admin", SCOPES)
                 return key

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     string_limit_characters: Annotated[int, Field(ge=256)] = Field(
         65_536, description="One string inside rows, metadata or changes"
     )
-    keys_limit: Annotated[int, Field(ge=16)] = Field(5_000, description="Object members in one event")
+    keys_limit: Annotated[int, Field(ge=16)] = Field(5_000, description="Object members and list elements in one event")
     changes_limit: Annotated[int, Field(ge=1)] = Field(2_000, description="Changes in one event")
 
     keep_noop: bool = Field(False, description="Store events whose rows do not differ")
@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     )
     redact_patterns: tuple[str, ...] = Field((), description="JSON list of RE2 patterns of secret values")
     redact_exempt_paths: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="JSON Pointers that are never redacted by name, comma-separated"
+        (),
+        description="JSON Pointers into rows, changes and metadata alike that are never redacted by name, comma-separated",
     )
     redact_pointers: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
@@ -102,6 +103,26 @@ class Settings(BaseSettings):
         # The origin is a line of the header and the key name of a signed note: C2SP forbids spaces and `+`.
         if value is not None and not re.fullmatch(r"[^\s+\x00-\x1f\x7f]{1,200}", value):
             raise ValueError("must be 1 to 200 characters without space, + or control characters")
+        return value
+
+    @field_validator("database_url", "migration_database_url", mode="before")
+    @classmethod
+    def _url(cls, value: object) -> object:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and not text.strip():
+            return None  # as env files leave a setting out
+        if isinstance(text, str) and not re.match(r"postgres(ql)?(\+asyncpg)?://", text):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @field_validator("link_templates")
+    @classmethod
+    def _links(cls, value: dict[str, str]) -> dict[str, str]:
+        for template in value.values():
+            rest = template.replace("{id}", "")
+            # A frontend makes these a link: a scheme of another kind would be a script, another placeholder a broken one.
+            if not re.match(r"https?://|/(?!/)", template) or "{" in rest or "}" in rest:
+                raise ValueError("a template starts with https://, http:// or / and has no placeholder but {id}")
         return value
 
     @field_validator("bootstrap_key")

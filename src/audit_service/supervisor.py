@@ -32,6 +32,7 @@ import asyncpg
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
+from audit_service.app import rules_of
 from audit_service.embedded import EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
 from audit_service.errors import AuditError
 from audit_service.provision import prepare
@@ -40,7 +41,14 @@ from audit_service.store.migrate import upgrade
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A closed terminal stops the service like the rest; under nohup, SIGHUP stays ignored.
+_STOP_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    *((signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()),
+)
+# A child that ends by itself so often without a healthy life in between will never work.
+_BROKEN_LIVES = 5
 _BIND_PATIENCE_SECONDS = 5.0
 _BACKLOG_CONNECTIONS = 2048
 _WATCH_SECONDS = 0.2
@@ -79,7 +87,14 @@ class Child:
 
 def serve(settings: Settings) -> int:
     """Run the service until a signal stops it. Returns the exit code: 0 stopped, 1 failed, 2 refused."""
+    _open_standard_descriptors()
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
+    try:
+        rules_of(settings)  # before anything is made: nothing runs half-configured
+    except ValueError as error:
+        _say(f"audit-service: AUDIT_REDACT_…: {error}")
+        return EXIT_REFUSED
+    _warn_of_unknown_settings()
     postgres = _embedded(settings) if settings.embedded else None
     try:
         with (
@@ -97,6 +112,9 @@ def serve(settings: Settings) -> int:
                     postgres.stop()
     except _StopRequestedError:
         return EXIT_STOPPED
+    except OSError as error:
+        _say(f"audit-service: {error.strerror}: {error.filename or settings.data_dir}")
+        return EXIT_FAILED
     except AuditError as error:
         _say(f"audit-service: {error.detail}")
         return EXIT_REFUSED if isinstance(error, ServeRefusedError) else EXIT_FAILED
@@ -212,6 +230,14 @@ def _plain(value: object) -> str:
 # -- steps 6 and 7 -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a child's life ended."""
+
+    how: str
+    by_itself: bool
+
+
 class _Watch:
     """Keeps the children and PostgreSQL alive until it is told to stop."""
 
@@ -250,28 +276,35 @@ class _Watch:
             self._stopping.set()
 
     async def _keep(self, child: Child) -> None:
-        failures = 0
+        failures = broken = 0
         while not self._stopping.is_set():
             began = time.monotonic()
             ending = await self._live(child)
             if self._stopping.is_set():
                 return
-            failures = 0 if time.monotonic() - began > _HEALTHY_SECONDS else failures
+            lived_seconds = time.monotonic() - began
+            failures = 0 if lived_seconds > _HEALTHY_SECONDS else failures
+            # Killed is not broken: only a child that ends by itself, again and again, will never work.
+            broken = broken + 1 if ending.by_itself and lived_seconds < _HEALTHY_SECONDS else 0
+            if broken == _BROKEN_LIVES:
+                _say(f"{child.name} {ending.how} {broken} times in a row; giving up")
+                return
             delay = _CHILD_DELAYS_SECONDS[min(failures, len(_CHILD_DELAYS_SECONDS) - 1)]
             failures += 1
-            _say(f"{child.name} {ending}; starting it again in {delay:g} s")
+            _say(f"{child.name} {ending.how}; starting it again in {delay:g} s")
             await self._pause(delay)
 
-    async def _live(self, child: Child) -> str:
-        """One life of a child; returns how it ended."""
+    async def _live(self, child: Child) -> _Ending:
+        """One life of a child."""
         try:
             process = await _spawn(child)
         except OSError as error:
-            return f"could not be started ({error.strerror})"
+            return _Ending(f"could not be started ({error.strerror})", by_itself=False)
         self._running[child.name] = process
         if self._stopping.is_set():  # a stop that came while it was being started has not reached it
             process.terminate()
-        return f"ended with status {await process.wait()}"
+        status = await process.wait()
+        return _Ending(f"ended with status {status}", by_itself=status > 0)
 
     async def _keep_database(self) -> None:
         if self._postgres is None:
@@ -361,6 +394,24 @@ def _ignore_stop_signals() -> None:
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def _open_standard_descriptors() -> None:
+    """A closed standard descriptor would become the next file that is opened, and what we say would be written into it."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for the life of the process
+
+
+def _warn_of_unknown_settings() -> None:
+    """A misspelt setting does nothing; say so, because nobody notices a redaction word that does nothing."""
+    known = {f"AUDIT_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(name for name in os.environ if name.startswith("AUDIT_") and name not in known):
+        _say(f"warning: {name} is not a setting of this version")
 
 
 def _first_line(error: Exception) -> str:

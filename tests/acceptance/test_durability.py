@@ -88,7 +88,7 @@ async def test_a_client_that_sends_without_reading_is_served_in_bounded_memory(
     server: Server, database: TestDatabase, tmp_path: Path
 ) -> None:
     async with external_stack(tmp_path / "var", server, database, workers=1) as stack:
-        await stream(stack, STREAM_BYTES)
+        print(await stream(stack, STREAM_BYTES))  # noqa: T201 - shown when it fails
         assert (await stack.verify())["status"] == "ok"
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from sqlalchemy import text
 
 from audit_service.api.logs import configure
 from audit_service.app import create_app
 from audit_service.settings import Settings
+from audit_service.store import engine
 from tests.support.api import Api
 from tests.support.apps import open_api
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
@@ -100,14 +102,38 @@ async def test_the_service_is_there_again_when_its_database_is(api: Api, databas
     await api.assert_intact(2)
 
 
-async def test_readiness_names_a_setting_that_could_lose_events(api: Api, database: TestDatabase) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "synchronous_commit = off",
+        "default_transaction_isolation = 'repeatable read'",
+        "default_transaction_read_only = on",
+    ],
+)
+async def test_defaults_of_role_or_database_cannot_weaken_an_append(
+    api: Api, database: TestDatabase, setting: str
+) -> None:
+    """The serving role may change its own defaults; every connection of ours says for itself what it needs."""
     owner = await database.owner()
-    await owner.execute(f"ALTER ROLE audit_serving IN DATABASE {database.name} SET synchronous_commit = off")
+    await owner.execute(f"ALTER ROLE audit_serving IN DATABASE {database.name} SET {setting}")
+    await owner.execute(f"ALTER DATABASE {database.name} SET {setting}")
     await owner.close()
     await api.service.database.dispose()
+    assert (await api.client.get("/readyz")).json() == {"status": "ready", "problems": []}
+    assert (await api.post({"action": "x"})).status_code == 201
+    async with api.service.database.writes.connect() as connection:
+        shown = [
+            await connection.scalar(text(f"SHOW {name}")) for name in ("synchronous_commit", "transaction_isolation")
+        ]
+    assert shown == ["on", "read committed"]
+
+
+async def test_readiness_names_a_setting_that_could_lose_events(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a rule that the server does not meet, since a server that could lose events is not started for a test."""
+    monkeypatch.setitem(engine.DURABLE_SETTINGS, "full_page_writes", ("off",))
     response = await api.client.get("/readyz")
     assert response.status_code == 503
-    assert response.json()["problems"] == ["synchronous_commit is off, must be on or remote_apply"]
+    assert response.json()["problems"] == ["full_page_writes is on, must be off"]
 
 
 async def test_readiness_names_a_schema_of_another_version(api: Api, database: TestDatabase) -> None:

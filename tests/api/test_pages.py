@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -241,3 +241,19 @@ async def test_a_count_is_exact_up_to_ten_thousand(api: Api) -> None:
     await api.accept(bare)
     answer = await page(api, limit=1, count="capped")
     assert (answer["count"], answer["count_capped"]) == (10_000, True)
+
+
+@pytest.mark.parametrize("server_id", ["сервер", "a%2Fb", 'a>; rel="x', "a b", "é", "a/b", "a?b#c"])
+async def test_the_link_leads_on_whatever_the_server_is_called(api: Api, server_id: str) -> None:
+    """The Link header is ASCII, holds nothing that could end it early, and leads to the second page of the same feed."""
+    await api.accept(*({"action": "x", "server_id": server_id, "description": str(n)} for n in range(2)))
+    first = await api.client.get(f"/v1/servers/{quote(server_id, safe='')}/activity", params={"limit": "1"})
+    assert first.status_code == 200
+    link = first.headers["link"]
+    assert link.isascii()
+    target, _, rest = link.removeprefix("<").partition(">")
+    assert rest == '; rel="next"'
+    second = await api.client.get(target)
+    assert second.status_code == 200
+    seen = [event["description"] for page in (first, second) for event in page.json()["events"]]
+    assert sorted(seen) == ["0", "1"]

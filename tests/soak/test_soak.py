@@ -18,7 +18,7 @@ from tests.support.postgres import Server, TestDatabase
 CYCLES = int(os.environ.get("SOAK_CYCLES", "0"))
 SEED = int(os.environ.get("SOAK_SEED", "0")) or int.from_bytes(os.urandom(4), "big")
 # A fresh service now and then: the whole comparison after each cycle reads the whole log.
-CYCLES_PER_SERVICE = 20
+CYCLES_PER_SERVICE = 10
 EXTERNAL_ROUNDS = 5
 STREAM_BYTES = 10**9
 RACE_EVENTS = 100_000

@@ -1,5 +1,6 @@
 """Reading a request's body: counted as it arrives, inflated under a cap, in one piece or as lines."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator
 
@@ -9,7 +10,14 @@ from audit_service.errors import Fault, InputError, MalformedError, TooLargeErro
 
 ENCODINGS = ("identity", "gzip")
 LINES_A_SLICE = 200
+# A slice ends with the line that reaches this, so that a few long lines do not wait in memory for many more.
+SLICE_BYTES = 1024 * 1024
+# Lines that have come go on when no more come for this long: their sender may be waiting for their results.
+PAUSE_SECONDS = 0.01
+# A gzip body may be several files one after another (RFC 1952 section 2.2). Each costs far more than its 20 bytes.
+GZIP_MEMBERS_LIMIT = 1000
 _INFLATE_BYTES = 256 * 1024
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -28,9 +36,16 @@ def _encoding(request: Request) -> str:
     return encoding
 
 
-async def decoded(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
+def decoded(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
     """The body's pieces with its Content-Encoding undone. A piece is never much larger than what arrived or 256 KiB."""
-    pieces = request.stream() if _encoding(request) == "identity" else _inflated(request)
+    arriving = _limited(request.stream(), limit_bytes)
+    if _encoding(request) == "identity":
+        return arriving
+    # Both sides are counted: a bomb is small on the wire, and empty blocks without end inflate to nothing.
+    return _limited(_inflated(arriving), limit_bytes)
+
+
+async def _limited(pieces: AsyncIterator[bytes], limit_bytes: int) -> AsyncIterator[bytes]:
     size = 0
     async for piece in pieces:
         size += len(piece)
@@ -39,18 +54,19 @@ async def decoded(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _inflated(request: Request) -> AsyncIterator[bytes]:
-    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+async def _inflated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    inflater, members = zlib.decompressobj(wbits=_GZIP), 1
     try:
-        async for chunk in request.stream():
+        async for chunk in chunks:
             # Piece by piece, so that a bomb meets the caller's limit before it meets our memory.
             while chunk:
-                yield inflater.decompress(chunk, _INFLATE_BYTES)
-                chunk = inflater.unconsumed_tail  # noqa: PLW2901 - what is left of this chunk
                 if inflater.eof:
-                    if inflater.unused_data:
-                        raise MalformedError("the gzip body has something after its end")
-                    break
+                    members += 1
+                    if members > GZIP_MEMBERS_LIMIT:
+                        raise MalformedError(f"the gzip body has more than {GZIP_MEMBERS_LIMIT} members")
+                    inflater = zlib.decompressobj(wbits=_GZIP)
+                yield inflater.decompress(chunk, _INFLATE_BYTES)
+                chunk = inflater.unused_data or inflater.unconsumed_tail  # noqa: PLW2901 - what is left of this chunk
         yield inflater.flush()
     except zlib.error:
         raise MalformedError("the body is not well-formed gzip") from None
@@ -70,10 +86,10 @@ def require_text(data: bytes) -> None:
 
 
 async def line_slices(request: Request, line_limit: int, body_limit: int) -> AsyncIterator[list[bytes | InputError]]:
-    """The non-blank lines of a body in slices, holding one slice and one line at a time. A line over its limit is an error in its
-    place; the rest goes on."""
+    """The non-blank lines of a body in slices, as they arrive, holding one slice and one line at a time. A line over its limit is
+    an error in its place; the rest goes on."""
     pending, lines, skipping = bytearray(), list[bytes | InputError](), False
-    async for piece in decoded(request, body_limit):
+    async for piece in _with_pauses(decoded(request, body_limit)):
         *whole, rest = piece.split(b"\n")
         for line in whole:
             pending += line
@@ -90,10 +106,34 @@ async def line_slices(request: Request, line_limit: int, body_limit: int) -> Asy
         while len(lines) >= LINES_A_SLICE:
             yield lines[:LINES_A_SLICE]
             del lines[:LINES_A_SLICE]
+        if lines and (not piece or _size_bytes(lines) >= SLICE_BYTES):
+            yield lines
+            lines = []
     if not skipping:
         _add(lines, bytes(pending), line_limit)
     if lines:
         yield lines
+
+
+async def _with_pauses(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces that are not empty, and an empty one where the sender pauses."""
+    while True:
+        coming = asyncio.ensure_future(anext(pieces, None))
+        try:
+            done, _ = await asyncio.wait({coming}, timeout=PAUSE_SECONDS)
+            if not done:
+                yield b""
+            piece = await coming
+        finally:
+            coming.cancel()
+        if piece is None:
+            return
+        if piece:
+            yield piece
+
+
+def _size_bytes(lines: list[bytes | InputError]) -> int:
+    return sum(len(line) for line in lines if isinstance(line, bytes))
 
 
 def _add(lines: list[bytes | InputError], line: bytes, limit: int) -> None:

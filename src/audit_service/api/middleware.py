@@ -32,13 +32,14 @@ class AccessLog:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status, begun = 500, False
+        status, begun, ended = 500, False, False
 
         async def send_noted(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status, begun, ended
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
                 message["headers"] = [*message.get("headers", ()), *self.HEADERS]
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         try:
@@ -47,9 +48,10 @@ class AccessLog:
             status = 499  # as proxies write it: nobody is there to be answered
         except Exception as error:
             unexpected(scope, error)
-            if begun:
+            if begun and not ended:
                 raise  # the server cuts the connection, so that the client sees a broken answer
-            await unexpected_response()(scope, receive, send_noted)
+            if not begun:
+                await unexpected_response()(scope, receive, send_noted)
         finally:
             seconds = time.perf_counter() - started
             route = route_of(scope)

@@ -4,7 +4,7 @@ Unknown, repeated single-value and malformed parameters are a 400 that names the
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -19,13 +19,16 @@ NOT_SUFFIX = ".not"
 TIMES = ("since", "until", "recorded_since", "recorded_until")
 DATES = ("date_from", "date_to", "tz")
 PAGING = ("sort", "limit", "cursor", "count")
-VALUE_CHARACTERS = 512
+VALUE_CHARACTERS = 1024
 VALUES_LIMIT = 100
 LIMIT_DEFAULT, LIMIT_MAXIMUM = 50, 500
 SORTS: tuple[Sort, ...] = get_args(Sort)
 _CHOICES: dict[str, Collection[str]] = {"verb": VERBS, "outcome": ("success", "failure", "unknown")}
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+ -]\d{2}:\d{2})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_.\-\[\]]{1,24}")
+
+
+StoredForm = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +86,20 @@ def _is_text(value: str) -> bool:
     return "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def selection(query: Query, *, hash_session: object = None, server_id: str | None = None) -> Selection:
-    """The filters and time ranges of a query. `server_id` comes from the path and stands beside those asked for."""
+def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = None) -> Selection:
+    """The filters and time ranges of a query. `server_id` comes from the path and stands beside those asked for.
+    `stored_form(field, value)` is what a value asked for looks like in the log (hashed, where ingest hashes)."""
     filters = []
     for field in CONDITIONS:
         for name, negated in ((field, False), (field + NOT_SUFFIX, True)):
-            values = [_filter_value(query, name, field, value, hash_session) for value in query.many(name)]
+            values = [_filter_value(query, name, field, value, stored_form) for value in query.many(name)]
             if values:
                 filters.append(Filter(field, tuple(values), negated))
     since, until = _instant(query, "since"), _instant(query, "until")
     first, after_last = _days(query)
     return Selection(
         filters=tuple(filters),
-        server_id=server_id,
+        server_id=None if server_id is None else stored_form("server_id", server_id),
         since=_later(since, first),
         until=_earlier(until, after_last),
         recorded_since=_instant(query, "recorded_since"),
@@ -103,16 +107,16 @@ def selection(query: Query, *, hash_session: object = None, server_id: str | Non
     )
 
 
-def _filter_value(query: Query, name: str, field: str, value: str, hash_session: object) -> FilterValue:
+def _filter_value(query: Query, name: str, field: str, value: str, stored_form: StoredForm) -> FilterValue:
     if not value:
         query.fail(name, "must not be empty")
+    if field == "verb" and value == "INSERT":
+        return "CREATE"
     if field in _CHOICES and value not in _CHOICES[field]:
         query.fail(name, f"must be one of {', '.join(_CHOICES[field])}")
     if field == "ip":
         return _network(query, name, value)
-    if field == "session" and callable(hash_session):
-        return str(hash_session(value))
-    return value
+    return stored_form(field, value)
 
 
 def _network(query: Query, name: str, value: str) -> IPv4Network | IPv6Network:

@@ -96,6 +96,10 @@ def install(app: FastAPI) -> None:
         faults = [errors.Fault("is not valid", parameter=str(item["loc"][-1])) for item in error.errors()]
         return respond(errors.InvalidQueryError("a parameter is not valid", faults))
 
+    @app.exception_handler(Exception)
+    async def _unexpected(_request: Request, _error: Exception) -> Response:
+        return unexpected_response()  # the access log, outside, logs it
+
 
 def unexpected_response() -> Response:
     """The answer to an error nobody planned for: nothing about it, the log has the place."""

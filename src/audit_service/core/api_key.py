@@ -40,11 +40,18 @@ def public_id(key: str) -> str:
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether the checksum fits; False for a typo, a cut key or anything that only looks like one."""
+    """Whether it is a key with a checksum that fits; False for a typo, a cut key or anything that only looks like one."""
+    return _is_shaped(key) and _checksum(key[:-CHECKSUM_CHARACTERS]) == key[-CHECKSUM_CHARACTERS:]
+
+
+def is_mistyped(key: str) -> bool:
+    """Whether it is shaped like a key, but its checksum does not fit: no need to ask the database."""
+    return _is_shaped(key) and not is_well_formed(key)
+
+
+def _is_shaped(key: str) -> bool:
     length = len(PREFIX) + ID_CHARACTERS + SECRET_CHARACTERS + CHECKSUM_CHARACTERS
-    if len(key) != length or not key.startswith(PREFIX) or not key.isascii():
-        return False
-    return _checksum(key[:-CHECKSUM_CHARACTERS]) == key[-CHECKSUM_CHARACTERS:]
+    return len(key) == length and key.startswith(PREFIX) and key.isascii() and key[len(PREFIX) :].isalnum()
 
 
 def key_hash(key: str) -> bytes:

@@ -5,13 +5,16 @@ append function but the format. Memory is constant: the chain's state is one has
 
 For each entry, numbered as in `Checker.check`:
 1. position    `gap`, `duplicate`
-2. header      `header_mismatch`: the hash is not the header's
+2. header      `header_mismatch`: the hash is not the header's, or the epoch does not follow from the entry before
 3. link        `link_broken`: prev is not the hash of the entry before
 4. time        `time_backwards`
 5. body        `body_mismatch`, `unrecorded_erasure` (a body that is gone)
 6. disclosures `disclosure_mismatch`, `unrecorded_erasure` (a disclosure that is gone)
 7. projections `projection_mismatch`: a query column differs from what body and disclosures say
 Then, over the whole log, by `Checker.finish`: `truncated`, `head_mismatch`, `root_mismatch`.
+
+Receipts are a projection too: each repeats the header of its entry. The store compares them (`verify` says how), and
+`Checker.receipt_fault` records what it found, as `projection_mismatch` with found "receipt".
 """
 
 from dataclasses import dataclass, field
@@ -48,15 +51,15 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head row as stored. `frontier` is 32 bytes for each set bit of `size`."""
+    """The head row as stored. `frontier` is 32 bytes for each set bit of `size`. None: the column cannot be read."""
 
     service_name: str
     log_key: str
-    epoch: int
+    epoch: int | None
     size: int
-    last_hash: bytes
-    last_recorded_at: datetime
-    frontier: bytes
+    last_hash: bytes | None
+    last_recorded_at: datetime | None
+    frontier: bytes | None
 
     def origin(self, epoch: int) -> str:
         """The origin of entries of an epoch; not validated, so that a tampered name shows as mismatching headers."""
@@ -65,18 +68,23 @@ class Head:
 
 @dataclass(slots=True)
 class Checker:
-    """The state of a verification. Start it at seq 0, or elsewhere with the hash and time of the entry before."""
+    """The state of a verification. Start it at seq 0, or elsewhere with hash, time and epoch of the entry before.
+
+    `prev_hash`, `last_epoch`: None where the entry before is not known, so that nothing can be asked of the next.
+    """
 
     head: Head
     from_seq: int = 0
     prev_hash: bytes | None = None
     last_us: int = 0
+    last_epoch: int | None = None
     expected_seq: int = field(init=False)
     count: int = field(init=False, default=0)
     breaks: list[Break] = field(init=False, default_factory=list)
     breaks_total: int = field(init=False, default=0)
     not_checked: list[str] = field(init=False, default_factory=list)
-    _last_epoch: int = field(init=False, default=1)
+    # Seqs whose receipt is named already, so that the search for strays does not name it again.
+    receipt_faults: set[int] = field(init=False, default_factory=set)
     _frontier: Frontier | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +92,7 @@ class Checker:
         self._frontier = Frontier() if self.from_seq == 0 else None
         if self.from_seq == 0:
             self.prev_hash = chain.genesis_hash(self.head.origin(1))
+            self.last_epoch = 1
 
     def check(self, row: Any) -> None:
         """Steps 1 to 7 for the next row in seq order."""
@@ -96,7 +105,8 @@ class Checker:
             self._break(seq, "duplicate", self.expected_seq, seq)
             return
         self.expected_seq = seq + 1
-        if None in (row.recorded_at, row.epoch, row.kind, row.prev_hash, row.body_hash, row.hash):
+        header_parts = (row.recorded_at, row.epoch, row.kind, row.prev_hash, row.body_hash, row.hash)
+        if None in header_parts or row.recorded_at.tzinfo is None:  # a time beyond the calendar comes without a zone
             self._lost_header(seq)
             return
         # 2. header
@@ -105,6 +115,7 @@ class Checker:
         hashed = chain.entry_hash(header)
         if hashed != row.hash:
             self._break(seq, "header_mismatch", hashed.hex(), row.hash.hex())
+        self._check_epoch(row)
         # 3. link
         if self.prev_hash is not None and row.prev_hash != self.prev_hash:
             self._break(seq, "link_broken", self.prev_hash.hex(), row.prev_hash.hex())
@@ -114,27 +125,39 @@ class Checker:
         # 4. time
         if at_us < self.last_us:
             self._break(seq, "time_backwards", self.last_us, at_us)
-        self.last_us, self._last_epoch = at_us, row.epoch
+        self.last_us = at_us
         # 5 to 7
         self._check_body(row)
 
-    def skip(self, seq: int) -> None:
-        """An entry is there but cannot be read at all, because a column holds what no entry can have."""
-        if seq > self.expected_seq:
-            self._gap(seq)
-        self.count += 1
-        self.expected_seq = seq + 1
-        self._lost_header(seq)
+    def duplicates(self, seq: int, copies: int) -> None:
+        """`copies` more rows have the seq of one that was checked."""
+        for _ in range(copies):
+            self.count += 1
+            self._break(seq, "duplicate", self.expected_seq, seq)
+
+    def receipt_fault(self, seq: int, expected: str) -> None:
+        """The receipt of the entry at `seq` does not say what the entry does, or names a seq that is not its own."""
+        if seq not in self.receipt_faults:
+            self._break(seq, "projection_mismatch", expected, "receipt")
+        if len(self.receipt_faults) < BREAKS_LIMIT:
+            self.receipt_faults.add(seq)
+
+    def _check_epoch(self, row: Any) -> None:
+        """The epoch of the entry before (1 at seq 0), or one more with kind `resume`: else who can re-hash could jump to any."""
+        before, self.last_epoch = self.last_epoch, row.epoch
+        raised = row.seq > 0 and row.kind == "resume" and before is not None and row.epoch == before + 1
+        if before is not None and row.epoch != before and not raised:
+            self._break(row.seq, "header_mismatch", f"epoch {before}", f"epoch {row.epoch}")
 
     def _lost_header(self, seq: int) -> None:
         self._break(seq, "header_mismatch", "a whole header", None)
-        self.prev_hash = None
+        self.prev_hash = self.last_epoch = None
         self._frontier = None
 
     def _gap(self, seq: int) -> None:
         self._break(self.expected_seq, "gap", self.expected_seq, seq)
-        # What stood in the gap is unknown, so neither the next link nor the root can be checked.
-        self.prev_hash = None
+        # What stood in the gap is unknown, so neither the next link and epoch nor the root can be checked.
+        self.prev_hash = self.last_epoch = None
         self._frontier = None
 
     def _check_body(self, row: Any) -> None:
@@ -173,7 +196,8 @@ class Checker:
                 continue
             found = disclosure_hash(group, stored).hex()
             if found != committed:
-                self._break(row.seq, "disclosure_mismatch", cast("str | None", committed), found)
+                expected = committed if isinstance(committed, str) else "no commitment"
+                self._break(row.seq, "disclosure_mismatch", f"{group}: {expected}", f"{group}: {found}")
                 continue
             try:
                 values[group] = cast("JSONValue", orjson.loads(memoryview(stored)[SALT_BYTES:]))
@@ -205,19 +229,27 @@ class Checker:
             self._break(stored.start, "head_mismatch", 0, stored.start)
         if stored.stop > self.head.size:
             self._break(self.head.size, "head_mismatch", self.head.size, stored.stop)
-        if self.prev_hash is not None and self.prev_hash != self.head.last_hash:
-            self._break(max(self.head.size - 1, 0), "head_mismatch", self.prev_hash.hex(), self.head.last_hash.hex())
-        if self.prev_hash is not None and self.expected_seq == self.head.size and (self.count or not self.head.size):
-            self._check_head("epoch", self._last_epoch, self.head.epoch)
-            self._check_head("last_recorded_at", self.last_us, microseconds(self.head.last_recorded_at))
+        self._check_head()
         if self._frontier is None:
             self._not_checked("root: not every entry from seq 0 on was read")
         elif self._frontier.to_bytes() != self.head.frontier:
-            self._break(max(self.head.size - 1, 0), "root_mismatch", self._frontier.root().hex(), _root(self.head))
+            self._break(self._last_seq(), "root_mismatch", self._frontier.root().hex(), _root(self.head))
 
-    def _check_head(self, name: str, expected: int, found: int) -> None:
-        if expected != found:
-            self._break(max(self.head.size - 1, 0), "head_mismatch", f"{name} {expected}", f"{name} {found}")
+    def _check_head(self) -> None:
+        head = self.head
+        last_us = None if head.last_recorded_at is None else microseconds(head.last_recorded_at)
+        found = {"last_hash": head.last_hash, "epoch": head.epoch, "last_recorded_at": last_us}
+        expected = {"last_hash": self.prev_hash, "epoch": self.last_epoch, "last_recorded_at": self.last_us}
+        at_end = self.expected_seq == head.size and (self.count or not head.size)
+        for name, stored in found.items():
+            wanted = expected[name]
+            # What came before the end decides the hash; epoch and time are those of the last entry itself.
+            known = self.prev_hash is not None and wanted is not None and (at_end or name == "last_hash")
+            if stored is None or (known and stored != wanted):
+                self._break(self._last_seq(), "head_mismatch", _told(name, wanted if known else "any"), _told(name, stored))
+
+    def _last_seq(self) -> int:
+        return max(self.head.size - 1, 0)
 
     def root(self) -> bytes | None:
         """The Merkle root over what was read; None unless everything from seq 0 on was."""
@@ -250,6 +282,11 @@ def _same(name: str, expected: object, found: object) -> bool:
 
 def _root(head: Head) -> str | None:
     try:
-        return Frontier.from_bytes(head.size, head.frontier).root().hex()
+        return None if head.frontier is None else Frontier.from_bytes(head.size, head.frontier).root().hex()
     except ProofError:
         return None
+
+
+def _told(name: str, value: bytes | int | str | None) -> str:
+    """A column of the head in a break: hashes as they are, the others with their name."""
+    return value.hex() if isinstance(value, bytes) else f"{name} {'unreadable' if value is None else value}"

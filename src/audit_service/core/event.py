@@ -30,7 +30,6 @@ INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 FAULTS_LIMIT = 20
 NAME_CHARACTERS = 1024  # of a member's name in rows, metadata and changes
 _INEXACT = "must be an integer of at most 64 bits or a finite double; send a string"
-_INEXACT = "must be an integer of at most 64 bits or a finite double; send a string"
 
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
@@ -43,6 +42,12 @@ class EventLimits:
     string_characters: int = 65_536
     keys: int = 5_000
     changes: int = 2_000
+
+
+def _printable(value: str) -> str:
+    if any(c < " " or c == "\x7f" for c in value):
+        raise ValueError("must not hold control characters")  # it is part of paths and headers
+    return value
 
 
 def _identifier(value: object) -> object:
@@ -89,7 +94,12 @@ def _insert_is_create(value: object) -> object:
     return "CREATE" if value == "INSERT" else value
 
 
-Id = Annotated[str, Field(min_length=1, max_length=255), BeforeValidator(_identifier, json_schema_input_type=str | int)]
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=255),
+    BeforeValidator(_identifier, json_schema_input_type=str | int),
+    AfterValidator(_printable),
+]
 Name = Annotated[str, Field(max_length=1024)]
 Kind = Annotated[str, Field(min_length=1, max_length=128)]
 Row = Annotated[dict[str, Any], BeforeValidator(_empty_map)]
@@ -169,11 +179,6 @@ MEMBERS = frozenset(Event.__annotations__)
 _ROWS = frozenset({"before", "after", "changes", "metadata"})
 
 
-def event_schema(ref_template: str) -> dict[str, Any]:
-    """The JSON Schema of an event, for the OpenAPI document."""
-    return _adapter.json_schema(ref_template=ref_template)
-
-
 def parse_json(data: bytes) -> JSONValue:
     """One JSON document, RFC 8259 to the letter. Raises MalformedError: broken JSON, not UTF-8, a byte order mark,
     NaN or Infinity literals, duplicate keys. What JSON allows and we do not is found by `check_limits`."""
@@ -187,8 +192,6 @@ def parse_json(data: bytes) -> JSONValue:
         message = str(error)
     if "recursion limit" in message:
         raise InvalidEventError("the event is nested too deeply", [Fault("is nested too deeply", "")])
-    if "number out of range" in message:  # over 4,300 digits
-        raise InvalidEventError("the event holds a number that cannot be kept exactly", [Fault(_INEXACT, "")])
     if "number out of range" in message:  # over 4,300 digits
         raise InvalidEventError("the event holds a number that cannot be kept exactly", [Fault(_INEXACT, "")])
     if "hex escape" in message or "surrogate" in message:
@@ -300,7 +303,7 @@ def _raise_faults(value: JSONValue, limits: EventLimits) -> None:
     if keys > limits.keys:
         faults.append(Fault(f"holds more than {limits.keys} members and elements", ""))
     if faults:
-        raise InvalidEventError("the event holds a value that cannot be kept exactly", faults)
+        raise InvalidEventError("the event is over a limit, or holds a value that cannot be kept exactly", faults)
 
 
 def _text_fault(text: str, characters: int) -> str | None:
@@ -368,7 +371,6 @@ def faults_of(error: ValidationError) -> list[Fault]:
 
 _RULES: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "missing": "is required",
-    "extra_forbidden": "is not a member of the event",
     "string_type": "must be a string",
     "dict_type": "must be an object",
     "list_type": "must be an array",
@@ -384,7 +386,28 @@ _RULES: dict[str, str | Callable[[dict[str, Any]], str]] = {
 }
 
 
+# What first requests call a member, and where it belongs.
+_BELONGS: dict[str, str] = {
+    **dict.fromkeys(("old", "old_values", "previous"), "before"),
+    **dict.fromkeys(("new", "new_values", "current"), "after"),
+    **dict.fromkeys(("timestamp", "time", "created_at", "date"), "occurred_at"),
+    **dict.fromkeys(("ip", "ip_address", "source_ip"), "context.ip"),
+    **dict.fromkeys(("user", "user_id", "username"), "actor"),
+    **dict.fromkeys(("message", "msg"), "description"),
+    **dict.fromkeys(("event", "type"), "action"),
+    **dict.fromkeys(("data", "properties", "extra", "details", "level", "fields"), "metadata"),
+    "user_agent": "context.user_agent",
+}
+
+
+def _unknown_member(path: tuple[str | int, ...]) -> str:
+    belongs = _BELONGS.get(str(path[0])) if len(path) == 1 else None
+    return "is not a member of the event" + (f"; send it as {belongs}" if belongs else "")
+
+
 def _rule(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return _unknown_member(item["loc"])
     rule = _RULES.get(item["type"], "is not what the schema asks for")
     return rule if isinstance(rule, str) else rule(item["ctx"])
 

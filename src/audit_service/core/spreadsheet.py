@@ -9,7 +9,10 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-_FORMULA = re.compile(r"[\s\"'\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20\u2013\t\r\n]")
+# Also what a spreadsheet may take for them after normalising: full-width and small forms, the minus sign, the en dash.
+_SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u2013"
+_INVISIBLE = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+_FORMULA = re.compile(rf"[\s\"'{_INVISIBLE}]*[{_SIGNS}\t\r\n]")
 
 
 def neutral(cell: str) -> str:

@@ -1,9 +1,11 @@
 """Tenants and API keys: small tables, read on (nearly) every request, written seldom."""
 
+import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, insert, or_, select, text, update
@@ -145,7 +147,7 @@ async def create_key(
     return key_id, key
 
 
-async def set_bootstrap_key(connection: AsyncConnection, log_id: int, key: str | None) -> None:
+async def set_bootstrap_key(connection: AsyncConnection, log_id: int, key: str | None, secret: bytes) -> None:
     """Make AUDIT_BOOTSTRAP_KEY the one live bootstrap key; one from an earlier start that is no longer set is revoked."""
     live = key_table.c.key_id.startswith(BOOTSTRAP_KEY_ID) & key_table.c.revoked_at.is_(None)
     if key is None:
@@ -158,7 +160,8 @@ async def set_bootstrap_key(connection: AsyncConnection, log_id: int, key: str |
     await connection.execute(
         upsert(key_table)
         .values(
-            key_id=f"{BOOTSTRAP_KEY_ID}-{digest.hex()[:8]}",
+            # Keyed: a piece of the plain hash would help to guess a key that a person chose.
+            key_id=f"{BOOTSTRAP_KEY_ID}-{hmac.new(secret, digest, sha256).hexdigest()[:8]}",
             log_id=log_id,
             name="AUDIT_BOOTSTRAP_KEY",
             scopes=list(api_key.SCOPES),

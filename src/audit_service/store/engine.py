@@ -81,6 +81,11 @@ def open_database(
                     "statement_timeout": f"{timeout_seconds}s",
                     "idle_in_transaction_session_timeout": "60s",
                     "lock_timeout": "5s",
+                    # Whatever defaults the role or the database got: what was acknowledged must be on the disk, and an
+                    # append that read its head before it waited for the lock would fork the chain.
+                    "synchronous_commit": "on",
+                    "default_transaction_isolation": "read committed",
+                    "default_transaction_read_only": "off",
                     "timezone": "UTC",
                     # Left to the server, jit would compile plans that run for a millisecond.
                     "jit": "off",
@@ -171,6 +176,8 @@ async def check_durability(connection: asyncpg.Connection) -> list[str]:
         problems.append(
             f"PostgreSQL {version} is not supported, use {SUPPORTED_VERSIONS[0]} to {SUPPORTED_VERSIONS[-1]}"
         )
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        problems.append("the server is a standby, which takes no events")
     encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
         problems.append(f"server_encoding is {encoding}, must be UTF8")

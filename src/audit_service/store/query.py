@@ -125,12 +125,12 @@ def _prefix(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
 
 
 def _actor(value: FilterValue) -> ColumnElement[bool]:
-    text = fold(str(value))
-    if not text.endswith("*"):
-        matches: ColumnElement[bool] = _c.actor_keys.contains(cast([text], ARRAY(TEXT)))
+    if not str(value).endswith("*"):
+        matches: ColumnElement[bool] = _c.actor_keys.contains(cast([fold(str(value))], ARRAY(TEXT)))
         return matches
+    text = fold(str(value)[:-1])
     key = func.unnest(_c.actor_keys).table_valued("key").render_derived()
-    return select(1).select_from(key).where(_prefix(key.c.key, text[:-1])).exists()
+    return select(1).select_from(key).where(_prefix(key.c.key, text)).exists()
 
 
 def _ip(value: FilterValue) -> ColumnElement[bool]:

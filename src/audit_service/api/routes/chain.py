@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 
-from audit_service import export, ingest, verify
+from audit_service import export, verify
 from audit_service.api import parameters, schemas
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
 from audit_service.api.logs import VERIFIED
@@ -82,10 +82,7 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
 async def export_events(request: Request, service: ServiceOf, credential: Exporter) -> Response:
     """Everything the filters select, in seq order, streamed. Exactly what existed when the export began."""
     asked = parameters.Query(request.query_params.multi_items(), (*parameters.FILTERS, "format"))
-    secret = (await service.installation()).secret
-    selection = parameters.selection(
-        asked, hash_session=lambda value: ingest.hash_session(value, secret, credential.log_id)
-    )
+    selection = parameters.selection(asked, stored_form=await service.stored_form(credential))
     format_ = asked.one("format") or "ndjson"
     if format_ not in get_args(export.Format):
         asked.fail("format", "must be csv, json or ndjson")

@@ -1,13 +1,12 @@
 """Events: list them, look at one, see a server's activity. Sending them is in `ingest`."""
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from audit_service import ingest
 from audit_service.api import parameters, schemas
 from audit_service.api.cursor import format_cursor, parse_cursor
 from audit_service.api.dependencies import (
@@ -61,9 +60,7 @@ async def _page(
         (set(parameters.FILTERS) - ({"server_id"} if server_id is not None else set())) | set(parameters.PAGING),
     )
     secret = (await service.installation()).secret
-    selection = parameters.selection(
-        asked, server_id=server_id, hash_session=lambda value: ingest.hash_session(value, secret, credential.log_id)
-    )
+    selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
     paging = parameters.paging(asked)
     asked.finish()
     binding = f"{endpoint}\n{credential.log_id}\n{paging.sort}\n{selection!r}"
@@ -82,8 +79,10 @@ async def _page(
     if page.next is not None:
         body["next_cursor"] = format_cursor(page.next, secret, binding)
         asked_again = [(n, v) for n, v in request.query_params.multi_items() if n != "cursor"]
-        next_url = request.url.replace(query=urlencode([*asked_again, ("cursor", body["next_cursor"])]))
-        headers["Link"] = f'<{next_url}>; rel="next"'
+        # As it was asked for, percent-encoding and all, and relative: nothing of the sender's is decoded into a header.
+        path = request.scope["raw_path"].decode("ascii").partition("?")[0]
+        query_string = urlencode([*asked_again, ("cursor", body["next_cursor"])])
+        headers["Link"] = f'<{quote(path, safe="/%")}?{query_string}>; rel="next"'
     if counted is not None:
         body["count"], body["count_capped"] = counted
     return Response(orjson.dumps(body), headers=headers, media_type="application/json")
@@ -94,6 +93,7 @@ async def get_event(event_id: str, request: Request, service: ServiceOf, credent
     """One event with its place in the chain."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
     row = None
+    event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
         async with translated(), bound(service.database.reads, credential.log_id) as connection:
             row = await query.find_entry(connection, credential.log_id, event_id)

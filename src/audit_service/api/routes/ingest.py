@@ -33,6 +33,7 @@ from audit_service.errors import (
     IdempotencyConflictError,
     InputError,
     InvalidEventError,
+    MalformedError,
     TooLargeError,
     UnsupportedMediaError,
 )
@@ -60,7 +61,7 @@ async def post_events(request: Request) -> Response:
     log, recipe = await service.log_of(credential), await service.recipe()
     key = idempotency_key(request, recipe, log)
     media_type = _media_type(request)
-    if media_type in NDJSON_TYPES:
+    if media_type in NDJSON_TYPES and not cloudevent.is_binary(request.headers):
         return _Duplex(service, recipe, log, request, key)
     data = await read_body(request, service.settings.body_limit_bytes)
     try:
@@ -83,7 +84,8 @@ async def post_events(request: Request) -> Response:
 
 def _values(data: bytes, media_type: str, headers: Mapping[str, str]) -> tuple[list[Item], bool]:
     """The events of a body, and whether it was a single one."""
-    if cloudevent.is_binary(headers):
+    # Its own media type says structured, whatever stands in the headers (HTTP binding, section 3).
+    if cloudevent.is_binary(headers) and media_type not in {CLOUDEVENT_TYPE, CLOUDEVENTS_TYPE}:
         return [cloudevent.from_binary(headers, _ce_data(data, media_type))], True
     require_text(data)
     if media_type in LOOSE_TYPES and not data.lstrip().startswith((b"{", b"[")):
@@ -102,8 +104,11 @@ def _values(data: bytes, media_type: str, headers: Mapping[str, str]) -> tuple[l
 def _ce_data(data: bytes, media_type: str) -> JSONValue:
     if not data:
         return None
-    if media_type == "application/json" or media_type.endswith("+json") or media_type in LOOSE_TYPES:
+    if cloudevent.is_json(media_type):
         return parse_json(data)
+    if media_type in LOOSE_TYPES:
+        with suppress(MalformedError):
+            return parse_json(data)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -206,7 +211,7 @@ def _result(outcome: Outcome) -> dict[str, Any]:
 def _batch_response(outcomes: Sequence[Outcome]) -> Response:
     results = [_result(outcome) for outcome in outcomes]
     accepted = sum(isinstance(outcome, Receipt) for outcome in outcomes)
-    status = 201 if accepted == len(results) else 207 if accepted else 422
+    status = 200 if not results else 201 if accepted == len(results) else 207 if accepted else 422
     body = {"accepted": accepted, "rejected": len(results) - accepted, "results": results}
     return Response(orjson.dumps(body), status, media_type="application/json")
 

@@ -1,6 +1,6 @@
 """API keys over HTTP: an admin key manages the keys of its own tenant."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import orjson
@@ -13,6 +13,7 @@ from audit_service.api.body import read_body, require_text
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
 from audit_service.core.entry import format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
+from audit_service.core.redaction import redact_text
 from audit_service.errors import (
     Fault,
     ForbiddenError,
@@ -75,11 +76,12 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
     beyond = set(scopes) - credential.scopes
     if beyond:
         raise ForbiddenError("a key cannot hand out scopes it does not have")
+    if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
+        raise InvalidEventError("the key breaks its schema", [Fault("must be in the future", "/expires_at")])
+    name = redact_text(wanted.name, (await service.recipe()).rules)
     async with translated(), service.database.writes.begin() as connection:
-        key_id, key = await credentials.create_key(
-            connection, credential.log_id, wanted.name, scopes, wanted.expires_at
-        )
-    body = {"key_id": key_id, "key": key, "name": wanted.name, "scopes": scopes}
+        key_id, key = await credentials.create_key(connection, credential.log_id, name, scopes, wanted.expires_at)
+    body = {"key_id": key_id, "key": key, "name": name, "scopes": scopes}
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
 
 

@@ -1,0 +1,528 @@
+"""Group commit on the real database: who is committed together, what bounds it, and that one caller's misfortune is his alone."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from audit_service import ingest
+from audit_service.errors import UnavailableError
+from audit_service.store import group_commit
+from audit_service.store.append import Appended, Candidate, append_entries
+from audit_service.store.engine import Database
+from audit_service.store.group_commit import GroupCommit
+from tests.support.api import Api
+from tests.support.appends import RULESET, TestLog, candidate, existing_log, make_log, owner, wait_until
+from tests.support.apps import open_api
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
+from tests.support.processes import free_port
+from tests.support.serving import served
+
+WAIT_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Calls:
+    """What went to `append_entries`: the ids of each call. Calls wait at `gate` before they reach the database."""
+
+    ids: list[list[str]] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def append(
+        self, engine: AsyncEngine, log_id: int, ruleset: str, candidates: Sequence[Candidate]
+    ) -> list[Appended]:
+        """As `append_entries`."""
+        self.ids.append([one.id for one in candidates])
+        self.begun.set()
+        await self.gate.wait()
+        return await append_entries(engine, log_id, ruleset, candidates)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """The calls of every GroupCommit from here on; the gate is open."""
+    noted = Calls()
+    noted.gate.set()
+    monkeypatch.setattr(group_commit, "append_entries", noted.append)
+    return noted
+
+
+@pytest.fixture
+async def log(module_database: TestDatabase) -> TestLog:
+    """A log of the test's own."""
+    return await make_log(module_database)
+
+
+@pytest.fixture
+async def pools_(module_database: TestDatabase) -> AsyncIterator[Database]:
+    """A worker's pools."""
+    opened = module_database.open()
+    yield opened
+    await opened.dispose()
+
+
+@pytest.fixture
+def group(pools_: Database) -> GroupCommit:
+    """A worker's group commit."""
+    return GroupCommit(pools_.writes, RULESET, pending_limit_events=5_000)
+
+
+async def turns(count: int = 50) -> None:
+    """Let everything that can go on do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def in_flight(group: GroupCommit, log: TestLog, calls: Calls) -> asyncio.Task[list[Appended]]:
+    """One append that has reached the gate and waits there, so that what comes next has to gather."""
+    calls.gate.clear()
+    calls.begun.clear()
+    first = asyncio.create_task(group.append(log.log_id, [candidate("first")]))
+    async with asyncio.timeout(WAIT_SECONDS):
+        await calls.begun.wait()
+    return first
+
+
+def gather(group: GroupCommit, log: TestLog, names: Sequence[str]) -> list[asyncio.Task[list[Appended]]]:
+    """A caller for each name."""
+    return [asyncio.create_task(group.append(log.log_id, [candidate(name)])) for name in names]
+
+
+def named(prefix: str, count: int) -> list[str]:
+    """Ids."""
+    return [f"{prefix}-{number}" for number in range(count)]
+
+
+# --- who goes together
+
+
+async def test_an_idle_log_is_flushed_at_once(group: GroupCommit, log: TestLog, calls: Calls) -> None:
+    """No timer, no gathering: the call begins within a few turns of the loop, one for each lonely caller."""
+    for number in range(3):
+        calls.begun.clear()
+        task = asyncio.create_task(group.append(log.log_id, [candidate(f"e-{number}")]))
+        await turns(3)
+        assert calls.begun.is_set()
+        (appended,) = await task
+        assert appended.seq == number
+        await turns()  # the flusher ends a turn after its last answer
+    assert calls.ids == [["e-0"], ["e-1"], ["e-2"]]
+    await log.assert_intact(3)
+
+
+async def test_what_comes_during_a_flush_goes_together_in_the_next(
+    group: GroupCommit, log: TestLog, calls: Calls
+) -> None:
+    first = await in_flight(group, log, calls)
+    waiting = gather(group, log, named("w", 100))
+    await turns()
+    assert (len(calls.ids), group.pending_events) == (1, 101)
+    calls.gate.set()
+    answers = await asyncio.gather(*waiting)
+    assert [(await first)[0].seq, *(answer[0].seq for answer in answers)] == list(range(101))
+    assert calls.ids == [["first"], named("w", 100)]
+    # One call is one time: what was shared shows in the log itself.
+    assert len({answer[0].recorded_at for answer in answers}) == 1
+    assert group.pending_events == 0
+    await log.assert_intact(101)
+
+
+async def test_concurrent_posts_need_far_fewer_calls(module_database: TestDatabase, calls: Calls) -> None:
+    """Over HTTP, nobody holding anything back: 300 single posts at once, all new, in fewer than a tenth as many calls."""
+    async with served(module_database) as service:
+        await service.api.accept({"action": "x"})
+        calls.ids.clear()
+        events = [{"id": f"herd-{number}", "action": "x"} for number in range(300)]
+        responses = await asyncio.gather(*(service.api.post(event) for event in events))
+        assert [response.status_code for response in responses] == [201] * 300
+        assert [response.json()["id"] for response in responses] == [event["id"] for event in events]
+        assert (await service.api.verify())["status"] == "ok"
+    assert sorted(name for ids in calls.ids for name in ids) == sorted(event["id"] for event in events)
+    assert len(calls.ids) < 100, len(calls.ids)
+
+
+async def test_logs_do_not_wait_for_each_other(
+    group: GroupCommit, log: TestLog, module_database: TestDatabase, calls: Calls
+) -> None:
+    other = await make_log(module_database)
+    first = await in_flight(group, log, calls)
+    second = asyncio.create_task(group.append(other.log_id, [candidate("other")]))
+    await turns(3)
+    assert calls.ids == [["first"], ["other"]]
+    calls.gate.set()
+    assert [(await first)[0].seq, (await second)[0].seq] == [0, 0]
+
+
+async def test_the_same_id_from_several_callers_is_new_once(group: GroupCommit, log: TestLog, calls: Calls) -> None:
+    first = await in_flight(group, log, calls)
+    waiting = gather(group, log, ["same", "first", "same", "other", "same"])
+    await turns()
+    calls.gate.set()
+    answers = [answer[0] for answer in await asyncio.gather(first, *waiting)]
+    assert [(answer.seq, answer.known) for answer in answers] == [
+        (0, False), (1, False), (0, True), (1, True), (2, False), (1, True),
+    ]  # fmt: skip
+    # A repeat within the flush is told the first one's content, so that a conflict is found.
+    assert {answer.fingerprint for answer in (answers[3], answers[5])} == {candidate("same").fingerprint}
+    await log.assert_intact(3)
+
+
+# --- bounds
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+async def test_a_group_is_bounded_in_events(group: GroupCommit, log: TestLog, calls: Calls, extra: int) -> None:
+    count = group_commit.GROUP_LIMIT_EVENTS + extra
+    first = await in_flight(group, log, calls)
+    waiting = gather(group, log, named("n", count))
+    await turns()
+    calls.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert [len(ids) for ids in calls.ids] == [1, min(count, group_commit.GROUP_LIMIT_EVENTS), *[1] * (extra > 0)]
+    await log.assert_intact(count + 1)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+async def test_a_group_is_bounded_in_bytes(
+    group: GroupCommit, log: TestLog, calls: Calls, monkeypatch: pytest.MonkeyPatch, extra: int
+) -> None:
+    """Body and disclosures count."""
+    monkeypatch.setattr(group_commit, "GROUP_LIMIT_BYTES", 3000)
+    body = json.dumps({"v": "x" * 400})
+    padding = (1000 - len(body)) * b"d"
+    sized = [candidate(name, body, disclosures={"metadata": padding}) for name in "abc"]
+    last = candidate("d", body, disclosures={"metadata": padding + b"d" * extra})
+    first = await in_flight(group, log, calls)
+    waiting = [asyncio.create_task(group.append(log.log_id, [one])) for one in [sized[0], sized[1], last, sized[2]]]
+    await turns()
+    calls.gate.set()
+    await asyncio.gather(first, *waiting)
+    expected = [["first"], ["a", "b"], ["d", "c"]] if extra > 0 else [["first"], ["a", "b", "d"], ["c"]]
+    assert calls.ids == expected
+
+
+async def test_one_caller_s_events_stay_together_even_over_the_bounds(
+    group: GroupCommit, log: TestLog, calls: Calls
+) -> None:
+    """Half a batch must never be there."""
+    first = await in_flight(group, log, calls)
+    big = [candidate(name) for name in named("big", group_commit.GROUP_LIMIT_EVENTS + 100)]
+    before, batch, after = (
+        asyncio.create_task(group.append(log.log_id, part)) for part in ([candidate("b")], big, [candidate("a")])
+    )
+    await turns()
+    calls.gate.set()
+    await asyncio.gather(first, before, batch, after)
+    assert [len(ids) for ids in calls.ids] == [1, 1, len(big), 1]
+    await log.assert_intact(len(big) + 3)
+
+
+async def test_no_candidates_are_no_call(group: GroupCommit, log: TestLog, calls: Calls) -> None:
+    assert await group.append(log.log_id, []) == []
+    assert calls.ids == []
+
+
+# --- the bounded queue
+
+
+async def test_a_full_queue_refuses_at_once_and_forgets_nothing(pools_: Database, log: TestLog, calls: Calls) -> None:
+    group = GroupCommit(pools_.writes, RULESET, pending_limit_events=10)
+    first = await in_flight(group, log, calls)
+    waiting = gather(group, log, named("w", 9))
+    await turns()
+    for refused in ([candidate("over")], [candidate("over-1"), candidate("over-2")]):
+        with pytest.raises(UnavailableError, match="waiting"):
+            await group.append(log.log_id, refused)
+    assert group.pending_events == 10
+    calls.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert group.pending_events == 0
+    (appended,) = await group.append(log.log_id, [candidate("over")])
+    assert (appended.seq, appended.known) == (10, False)
+    await log.assert_intact(11)
+
+
+async def test_a_batch_larger_than_the_queue_goes_through_when_nothing_waits(
+    pools_: Database, log: TestLog, calls: Calls
+) -> None:
+    group = GroupCommit(pools_.writes, RULESET, pending_limit_events=10)
+    batch = [candidate(name) for name in named("b", 11)]
+    assert [one.seq for one in await group.append(log.log_id, batch)] == list(range(11))
+    first = await in_flight(group, log, calls)
+    with pytest.raises(UnavailableError):
+        await group.append(log.log_id, [candidate(name) for name in named("c", 11)])
+    calls.gate.set()
+    await first
+
+
+async def test_over_the_queue_s_limit_is_503_with_retry_after_and_counted(
+    module_database: TestDatabase, calls: Calls
+) -> None:
+    async with open_api(module_database, pending_limit_events=2) as api:
+        await api.accept({"action": "warm.up"})
+        before = await refusals_of(api)
+        calls.gate.clear()
+        posts = [asyncio.create_task(api.post({"id": f"q-{number}", "action": "x"})) for number in range(2)]
+        await wait_until(lambda: pending_is(api, 2), "two events waiting for the database")
+        refused = await api.post({"id": "q-over", "action": "x"})
+        batch = await api.client.post("/v1/events", json=[{"action": "x"}])
+        stream = await api.client.post(
+            "/v1/events", content=b'{"action":"x"}\n', headers={"Content-Type": "application/x-ndjson"}
+        )
+        for response in (refused, batch, stream):
+            assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+            assert int(response.headers["retry-after"]) >= 1
+        assert await refusals_of(api) == before + 3
+        calls.gate.set()
+        assert [response.status_code for response in await asyncio.gather(*posts)] == [201, 201]
+        assert (await api.post({"id": "q-over", "action": "x"})).status_code == 201
+        assert await pending_is(api, 0)
+        assert (await api.verify())["status"] == "ok"
+
+
+async def metric(api: Api, prefix: str) -> float:
+    """The sum of the samples whose line begins so."""
+    text = (await api.client.get("/metrics")).text
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(prefix))
+
+
+async def refusals_of(api: Api) -> float:
+    """How many posts were answered 503."""
+    return await metric(api, 'audit_http_requests_total{method="POST",route="/v1/events",status="503"}')
+
+
+async def pending_is(api: Api, count: int) -> bool:
+    """Whether the metrics say that so many events wait."""
+    return await metric(api, "audit_pending_events") == count
+
+
+# --- one caller's misfortune
+
+
+def poisoned(name: str) -> Candidate:
+    """A candidate as no check ever lets through: PostgreSQL cannot store its NUL."""
+    return candidate(name, '{"v":"\0"}')
+
+
+@pytest.mark.parametrize("place", [0, 5, 9])
+async def test_an_unforeseen_event_fails_alone(group: GroupCommit, log: TestLog, calls: Calls, place: int) -> None:
+    """Its neighbours of the same flush are committed, once each and in their order."""
+    first = await in_flight(group, log, calls)
+    candidates = [poisoned(f"n-{n}") if n == place else candidate(f"n-{n}") for n in range(10)]
+    waiting = [asyncio.create_task(group.append(log.log_id, [one])) for one in candidates]
+    await turns()
+    calls.gate.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert calls.ids[1] == named("n", 10)
+    assert isinstance(answers.pop(place), asyncpg.CharacterNotInRepertoireError)
+    assert [answer[0].seq for answer in answers if isinstance(answer, list)] == list(range(1, 10))
+    await first
+    await log.assert_intact(10)
+
+
+async def test_an_unforeseen_event_fails_its_own_batch_as_a_whole(
+    group: GroupCommit, log: TestLog, calls: Calls
+) -> None:
+    """Nothing of it is there, and its neighbour is."""
+    first = await in_flight(group, log, calls)
+    batch = [candidate("b-0"), poisoned("b-1"), candidate("b-2")]
+    failing, good = (asyncio.create_task(group.append(log.log_id, part)) for part in (batch, [candidate("good")]))
+    await turns()
+    calls.gate.set()
+    with pytest.raises(asyncpg.CharacterNotInRepertoireError):
+        await failing
+    assert [(await first)[0].seq, (await good)[0].seq] == [0, 1]
+    await log.assert_intact(2)
+
+
+async def test_an_unforeseen_event_is_a_500_for_its_sender_only(
+    module_database: TestDatabase, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same over HTTP; the answer tells nothing of the database, and the service goes on."""
+    seal = ingest.seal
+
+    def smuggling_seal(*arguments: Any) -> ingest.Sealed:
+        sealed = seal(*arguments)
+        poison = poisoned(sealed.candidate.id)
+        return ingest.Sealed(poison, sealed.content) if sealed.candidate.id == "smuggled" else sealed
+
+    monkeypatch.setattr(ingest, "seal", smuggling_seal)
+    async with open_api(module_database) as api:
+        names = ["s-0", "s-1", "smuggled", "s-2", "s-3"]
+        responses = await asyncio.gather(*(api.post({"id": name, "action": "x"}) for name in names))
+        assert [response.status_code for response in responses] == [201, 201, 500, 201, 201]
+        assert responses[2].headers["content-type"] == "application/problem+json"
+        assert "0x00" not in responses[2].text
+        assert [(await api.client.get(f"/v1/events/{name}")).status_code for name in names] == [200, 200, 404, 200, 200]
+        assert (await api.verify())["status"] == "ok"
+
+
+async def test_a_failed_flush_is_told_to_its_callers_and_forgotten(
+    group: GroupCommit, log: TestLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> list[Appended]:
+        raise UnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(group_commit, "append_entries", away)
+        answers = await asyncio.gather(*gather(group, log, named("f", 5)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [UnavailableError] * 5
+    assert group.pending_events == 0
+    assert [answer[0].seq for answer in await asyncio.gather(*gather(group, log, named("f", 5)))] == list(range(5))
+    await log.assert_intact(5)
+
+
+# --- callers that go away
+
+
+async def test_cancelled_callers_owe_and_are_owed_nothing(group: GroupCommit, log: TestLog, calls: Calls) -> None:
+    """Before the flush: not appended. During it: appended, their neighbours undisturbed."""
+    first = await in_flight(group, log, calls)
+    waiting = gather(group, log, named("w", 6))
+    await turns()
+    for task in (first, *waiting[::2]):
+        task.cancel()
+    await turns()
+    assert group.pending_events == 3
+    calls.gate.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(answer, asyncio.CancelledError) for answer in answers] == [True, False] * 3
+    assert calls.ids == [["first"], ["w-1", "w-3", "w-5"]]
+    again = [(await group.append(log.log_id, [candidate(name)]))[0] for name in ("first", "w-0", "w-1")]
+    assert [(one.seq, one.known) for one in again] == [(0, True), (4, False), (1, True)]
+    await log.assert_intact(5)
+
+
+async def test_closing_waits_for_everything_that_waits(group: GroupCommit, log: TestLog, calls: Calls) -> None:
+    first = await in_flight(group, log, calls)
+    waiting = gather(group, log, named("w", 20))
+    await turns()
+    closing = asyncio.create_task(group.close())
+    await turns()
+    assert not closing.done()
+    calls.gate.set()
+    await closing
+    assert all(task.done() for task in (first, *waiting))
+    await log.assert_intact(21)
+
+
+async def test_a_client_that_leaves_before_its_answer_left_one_whole_event(module_database: TestDatabase) -> None:
+    """The request was whole, so the event is; a client that leaves within its body left nothing. Both may ask again."""
+    async with served(module_database) as service:
+        body = json.dumps({"id": "left", "action": "x", "metadata": {"k": "v" * 500}}).encode()
+        for sent in (body[:-1], body):
+            async with service.wire() as wire:
+                await wire.begin("Content-Type: application/json", f"Content-Length: {len(body)}")
+                await wire.send(sent)
+                wire.writer.close()
+
+        async def is_there() -> bool:
+            return (await service.api.client.get("/v1/events/left")).status_code == 200
+
+        await wait_until(is_there, "the event of the client that left")
+        again = await service.api.client.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+        assert service.api.service.database.writes.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert (await service.api.verify())["status"] == "ok"
+
+
+# --- two processes, and one that dies
+
+
+WORKER = """
+import os, signal, sys, uvicorn
+from audit_service.app import create_app
+from audit_service.settings import Settings
+from audit_service.store import group_commit
+
+append_entries = group_commit.append_entries
+
+async def committed_and_gone(engine, log_id, ruleset, candidates):
+    appended = await append_entries(engine, log_id, ruleset, candidates)
+    if any(one.id.startswith("fatal") for one in candidates):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return appended
+
+group_commit.append_entries = committed_and_gone
+app = create_app(Settings(database_url=os.environ["TEST_DATABASE"]))
+uvicorn.run(app, port=int(sys.argv[1]), log_level="critical", lifespan="on", ws="none")
+"""
+
+
+@contextmanager
+def workers(database: TestDatabase, count: int) -> Iterator[list[httpx.AsyncClient]]:
+    """Clients of as many service processes on one database. Each kills itself after the commit of an event called fatal…"""
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            port = free_port()
+            environment = os.environ | {"TEST_DATABASE": database.serving_url}
+            process = subprocess.Popen([sys.executable, "-c", WORKER, str(port)], env=environment)
+            stack.callback(process.wait, 10)
+            stack.callback(process.kill)
+            headers = {"Authorization": f"Bearer {BOOTSTRAP_KEY}"}
+            clients.append(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False))
+        yield clients
+
+
+def answering(client: httpx.AsyncClient) -> Callable[[], Any]:
+    """Whether it answers."""
+
+    async def answers() -> bool:
+        try:
+            return (await client.get("/healthz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    return answers
+
+
+async def test_one_id_at_two_processes_and_a_process_that_dies_after_the_commit(
+    database: TestDatabase, log_id: int
+) -> None:
+    """Whoever is asked, and whatever became of the one asked first: one id is one entry with one receipt."""
+    with workers(database, 2) as clients:
+        for client in clients:
+            await wait_until(answering(client), "a worker's answer")
+        await race_for_ids(clients)
+        mortal, other = clients
+        event = {"id": "fatal-1", "action": "server.updated", "before": {"a": 1}, "after": {"a": 2}}
+        with pytest.raises(httpx.TransportError):  # committed; its answer never came
+            await mortal.post("/v1/events", json=event)
+        again = await other.get("/v1/events/fatal-1")
+        assert again.status_code == 200
+        async with open_api(database) as api:
+            replay = await api.post(event)
+            assert (replay.status_code, replay.headers["idempotent-replayed"]) == (200, "true")
+            assert replay.json()["hash"] == again.json()["proof"]["hash"]
+            assert (await api.post({**event, "after": {"a": 3}})).status_code == 409
+        for client in clients:
+            await client.aclose()
+    await (await existing_log(database, log_id)).assert_intact(61)
+    async with owner(database) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM audit.receipt WHERE id = 'fatal-1'") == 1
+
+
+async def race_for_ids(clients: Sequence[httpx.AsyncClient]) -> None:
+    """Each of 30 ids four times at once at both processes with one content, and 30 more with two contents."""
+    for number in range(30):
+        event = {"id": f"race-{number}", "action": "x"}
+        posts = [client.post("/v1/events", json=event) for client in clients for _ in range(4)]
+        responses = await asyncio.gather(*posts)
+        assert sorted(response.status_code for response in responses) == [200] * 7 + [201]
+        assert len({response.text for response in responses}) == 1
+        event = {"id": f"clash-{number}", "action": "x"}
+        posts = [client.post("/v1/events", json=event | {"reason": str(n)}) for n, client in enumerate(clients)]
+        responses = await asyncio.gather(*posts)
+        assert sorted(response.status_code for response in responses) == [201, 409]
