@@ -23,7 +23,8 @@ CONNECTIONS = 64
 _RAW = "@raw@"
 
 EVENT: dict[str, Any] = {
-    "id": "fuzz-1", "occurred_at": "2026-11-22T10:15:00.123456+01:00", "action": "schedule.updated", "verb": "UPDATE", "category": "schedules",
+    "id": "fuzz-1", "occurred_at": "2026-11-22T10:15:00.123456+01:00", "action": "schedule.updated", "verb": "UPDATE",
+    "category": "schedules",
     "actor": {"type": "user", "id": "u12", "name": "Ana Gómez", "email": "ana@example.com", "role": "Admin"},
     "target": {"type": "schedule", "id": "77", "name": "nightly"}, "related": [{"type": "backup", "id": 5512}], "server_id": "s9",
     "outcome": "success", "reason": None, "context": {"ip": "203.0.113.9", "user_agent": "x", "session_id": "s", "request_id": "r"},
@@ -40,29 +41,43 @@ CLOUD: dict[str, Any] = {
 }
 
 NASTY: tuple[Any, ...] = (
-    None, True, 0, -1, 2**63, 2**64, -(2**63) - 1, 10**400, 1.5, 1e308, "", "\0", "\ud800", "\ufffe", "\u202e", "x" * 300, "x" * 70_000, "infinity", "now",
-    "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "2026-11-22T10:15:60Z", "1e5", "::ffff:1.2.3.4", "fe80::1%eth0", "' OR 1=1 --", "%s%n{0}",
-    "/", "/~2", "~", "audit.x", [], {}, [[]], {"": ""}, {"\0": 1}, {"events": []}, ["x"] * 6_000, {"password": {"a": "b"}}, "=cmd|'/C calc'!A0",
+    None, True, 0, -1, 2**63, 2**64, -(2**63) - 1, 10**400, 1.5, 1e308, "", "\0", "\ud800", "\ufffe", "\u202e", "x" * 300,
+    "x" * 70_000, "infinity", "now",
+    "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "2026-11-22T10:15:60Z", "1e5", "::ffff:1.2.3.4", "fe80::1%eth0",
+    "' OR 1=1 --", "%s%n{0}",
+    "/", "/~2", "~", "audit.x", [], {}, [[]], {"": ""}, {"\0": 1}, {"events": []}, ["x"] * 6_000, {"password": {"a": "b"}},
+    "=cmd|'/C calc'!A0",
 )  # fmt: skip
 RAW_VALUES = (
-    b"NaN", b"-Infinity", b"1e400", b"1" * 5_000, b"1e131071", b"-0.0", b'"\\ud800"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b"[" * 900 + b"]" * 900,
-    b'{"a":' * 150 + b"1" + b"}" * 150, b'{"a":1,"a":2}', b"01", b"'x'", b'"\\x00"', b'"\n"', b"[1,]", b"", b"{}{}", b"\xef\xbb\xbf1", b"/**/1", b"tru",
+    b"NaN", b"-Infinity", b"1e400", b"1" * 5_000, b"1e131071", b"-0.0", b'"\\ud800"', b'"\xed\xa0\x80"', b'"\xc0\xaf"',
+    b"[" * 900 + b"]" * 900,
+    b'{"a":' * 150 + b"1" + b"}" * 150, b'{"a":1,"a":2}', b"01", b"'x'", b'"\\x00"', b'"\n"', b"[1,]", b"", b"{}{}", b"\xef\xbb\xbf1",
+    b"/**/1", b"tru",
 )  # fmt: skip
 QUERY = (
-    "actor=ana*", "action=schedule.*", "verb=UPDATE", "server_id=none", "ip=203.0.113.0/24", "ip=::/0", "outcome=success", "id=fuzz-1", "session=s",
-    "since=2026-01-01T00:00:00Z", "until=2027-01-01T00:00:00%2B01:00", "date_from=2026-11-01", "date_to=2026-11-30", "tz=Europe/Berlin", "sort=seq",
-    "limit=3", "count=capped", "cursor=abc", "target_id=77", "actor.not=x", "from_seq=0", "to_seq=2", "format=csv", "request_id=r", "q=nightly",
+    "actor=ana*", "action=schedule.*", "verb=UPDATE", "server_id=none", "ip=203.0.113.0/24", "ip=::/0", "outcome=success", "id=fuzz-1",
+    "session=s",
+    "since=2026-01-01T00:00:00Z", "until=2027-01-01T00:00:00%2B01:00", "date_from=2026-11-01", "date_to=2026-11-30",
+    "tz=Europe/Berlin", "sort=seq",
+    "limit=3", "count=capped", "cursor=abc", "target_id=77", "actor.not=x", "from_seq=0", "to_seq=2", "format=csv", "request_id=r",
+    "q=nightly",
 )  # fmt: skip
 NASTY_QUERY = (
-    "", "\0", "%", "_", "\\", "*", "**", "' OR 1=1 --", "-1", "1e26", "1_0", " 10", "9" * 30, "0x10", "\u0661", "\u202e", "x" * 600, "infinity", "0001-01-01",
-    "9999-12-31", "2026-02-30", "2026-11-22T10:15:60Z", "../../etc/passwd", "/etc/localtime", "Europe", "0.0.0.0/33", "::ffff:0:0/95", "fe80::1%eth0",
+    "", "\0", "%", "_", "\\", "*", "**", "' OR 1=1 --", "-1", "1e26", "1_0", " 10", "9" * 30, "0x10", "\u0661", "\u202e", "x" * 600,
+    "infinity", "0001-01-01",
+    "9999-12-31", "2026-02-30", "2026-11-22T10:15:60Z", "../../etc/passwd", "/etc/localtime", "Europe", "0.0.0.0/33", "::ffff:0:0/95",
+    "fe80::1%eth0",
 )  # fmt: skip
 HEADER_LINES = (
     b"Content-Type: application/x-ndjson", b"Content-Type: application/cloudevents+json", b"Content-Type: text/plain; charset=utf-16",
-    b"Content-Type: ;;=", b"Content-Encoding: gzip", b"Content-Encoding: br", b"Transfer-Encoding: chunked", b"Content-Length: 5", b"Content-Length: -1",
-    b"Host: [", b"Host:", b"Expect: 100-continue", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c", b"Authorization: Basic !!!",
-    b"Authorization: Bearer \xff", b"Idempotency-Key: \"a\"", b"Idempotency-Key: \xc3\xa9", b"ce-specversion: 1.0\r\nce-type: a\r\nce-source: b\r\nce-id: %00",
-    b"X-Forwarded-For: \x01", b"Accept: */*;q=x", b"X: " + b"y" * 20_000, b"X:y\r\n z", b": x", b"If-None-Match: *", b"Range: bytes=0-", b"Cookie: \x80=;;",
+    b"Content-Type: ;;=", b"Content-Encoding: gzip", b"Content-Encoding: br", b"Transfer-Encoding: chunked", b"Content-Length: 5",
+    b"Content-Length: -1",
+    b"Host: [", b"Host:", b"Expect: 100-continue", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c",
+    b"Authorization: Basic !!!",
+    b"Authorization: Bearer \xff", b"Idempotency-Key: \"a\"", b"Idempotency-Key: \xc3\xa9",
+    b"ce-specversion: 1.0\r\nce-type: a\r\nce-source: b\r\nce-id: %00",
+    b"X-Forwarded-For: \x01", b"Accept: */*;q=x", b"X: " + b"y" * 20_000, b"X:y\r\n z", b": x", b"If-None-Match: *",
+    b"Range: bytes=0-", b"Cookie: \x80=;;",
 )  # fmt: skip
 CLOSE = b"Connection: close"
 
@@ -177,8 +192,10 @@ def _key(random: Random) -> bytes:
 def _read(random: Random) -> bytes:
     path = random.choice(
         (
-            "/v1/events", "/v1/events", "/v1/events/fuzz-1", "/v1/servers/s9/activity", "/v1/chain", "/v1/keys", "/v1/chain/verify?to_seq=3",
-            "/v1/export?id=fuzz-1", "/healthz", "/readyz", "/metrics", "/openapi.json", "/services/collector/health", f"/v1/events/{_nasty_text(random)}",
+            "/v1/events", "/v1/events", "/v1/events/fuzz-1", "/v1/servers/s9/activity", "/v1/chain", "/v1/keys",
+            "/v1/chain/verify?to_seq=3",
+            "/v1/export?id=fuzz-1", "/healthz", "/readyz", "/metrics", "/openapi.json", "/services/collector/health",
+            f"/v1/events/{_nasty_text(random)}",
             f"/v1/servers/{_nasty_text(random)}/activity",
         )
     )  # fmt: skip

@@ -280,8 +280,10 @@ def redact_spans(data: bytes, spans: Sequence[Span]) -> bytes:
 
 
 def _compiled_extra(pattern: str) -> "re2._Regexp[str]":
+    options = re2.Options()
+    options.log_errors = False  # the error is ours to report
     try:
-        compiled = re2.compile(pattern)
+        compiled = re2.compile(pattern, options)
     except (re2.error, UnicodeEncodeError) as error:
         raise ValueError(f"not an RE2 pattern: {pattern!r}: {error}") from error
     if compiled.search("") is not None:
