@@ -25,6 +25,11 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
+# Long: kills, cut connections, full disks. SOAK_CYCLES=20 for a taste; SOAK_SEED=… repeats a run.
+SOAK_CYCLES ?= 200
+soak: $(VENV)/.installed-dev
+	SOAK_CYCLES=$(SOAK_CYCLES) $(BIN)/python -m pytest tests/soak -s -p no:randomly
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

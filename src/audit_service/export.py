@@ -5,7 +5,7 @@ held and appends are never slowed. A download that was cut shows: NDJSON and JSO
 never ends its chunked body.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import orjson
@@ -16,7 +16,7 @@ from audit_service.core.spreadsheet import csv_lines
 from audit_service.core.view import event_view, stored_from
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import EVENT_COLUMNS, Selection, fetch_head, list_slice
+from audit_service.store.query import EVENT_COLUMNS, Selection, fetch_sound_head, list_slice
 
 Format = Literal["csv", "json", "ndjson"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -25,6 +25,8 @@ MEDIA_TYPES: dict[Format, str] = {
     "ndjson": "application/x-ndjson",
 }
 SLICE_ENTRIES = 500
+# What is parsed and written at once: views of JSON are many times its size.
+PIECE_BYTES = 1024 * 1024
 # The columns the reference panels show, then what a reader needs to find the entry in the chain.
 CSV_COLUMNS = (
     "occurred_at", "ip", "actor_id", "actor_name", "actor_email", "actor_role", "on_behalf_of", "action", "verb", "category",
@@ -36,18 +38,31 @@ CSV_COLUMNS = (
 async def export(
     engine: AsyncEngine, log_id: int, selection: Selection, format_: Format, link_templates: Mapping[str, str]
 ) -> AsyncIterator[bytes]:
-    """The export as it goes over the wire, a slice at a time, in seq order: exactly the matching entries that existed at the
+    """The export as it goes over the wire, a piece at a time, in seq order: exactly the matching entries that existed at the
     start. Raises UnavailableError, also in the middle."""
     async with translated(), bound(engine, log_id) as connection:
-        size = (await fetch_head(connection, log_id)).size
+        size = (await fetch_sound_head(connection, log_id)).size
     begin, write, end = _FORMATS[format_]
     count = 0
     yield begin()
     async for rows in _slices(engine, log_id, selection, size):
-        views = [event_view(stored_from(row), link_templates) for row in rows]
-        yield write(views, first=count == 0)
-        count += len(views)
+        for some in _pieces(rows):
+            views = [event_view(stored_from(row), link_templates) for row in some]
+            yield write(views, first=count == 0)
+            count += len(views)
+            del views  # or they would live on while the next slice is read
     yield end(count, size)
+
+
+def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The rows in groups of about PIECE_BYTES: one when they are small, a row by itself when it is large."""
+    start = size_bytes = 0
+    for place, row in enumerate(rows):
+        if place > start and size_bytes + row.size_bytes > PIECE_BYTES:
+            yield rows[start:place]
+            start, size_bytes = place, 0
+        size_bytes += row.size_bytes
+    yield rows[start:]
 
 
 async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: int) -> AsyncIterator[Any]:

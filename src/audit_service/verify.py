@@ -1,24 +1,38 @@
 """Verify a log: stream its entries through `core.checker`, in short slices, and answer a report (DESIGN 3.4).
 
 No snapshot is held: each slice is a transaction of its own, so a verification of any length never slows appends.
+
+Receipts: that of each event must be there once and repeat its seq, hash, prev_hash, epoch and recorded_at, and say it was kept. Over
+a whole log, no receipt may name a seq beyond the head or the seq of another event. What a receipt has beside that (salt,
+fingerprint, ruleset) only decides what a resent event is answered, and a receipt of an event that was not kept says
+only that nothing was stored: the chain commits to neither, so neither is checked, with or without a checkpoint. Nor can it be
+missed when the receipt of an event is deleted together with the event's body and id.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import NoResultFound
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.checker import Break, Checker, Head, microseconds
 from audit_service.errors import InvalidQueryError, UnavailableError
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import Slice, fetch_head, list_slice
+from audit_service.store.query import (
+    count_at,
+    count_receipts,
+    fetch_head,
+    list_receipt_faults,
+    list_slice,
+    list_stray_receipts,
+)
 from audit_service.store.tables import bound_entry
 
 SLICE_ENTRIES = 1000
+SLICE_RECEIPTS = 10_000
 COLUMNS = tuple(column.name for column in bound_entry.columns if column.name != "log_id")
 
 
@@ -69,87 +83,104 @@ async def verify(
     engine: AsyncEngine, log_id: int, *, from_seq: int = 0, to_seq: int | None = None
 ) -> AsyncIterator[Progress | Report]:
     """Check the entries with from_seq <= seq < to_seq (default: all there are at the start). Yields progress after each slice
-    and the report last. Raises InvalidQueryError for a range outside the log, UnavailableError before anything was read.
+    and the report last; once anything was read, whatever happens ends in a report. Raises InvalidQueryError for a range
+    outside the log, UnavailableError before anything was read.
     """
-    head = await _head(engine, log_id)
+    head, faults = await _head(engine, log_id)
     if head is None:
-        yield _HEADLESS
+        yield _headless(faults)
         return
     end = head.size if to_seq is None else to_seq
     # A cut tail leaves a head that says more than there is, so only the head's own size limits the range.
     if not 0 <= from_seq <= end or end > head.size:
         raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
-    async with translated(), bound(engine, log_id) as connection:
-        columns = ("seq", "hash", "recorded_at")
-        before = (await list_slice(connection, log_id, columns, from_seq=from_seq - 1, to_seq=from_seq, limit=1)).rows
     checker = Checker(head, from_seq)
-    if before and from_seq:
-        checker.prev_hash, checker.last_us = before[0].hash, microseconds(before[0].recorded_at)
-    elif from_seq:
-        checker.not_checked.append(f"seq {from_seq}: its link, because the entry before it is not there")
+    for fault in faults:
+        checker.head_fault(fault)
+    if from_seq:
+        await _start_within(engine, log_id, checker)
     interrupted = False
     try:
         async for progress in _check_slices(engine, log_id, checker, end):
             yield progress
         stored = await _stored_range(engine, log_id, head.size)
+        await _check_receipts(engine, log_id, checker, end)
+        checker.finish(end, stored)
     except UnavailableError:
         interrupted = True
         checker.not_checked.append(f"seq {checker.expected_seq} and after: the database went away")
-    if not interrupted:
-        checker.finish(end, stored)
+    except Exception as error:  # noqa: BLE001 - a stored value nobody thought of; the class says where to look, and no value
+        interrupted = True
+        checker.not_checked.append(
+            f"seq {checker.expected_seq} and after: the verification itself failed ({type(error).__name__})"
+        )
     yield _report(checker, head, end, interrupted=interrupted)
+
+
+async def _start_within(engine: AsyncEngine, log_id: int, checker: Checker) -> None:
+    """What the first entry of a range is held against: the entry before it."""
+    at = checker.from_seq - 1
+    async with translated(), bound(engine, log_id) as connection:
+        columns = ("seq", "hash", "recorded_at", "epoch")
+        rows = (await list_slice(connection, log_id, columns, from_seq=at, to_seq=at + 1, limit=1)).rows
+    if not rows or None in (rows[0].hash, rows[0].recorded_at):
+        checker.not_checked.append(f"seq {at + 1}: its link, because the entry before it is not there")
+        return
+    before = rows[0]
+    checker.prev_hash, checker.last_us, checker.last_epoch = before.hash, microseconds(before.recorded_at), before.epoch
 
 
 async def _check_slices(engine: AsyncEngine, log_id: int, checker: Checker, end: int) -> AsyncIterator[Progress]:
     start = position = checker.from_seq
     while position < end:
-        try:
-            found = await _read(engine, log_id, COLUMNS, position, end)
-        except OverflowError:  # somewhere in the slice is a time that PostgreSQL can hold and Python cannot
-            position = await _check_one(engine, log_id, checker, position, end)
-        else:
-            rows, position = _whole_seqs(found, end)
-            for row in rows:
-                checker.check(row)
+        rows, copies, faults, following = await _read(engine, log_id, position, end)
+        for row in rows:
+            checker.check(row)
+            if row.seq in faults:
+                checker.receipt_fault(row.seq, faults[row.seq])
+        checker.receipts += len({row.seq for row in rows if row.kind == "event" and row.id is not None} - faults.keys())
+        if copies:
+            checker.duplicates(rows[-1].seq, copies)
+        position = following
         yield Progress(position - start, end - start)
 
 
-async def _read(engine: AsyncEngine, log_id: int, columns: Sequence[str], from_seq: int, to_seq: int) -> Slice:
+async def _read(
+    engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int
+) -> tuple[Sequence[Any], int, dict[int, str], int]:
+    """A slice: its rows, how many copies of the last one the slice's end cut off, the faults of its receipts, and where the next
+    one starts."""
     async with translated(), bound(engine, log_id) as connection:
-        return await list_slice(connection, log_id, columns, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES + 1)
+        found = await list_slice(connection, log_id, COLUMNS, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES)
+        if not found.rows:
+            return (), 0, {}, to_seq
+        last = found.rows[-1].seq
+        faults = await list_receipt_faults(connection, log_id, from_seq, last + 1)
+        # However few rows fit into a slice, a duplicate must not hide behind its end.
+        there = await count_at(connection, log_id, last) if found.more else 0
+    copies = max(there - sum(row.seq == last for row in found.rows), 0)
+    return found.rows, copies, faults, last + 1 if found.more else to_seq
 
 
-async def _check_one(engine: AsyncEngine, log_id: int, checker: Checker, from_seq: int, to_seq: int) -> int:
-    """Check the next seq by itself, or note that it cannot be read. Where to go on."""
-    seq: int = (await _read(engine, log_id, ("seq",), from_seq, to_seq)).rows[0].seq
-    try:
-        for row in (await _read(engine, log_id, COLUMNS, seq, seq + 1)).rows:
-            checker.check(row)
-    except OverflowError:
-        checker.skip(seq)
-    return seq + 1
-
-
-def _whole_seqs(found: Slice, end: int) -> tuple[Sequence[Any], int]:
-    """What to check now of a slice, and where the next one starts. Rows of one seq stay together, or a duplicate could hide
-    behind the end of a slice."""
-    rows = found.rows
-    if not found.more:
-        return rows, end
-    cut = len(rows) - 1
-    while cut and rows[cut - 1].seq == rows[-1].seq:
-        cut -= 1
-    return (rows[:cut], rows[-1].seq) if cut else (rows, rows[-1].seq + 1)
-
-
-async def _head(engine: AsyncEngine, log_id: int) -> Head | None:
-    """The head row; None where it is gone or holds a time beyond Python's calendar."""
+async def _head(engine: AsyncEngine, log_id: int) -> tuple[Head | None, list[str]]:
+    """The head row, and what of it cannot be. None where it gives no origin. A size that is none is taken from the entries."""
     async with translated(), bound(engine, log_id) as connection:
         try:
             row = await fetch_head(connection, log_id)
-        except (NoResultFound, OverflowError):
-            return None
-    return Head(row.service_name, row.log_key, row.epoch, row.size, row.last_hash, row.last_recorded_at, row.frontier)
+        except NoResultFound:
+            return None, ["no head row"]
+        except MultipleResultsFound:
+            return None, ["more than one head row"]
+    missing = [name for name in ("service_name", "log_key") if getattr(row, name) is None]
+    if missing:
+        return None, [f"no {name}" for name in missing]
+    head = Head(row.service_name, row.log_key, row.epoch, row.size, row.last_hash, row.last_recorded_at, row.frontier)
+    if row.last_recorded_at is not None and row.last_recorded_at.tzinfo is None:
+        head = replace(head, last_recorded_at=None)
+    if row.size is not None and row.size >= 0:
+        return head, []
+    stored = await _stored_range(engine, log_id, 0)
+    return replace(head, size=max(stored.stop, 0)), [f"size {row.size}"]
 
 
 async def _stored_range(engine: AsyncEngine, log_id: int, size_at_start: int) -> range:
@@ -161,40 +192,73 @@ async def _stored_range(engine: AsyncEngine, log_id: int, size_at_start: int) ->
         seq = bound_entry.c.seq
         query = select(func.min(seq), func.max(seq)).where(bound_entry.c.log_id == log_id)
         first, last = (await connection.execute(query)).one()
-        size_now = (await fetch_head(connection, log_id)).size
+        try:
+            size_now = (await fetch_head(connection, log_id)).size
+        except (NoResultFound, MultipleResultsFound):
+            size_now = None
     if first is None:
         return range(0)
-    return range(first, size_at_start if last < size_now else last + 1)
+    appended = size_now is not None and last < size_now
+    return range(first, size_at_start if appended else last + 1)
 
 
-_HEADLESS = Report(
-    status="broken",
-    origin="",
-    from_seq=0,
-    to_seq=0,
-    count=0,
-    head="",
-    root=None,
-    breaks=[Break(0, "head_mismatch", "a head row that can be read", None)],
-    breaks_total=1,
-    not_checked=["every entry: without the head row the log has no origin"],
-)
+async def _check_receipts(engine: AsyncEngine, log_id: int, checker: Checker, end: int) -> None:
+    """Whether any receipt names a seq that is not its own. Every event with an id was held against its receipt, so when as many
+    receipts name a seq as did, those are all there are; only when not are they joined with the entries again."""
+    size = checker.head.size
+    if checker.from_seq or end < size:
+        checker.not_checked.append("receipts without an event: only a check of the whole log looks for them")
+        return
+    claims = 0
+    after_id: str | None = None
+    starts: list[str | None] = []
+    while True:
+        async with translated(), bound(engine, log_id) as connection:
+            some = await count_receipts(connection, log_id, after_id=after_id, size=size, limit=SLICE_RECEIPTS)
+        if some.last_id is None:
+            break
+        starts.append(after_id)
+        claims, after_id = claims + some.claims, some.last_id
+        for seq in sorted(some.outside):
+            checker.receipt_fault(seq, "a receipt of an entry that is there")
+    if claims == checker.receipts:
+        return
+    for start in starts:
+        async with translated(), bound(engine, log_id) as connection:
+            strays = await list_stray_receipts(connection, log_id, after_id=start, size=size, limit=SLICE_RECEIPTS)
+        for seq in strays:
+            checker.receipt_fault(seq, "a receipt of this entry's id")
+
+
+def _headless(faults: Sequence[str]) -> Report:
+    return Report(
+        status="broken",
+        origin="",
+        from_seq=0,
+        to_seq=0,
+        count=0,
+        head="",
+        root=None,
+        breaks=[Break(0, "head_mismatch", "a head row that can be read", fault) for fault in faults],
+        breaks_total=len(faults),
+        not_checked=["every entry: without its head row the log has no origin"],
+    )
 
 
 def _report(checker: Checker, head: Head, end: int, *, interrupted: bool) -> Report:
     not_checked = [*checker.not_checked]
     incomplete = interrupted or any(item.startswith("seq ") for item in not_checked)
-    root = checker.root() if end == head.size else None
+    root = checker.root() if end == head.size and not interrupted else None
     not_checked.append(
         "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
     )
     return Report(
         status="broken" if checker.breaks_total else "incomplete" if incomplete else "ok",
-        origin=head.origin(head.epoch),
+        origin=head.origin(1 if head.epoch is None else head.epoch),
         from_seq=checker.from_seq,
         to_seq=end,
         count=checker.count,
-        head=head.last_hash.hex(),
+        head="" if head.last_hash is None else head.last_hash.hex(),
         root=None if root is None else root.hex(),
         breaks=checker.breaks,
         breaks_total=checker.breaks_total,

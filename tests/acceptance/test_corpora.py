@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from audit_service.api.parameters import FILTERS, NOT_SUFFIX, PAGING
+from audit_service.http_protocol import HEADER_LIMIT_BYTES
 from audit_service.store.query import CONDITIONS
 from tests.support.postgres import BOOTSTRAP_KEY
 from tests.support.processes import start_service
@@ -51,7 +52,7 @@ async def answered(client: Client, method: str, path: str, **rest: Any) -> httpx
     assert seconds < LIMIT_SECONDS, (method, path)
     status = response.status_code
     assert 200 <= status < 300 or 400 <= status < 500, (status, method, path, rest)
-    if status >= 400:
+    if status >= 400 and "results" not in response.json():  # a batch of which nothing was taken has results
         assert response.headers["content-type"] == "application/problem+json", (method, path, rest)
         assert response.json()["status"] == status
     return response
@@ -113,9 +114,9 @@ def check_verdict(name: str, response: httpx.Response) -> None:
     elif name.startswith("y_") and status >= 400:
         document = response.json()
         # Duplicate names are the one thing in valid JSON that is refused as not well-formed.
-        named = document.get("errors") or "twice" in document["detail"] or "results" in document
-        assert status == (400 if "twice" in document["detail"] else 422), (name, document)
-        assert named, (name, document)
+        twice = "twice" in document.get("detail", "")
+        assert status == (400 if twice else 422), (name, document)
+        assert twice or document.get("errors") or document["results"][0]["problem"]["errors"], (name, document)
 
 
 # --- the Big List of Naughty Strings ---
@@ -204,11 +205,11 @@ async def test_strings_come_back_as_they_were_sent(client: Client, naughty: list
 
 
 async def test_strings_in_paths_are_found_or_not(client: Client, naughty: list[str]) -> None:
-    for text in naughty:
+    for number, text in enumerate(naughty):
         name = quote(text, safe="")
-        for method, path in (
-            ("GET", f"/v1/events/{name}"), ("GET", f"/v1/servers/{name}/activity"), ("DELETE", f"/v1/keys/{name}"), ("GET", f"/{name}"),
-        ):  # fmt: skip
+        paths = [("GET", f"/v1/events/{name}"), ("GET", f"/v1/servers/{name}/activity")]
+        paths.append((("DELETE", f"/v1/keys/{name}"), ("GET", f"/{name}"))[number % 2])
+        for method, path in paths:
             response = await answered(client, method, path)
             assert response.status_code in {200, 404, 405}, (method, path)
 
@@ -218,8 +219,11 @@ async def test_strings_in_parameters_select_or_are_refused(client: Client, naugh
     parameters = (*FILTERS, *(name + NOT_SUFFIX for name in CONDITIONS), *PAGING)
     free = {name for name in CONDITIONS if name not in {"ip", "verb", "outcome"}}
     for number, text in enumerate(naughty):
+        expected = (
+            431 if len(quote(text)) * len(free) > HEADER_LIMIT_BYTES else 200 if text and "\ufffd" not in text else 400
+        )
         response = await answered(client, "GET", "/v1/events", params=dict.fromkeys(sorted(free), text))
-        assert (response.status_code == 200) is bool(text and "\ufffd" not in text), text
+        assert response.status_code == expected, text
         name = parameters[number % len(parameters)]
         response = await answered(
             client, "GET", "/v1/events", params={name: text, "limit": "1"} if name != "limit" else {name: text}

@@ -93,7 +93,7 @@ async def test_a_client_that_sends_without_reading_is_served_in_bounded_memory(
 
 
 async def test_without_synchronous_commit_the_harness_finds_lost_events(tmp_path: Path, random: Random) -> None:
-    async with embedded_stack(tmp_path / "var", command=controls.TRUSTING_COMMAND, workers=1) as stack:
+    async with embedded_stack(tmp_path / "var", command=controls.CARELESS_COMMAND, workers=1) as stack:
         assert (await controls.lose_events(stack, random)).lost != []
 
 

@@ -1,7 +1,6 @@
 """The harness itself under test: a service with one guard taken out must make the comparison find what the guard prevents."""
 
 import asyncio
-import signal
 import sys
 import time
 from random import Random
@@ -15,25 +14,30 @@ from tests.support.appends import function_text
 ROUNDS = 12
 RACE_EVENTS = 600
 
-# `serve` whose check of the durability settings finds nothing wrong, in the supervisor and in the workers.
-_TRUSTING_WORKER = """
+# `serve` whose check of the durability settings finds nothing wrong, and whose workers do not wait for the disk at commit.
+_CARELESS_WORKER = """
 import audit_service.store.engine as engine
 engine.DURABLE_SETTINGS = {}
+make = engine.create_async_engine
+def careless(url, **options):
+    options["connect_args"]["server_settings"]["synchronous_commit"] = "off"
+    return make(url, **options)
+engine.create_async_engine = careless
 from audit_service.worker import main
 main()
 """
-_TRUSTING_SERVE = f"""
+_CARELESS_SERVE = f"""
 import sys
 import audit_service.store.engine as engine
 import audit_service.supervisor as supervisor
 from audit_service.settings import Settings
 engine.DURABLE_SETTINGS = {{}}
 def command(child):
-    return (sys.executable, "-P", "-c", {_TRUSTING_WORKER!r}, *map(str, child.descriptors), child.module)
+    return (sys.executable, "-P", "-c", {_CARELESS_WORKER!r}, *map(str, child.descriptors), child.module)
 supervisor.Child.command = property(command)
 raise SystemExit(supervisor.serve(Settings()))
 """
-TRUSTING_COMMAND = [sys.executable, "-P", "-c", _TRUSTING_SERVE]
+CARELESS_COMMAND = [sys.executable, "-P", "-c", _CARELESS_SERVE]
 
 _FORGETFUL = function_text(
     [("SELECT array_agg(r.id IS NOT NULL ORDER BY i.ord)", "SELECT array_agg(false ORDER BY i.ord)")]
@@ -42,20 +46,13 @@ _REPLACE = "DROP FUNCTION audit.append_entries; {} ; GRANT EXECUTE ON FUNCTION a
 
 
 async def lose_events(stack: Stack, random: Random) -> Violations:
-    """Without waiting for the disk at commit, and every process of the database killed under load. `stack` runs TRUSTING_COMMAND."""
-    async with stack.owner() as connection:
-        await connection.execute("ALTER ROLE audit_serving SET synchronous_commit = off")
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'audit_serving'"
-        )
-    await stack.recover(time.monotonic())
+    """Without waiting for the disk at commit, and every process of the database killed under load. `stack` runs CARELESS_COMMAND."""
     for _ in range(ROUNDS):
         async with stack.fleet(WRITERS, random.randrange(10**6)).writing():
             await asyncio.sleep(random.uniform(0.3, 0.6))
             since = time.monotonic()
-            for process in stack.database_processes():
-                process.send_signal(signal.SIGKILL)
-            await stack.recover(since)
+            async with FAULTS["every process of the database"].inject(stack, random):
+                await stack.recover(since)
         if (violations := await stack.find_violations()).lost:
             return violations
     return Violations()

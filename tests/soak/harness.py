@@ -100,7 +100,7 @@ class Stack:
         finally:
             await connection.close()
 
-    async def recover(self, since: float, *, ready: bool = True) -> float:
+    async def recover(self, since: float) -> float:
         """Wait until an event is acknowledged and the service says that it is ready: seconds since then, at most the limit."""
         while True:
             self._probes += 1
@@ -110,7 +110,7 @@ class Stack:
                 answer = await self.ask("POST", "/v1/events", json.dumps({"id": event_id, "action": "probe"}).encode())
                 if answer.status == 201:
                     self.ledger.acknowledge(event_id, json.loads(answer.body))
-                    if not ready or (await self.ask("GET", "/readyz")).status == 200:
+                    if (await self.ask("GET", "/readyz")).status == 200:
                         return time.monotonic() - since
             waited = time.monotonic() - since
             assert waited < RECOVERY_LIMIT_SECONDS, f"no recovery in {waited:.1f} s; it said:\n{self._said()}"

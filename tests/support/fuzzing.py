@@ -147,7 +147,7 @@ def make_request(seed: int, number: int) -> bytes:
 
 
 def _events(random: Random) -> bytes:
-    event = _tampered(random, random.choice((EVENT, CHANGES)))
+    event = _tampered(random, random.choice((EVENT | {"id": f"fuzz-{random.randrange(10**6)}"}, CHANGES, EVENT)))
     shape = random.randrange(6)
     headers = [CLOSE]
     if shape == 0:
@@ -202,7 +202,7 @@ def _read(random: Random) -> bytes:
     parts = [_parameter(random) for _ in range(random.randrange(4))]
     joint = "&" if "?" in path else "?"
     return request(
-        random.choice(("GET", "GET", "GET", "HEAD", "DELETE", "OPTIONS")),
+        random.choice(("GET",) * 12 + ("HEAD", "DELETE", "OPTIONS")),
         path + joint + "&".join(parts),
         headers=[CLOSE],
     )

@@ -109,23 +109,24 @@ class ChangeView(BaseModel):
 
 
 class Proof(_Answer):
-    """The entry's hash and the one before it, lower-case hex."""
+    """The entry's hash and the one before it, lower-case hex. Null only in a damaged entry."""
 
-    hash: str
-    prev_hash: str
+    hash: str | None
+    prev_hash: str | None
 
 
 class EventView(_Answer):
-    """An event as stored: redacted, with defaults filled in and its place in the chain."""
+    """An event as stored: redacted, with defaults filled in and its place in the chain. `damaged`: somebody has changed the row so that
+    it cannot be read; only then may id, kind, the times, action, verb and category be null."""
 
-    id: str
+    id: str | None
     seq: int
-    kind: str
-    recorded_at: datetime
-    occurred_at: datetime
-    action: str
-    verb: Verb
-    category: str
+    kind: str | None
+    recorded_at: datetime | None
+    occurred_at: datetime | None
+    action: str | None
+    verb: Verb | None
+    category: str | None
     actor: ActorView | None
     on_behalf_of: dict[str, JSON] | None
     target: TargetView | None
@@ -141,6 +142,7 @@ class EventView(_Answer):
     details: dict[str, JSON] | None
     erased: list[str]
     proof: Proof
+    damaged: bool
     summary: str
 
 

@@ -83,6 +83,7 @@ class Checker:
     breaks: list[Break] = field(init=False, default_factory=list)
     breaks_total: int = field(init=False, default=0)
     not_checked: list[str] = field(init=False, default_factory=list)
+    receipts: int = field(init=False, default=0)  # of how many entries the receipt was found right
     # Seqs whose receipt is named already, so that the search for strays does not name it again.
     receipt_faults: set[int] = field(init=False, default_factory=set)
     _frontier: Frontier | None = field(init=False)
@@ -134,6 +135,10 @@ class Checker:
         for _ in range(copies):
             self.count += 1
             self._break(seq, "duplicate", self.expected_seq, seq)
+
+    def head_fault(self, found: str) -> None:
+        """A column of the head row that cannot be what it says."""
+        self._break(self._last_seq(), "head_mismatch", "a head row that can be read", found)
 
     def receipt_fault(self, seq: int, expected: str) -> None:
         """The receipt of the entry at `seq` does not say what the entry does, or names a seq that is not its own."""
@@ -238,15 +243,23 @@ class Checker:
     def _check_head(self) -> None:
         head = self.head
         last_us = None if head.last_recorded_at is None else microseconds(head.last_recorded_at)
-        found = {"last_hash": head.last_hash, "epoch": head.epoch, "last_recorded_at": last_us}
-        expected = {"last_hash": self.prev_hash, "epoch": self.last_epoch, "last_recorded_at": self.last_us}
+        found: dict[str, bytes | int | None] = {
+            "last_hash": head.last_hash, "epoch": head.epoch, "last_recorded_at": last_us,
+        }  # fmt: skip
+        expected: dict[str, bytes | int | None] = {
+            "last_hash": self.prev_hash,
+            "epoch": self.last_epoch,
+            "last_recorded_at": self.last_us,
+        }
         at_end = self.expected_seq == head.size and (self.count or not head.size)
         for name, stored in found.items():
             wanted = expected[name]
             # What came before the end decides the hash; epoch and time are those of the last entry itself.
             known = self.prev_hash is not None and wanted is not None and (at_end or name == "last_hash")
             if stored is None or (known and stored != wanted):
-                self._break(self._last_seq(), "head_mismatch", _told(name, wanted if known else "any"), _told(name, stored))
+                self._break(
+                    self._last_seq(), "head_mismatch", _told(name, wanted if known else "any"), _told(name, stored)
+                )
 
     def _last_seq(self) -> int:
         return max(self.head.size - 1, 0)

@@ -11,6 +11,7 @@ import orjson
 
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import GROUPS, SALT_BYTES, JSONObject, format_time
+from audit_service.core.verb import VERBS
 
 _PAST = {
     "CREATE": "created", "READ": "viewed", "UPDATE": "updated", "DELETE": "deleted", "LOGIN": "logged in", "LOGOUT": "logged out",
@@ -22,14 +23,16 @@ SUMMARY_VALUE_CHARACTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is read of an entry to show it. `disclosures`: group → `salt || value`, without those erased or never there."""
+    """What is read of an entry to show it. `disclosures`: group → `salt || value`, without those erased or never there. What is
+    null here is null only in a damaged row, and so is a time without a zone (one beyond the calendar)."""
 
     seq: int
-    recorded_at: datetime
-    kind: str
-    prev_hash: bytes
-    hash: bytes
-    body: str
+    recorded_at: datetime | None
+    kind: str | None
+    prev_hash: bytes | None
+    hash: bytes | None
+    body: str | None
+    id: str | None = None
     disclosures: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -38,10 +41,47 @@ def disclosed(salted_value: bytes) -> JSONValue:
     return cast("JSONValue", orjson.loads(memoryview(salted_value)[SALT_BYTES:]))
 
 
+class _DamagedError(ValueError):
+    """A stored row that no append wrote."""
+
+
 def event_view(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
-    """The event as the API shows it: every member always there, null where nothing was said or it was erased."""
+    """The event as the API shows it: every member always there, null where nothing was said or it was erased.
+
+    A damaged row is shown too, as a stub with `damaged`: true. Whether a row that can be read is also true, only `verify` says.
+    """
+    try:
+        return _event(stored, link_templates)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        # Whatever the bytes are, one row must not take a page or an export down.
+        return _stub(stored)
+
+
+def _stub(stored: Stored) -> JSONObject:
+    """All that can be said of a damaged row."""
+    at, hashed, prev = stored.recorded_at, stored.hash, stored.prev_hash
+    return {
+        **dict.fromkeys(_MEMBERS),
+        "id": stored.id,
+        "seq": stored.seq,
+        "kind": stored.kind,
+        "recorded_at": None if at is None or at.tzinfo is None else format_time(at),
+        "related": [],
+        "changes": [],
+        "erased": [],
+        "proof": {"hash": None if hashed is None else hashed.hex(), "prev_hash": None if prev is None else prev.hex()},
+        "damaged": True,
+        "summary": "This entry is damaged and cannot be shown; verify the log",
+    }
+
+
+def _event(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
+    at, hashed, prev = stored.recorded_at, stored.hash, stored.prev_hash
+    if at is None or at.tzinfo is None or stored.kind is None or hashed is None or prev is None or stored.body is None:
+        raise _DamagedError
     body = cast("JSONObject", orjson.loads(stored.body))
     values = {group: disclosed(salted) for group, salted in stored.disclosures.items()}
+    _check_shapes(stored.kind, body, values)
     commitments = cast("JSONObject", body.get("sd", {}))
     target = _target(body, values, link_templates)
     text = cast("JSONObject", values.get("text", {}))
@@ -49,7 +89,7 @@ def event_view(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
         "id": body.get("id"),
         "seq": stored.seq,
         "kind": stored.kind,
-        "recorded_at": format_time(stored.recorded_at),
+        "recorded_at": format_time(at),
         "occurred_at": body.get("occurred_at"),
         "action": body.get("action"),
         "verb": body.get("verb"),
@@ -68,10 +108,56 @@ def event_view(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
         "source": body.get("source"),
         "details": body.get("details"),
         "erased": list[JSONValue](sorted(set(commitments) - set(values))),
-        "proof": {"hash": stored.hash.hex(), "prev_hash": stored.prev_hash.hex()},
+        "proof": {"hash": hashed.hex(), "prev_hash": prev.hex()},
+        "damaged": False,
     }
     event["summary"] = summary(event)
     return event
+
+
+_MEMBERS = (
+    "id", "seq", "kind", "recorded_at", "occurred_at", "action", "verb", "category", "actor", "on_behalf_of", "target", "related",
+    "server_id", "outcome", "reason", "description", "context", "changes", "metadata", "source", "details", "erased", "proof",
+    "damaged", "summary",
+)  # fmt: skip
+_EVENT_TEXTS = ("id", "occurred_at", "action", "verb", "category")  # what the body of an event always has
+_CONTROL_TEXTS = ("action",)
+_OPTIONAL_TEXTS = ("id", "occurred_at", "verb", "category", "server_id", "actor_type", "target_type", "outcome")
+_OPTIONAL_OBJECTS = ("source", "details", "sd")
+_GROUP_TYPES = {**dict.fromkeys(GROUPS, dict), "actor_email": str, "ip": str, "changes": list}
+_GROUP_TEXTS = {
+    "actor": ("id", "name", "role"),
+    "on_behalf_of": ("type", "id", "name", "email"),
+    "target": ("id", "name"),
+    "context": ("user_agent", "session_id", "request_id", "traceparent"),
+    "text": ("description", "reason"),
+}
+_OUTCOMES = (None, "success", "failure", "unknown")
+_OPS = ("replace", "add", "remove")
+
+
+def _check_shapes(kind: str, body: JSONObject, values: JSONObject) -> None:
+    """That everything is of the type a reader is promised. Only a forger gets past the append function with another."""
+    for name in _EVENT_TEXTS if kind == "event" else _CONTROL_TEXTS:
+        _expect(type(body[name]) is str)
+    for name in _OPTIONAL_TEXTS:
+        _expect(name not in body or type(body[name]) is str)
+    for name in _OPTIONAL_OBJECTS:
+        _expect(name not in body or type(body[name]) is dict)
+    _expect(body.get("verb", "OTHER") in VERBS and body.get("outcome") in _OUTCOMES)
+    for group, value in values.items():
+        _expect(type(value) is _GROUP_TYPES[group])
+        for name in _GROUP_TEXTS.get(group, ()):
+            _expect(type(cast("JSONObject", value).get(name, "")) is str)
+    for thing in cast("list[JSONValue]", cast("JSONObject", values.get("target", {})).get("related", [])):
+        _expect(type(thing) is dict)
+    for change in cast("list[JSONObject]", values.get("changes", [])):
+        _expect(type(change["path"]) is str and change["op"] in _OPS)
+
+
+def _expect(holds: bool) -> None:
+    if not holds:
+        raise _DamagedError
 
 
 def _actor(body: JSONObject, values: JSONObject) -> JSONObject | None:
@@ -180,6 +266,7 @@ def stored_from(row: Any) -> Stored:
         kind=row.kind,
         prev_hash=row.prev_hash,
         hash=row.hash,
-        body=row.body or "{}",
+        body=row.body,
+        id=row.id,
         disclosures={group: value for group, value in columns if value is not None},
     )

@@ -14,10 +14,11 @@ from audit_service.api.dependencies import ServiceOf, documented_security, scope
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import format_time
+from audit_service.errors import UnavailableError
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import fetch_head
+from audit_service.store.query import fetch_sound_head
 from audit_service.verify import Report
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
@@ -30,9 +31,13 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
     """Origin, size and head hash of the log. Note the head somewhere else: it is what a later log is held against."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), bound(service.database.reads, credential.log_id) as connection:
-        head = await fetch_head(connection, credential.log_id)
+        head = await fetch_sound_head(connection, credential.log_id)
+    try:
+        origin = format_origin(head.service_name, head.log_key, head.epoch)
+    except ValueError:
+        raise UnavailableError("the head row of the log is damaged: verify the log, and restore the row") from None
     body = {
-        "origin": format_origin(head.service_name, head.log_key, head.epoch),
+        "origin": origin,
         "size": head.size,
         "head": head.last_hash.hex(),
         "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
