@@ -123,7 +123,7 @@ def _redact(
 
 
 def _prepare(event: JSONObject, changes: list[JSONObject], now: datetime) -> entry.Prepared:
-    whole = with_defaults(event, str(event.get("id") or new_id(now)), now)
+    whole = with_defaults(event, str(event.get("id") or new_id()), now)
     return entry.prepare(whole, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
 
 

@@ -115,16 +115,21 @@ class Lab:
         )
 
     async def rehash(self, from_seq: int) -> None:
-        """What an owner can do: make every link from `from_seq` on, and the head, follow from what the rows hold now."""
+        """What an owner can do: make every link from `from_seq` on, receipts and head, follow from what the rows hold now."""
+        await self.rehash_entries(from_seq)
+        await self.rewrite_receipts()
+
+    async def rehash_entries(self, from_seq: int) -> None:
+        """The same, but for the receipts."""
         rows = await self.rows()
         hashes = [row["hash"] for row in rows[:from_seq]]
         for row in rows[from_seq:]:
             body_hash = sha256(b"audit-service/body/v1\n" + row["body"].encode()).digest()
-            lines = (self.origin, row["seq"], row["at_us"], row["kind"], hashes[-1].hex(), body_hash.hex())
+            origin = f"{self.origin.removesuffix('/1')}/{row['epoch']}"
+            lines = (origin, row["seq"], row["at_us"], row["kind"], hashes[-1].hex(), body_hash.hex())
             header = "".join(f"{line}\n" for line in ("audit-service/entry/v1", *lines))
             hashes.append(sha256(b"\x00" + header.encode()).digest())
             await self.edit(row["seq"], "prev_hash = $3, body_hash = $4, hash = $5", hashes[-2], body_hash, hashes[-1])
-        await self.rewrite_receipts()
         await self.set_head(hashes)
 
     async def rewrite_receipts(self) -> None:

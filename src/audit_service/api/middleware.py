@@ -59,8 +59,10 @@ class AccessLog:
             # A line for each of thousands of good requests a second would cost more than sealing their events.
             notable = status >= 400 or seconds >= SLOW_SECONDS
             if notable or _debugging():
-                (log.info if notable else log.debug)("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2),
-                    key=scope.get("state", {}).get("key_id"))  # fmt: skip
+                write = log.info if notable else log.debug
+                key_id = scope.get("state", {}).get("key_id")
+                milliseconds = round(seconds * 1000, 2)
+                write("request", method=scope["method"], route=route, status=status, ms=milliseconds, key=key_id)
 
 
 def _debugging() -> bool:
