@@ -32,6 +32,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _header_bytes = 0
     _in_headers = False
     _messages = 0
+    _refused = False
     # What the last look saw: how much had come, the message that the client owed then (before the first: 0), and what we had yet to send.
     _seen_bytes = 0
     _owed_message: int | None = 0
@@ -52,6 +53,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what grows without becoming headers or a body."""
+        if self._refused:
+            return
         self._received_bytes += len(data)
         self._pending_bytes += len(data)
         self._unset_keepalive_if_required()
@@ -125,6 +128,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _look(self) -> None:
         """Cut the connection if the client owed us bytes at the last look, still owes them, and sent too few since."""
+        if self._refused:
+            self.transport.abort()
+            return
         moved = self._received_bytes - self._seen_bytes
         owed = self._messages if self._owes() else None
         unsent = self.transport.get_write_buffer_size()
@@ -162,7 +168,15 @@ class GuardedProtocol(HttpToolsProtocol):
         answered = (
             before is not None and before.response_started and not (before.response_complete and self._in_headers)
         )
-        if not answered and not self.transport.is_closing():
-            body = b'{"type":"about:blank","title":"%s","status":%d,"detail":"%s"}' % (reason, status, detail)
-            self.transport.write(_PROBLEM % (status, reason, len(body), body))
-        self.transport.close()
+        if answered or self.transport.is_closing():
+            self.transport.close()
+            return
+        body = b'{"type":"about:blank","title":"%s","status":%d,"detail":"%s"}' % (reason, status, detail)
+        self.transport.write(_PROBLEM % (status, reason, len(body), body))
+        # To close over unread bytes is a reset, which can overtake the answer: read into nothing until the client closes, or the next look.
+        self._refused = True
+        self.transport.write_eof()
+        if before is not None and not before.response_complete:
+            before.disconnected = True
+            before.message_event.set()
+            self.flow.resume_reading()

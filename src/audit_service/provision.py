@@ -41,7 +41,9 @@ async def _prepare(settings: Settings, url: str, serving_password: str | None) -
             log_id = await credentials.ensure_default_tenant(connection, installed.service_name)
             bootstrap = None if settings.bootstrap_key is None else settings.bootstrap_key.get_secret_value()
             if bootstrap is not None and is_mistyped(bootstrap):
-                raise AuditError("AUDIT_BOOTSTRAP_KEY looks like an API key that was mistyped: its checksum does not fit")
+                raise AuditError(
+                    "AUDIT_BOOTSTRAP_KEY looks like an API key that was mistyped: its checksum does not fit"
+                )
             await credentials.set_bootstrap_key(connection, log_id, bootstrap, installed.secret)
             if bootstrap is None and not await connection.scalar(select(func.count()).select_from(api_key)):
                 _, key = await credentials.create_key(connection, log_id, "first admin", SCOPES)
