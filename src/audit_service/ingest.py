@@ -190,7 +190,7 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
 
 def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
     """The id as it is stored: itself, or a keyed hash of it when it holds a secret, so that such ids stay apart and retries safe."""
-    if redaction.redact_text(sent, recipe.rules, cards=False) == sent:
+    if redaction.redact_text(sent, recipe.rules, is_id=True) == sent:
         return sent
     return "redacted:" + hmac.new(recipe.secret, f"id\n{log.log_id}\n{sent}".encode(), sha256).hexdigest()[:32]
 

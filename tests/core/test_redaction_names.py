@@ -376,3 +376,40 @@ def test_no_list_of_the_vocabulary_is_empty_or_says_a_word_twice() -> None:
     for role, words in VOCABULARY.items():
         assert words, role
         assert len(words) == len(set(words)), role
+
+
+# Invented before the review's findings were fixed; then 30 of 63 were found, and 9 of 62 hit.
+REVIEW_SECRET = """
+ftpw rootpw mailpw sqlPw dbPassWd userPassWord ftpPassWd transfer_code domain_auth_code eppKey
+domainAuthInfo registrarPassword auth_info_code transferSecret security_answers secretQuestionAns
+challenge_question_answer recovery_question_answer mothersMaidenName apns_p8_key apnsPrivateKey fcmKey
+sslKey tlsKeyPem cephx_key cephSecret rbd_key osd_keyring gluster_secret iscsi_chap_password chapSecret
+iscsi_key s3Key swift_key minioKey keystore_pass jksKey pkcs12 p12_base64 pfx_base64 pem_key server_pem
+key_file_content wallet_private_seed xprivkey extended_private_key bip39_words acc_tok refreshTok
+auth_tok apiTok slack_hook_url hookUrl discord_hook callback_hook_secret backup_enc_key enc_key dkimKey
+dkim_private ipmi_pw kvm_password vnc_pass spice_ticket_password
+"""
+REVIEW_HARMLESS = """
+last_password_reset last_password_change_ip password_last_changed_by last_token_refresh enclave conclaves
+slavery autoclave laclave press_pass bus_pass ski_pass_type токенизатор токенизация_включена
+парольная_политика код_региона пин_карты_мира pin_region question_answer_count faq_answer answer answers
+answer_text question hook_name hook_count hooks_enabled git_hook_type hook_status pem_count keyring_count
+keyfile_path keyfile_name pfx_version transfer_id transfer_status transfer_date epp_status epp_server
+auth_status seed seed_count world_seed seedbed private_label extended_attributes tok_count stock
+token_usage_at atok keystroke keyhole keypress keypair_name key_pair_id ceph_pool ceph_status
+license_key_type domain_status domain_code auth_server_name registrar_name
+"""
+REVIEW_NAMED = """
+dbpw passWd epp_code eppCode domain_epp auth_code security_question_answer apns_key ceph_key rados_key keyring keyfile
+pfx pem private_seed xpriv access_tok hook_url गुप्त
+"""
+REVIEW_NAMED_HARMLESS = """
+conclave last_password_change токенизация Пин_код_региона press_pass key license_key hooks_url TikTok
+"""
+
+
+def test_the_names_of_the_review_are_judged_right() -> None:
+    assert missed(_words(REVIEW_NAMED)) == []
+    assert hit(_words(REVIEW_NAMED_HARMLESS)) == []
+    assert len(missed(_words(REVIEW_SECRET))) <= 3, missed(_words(REVIEW_SECRET))
+    assert len(hit(_words(REVIEW_HARMLESS))) <= 1, hit(_words(REVIEW_HARMLESS))

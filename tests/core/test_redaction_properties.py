@@ -86,7 +86,7 @@ def test_the_one_pass_over_an_event_finds_what_looking_at_each_part_finds(
     redacted, shown = redact_event(event, changes, rules)
     assert redacted["description"] == redact_text(text, rules)
     assert redacted["actor"] == {
-        "type": "user", "id": redact_text(text, rules, cards=False), "name": redact_text(text, rules),
+        "type": "user", "id": redact_text(text, rules, is_id=True), "name": redact_text(text, rules),
     }  # fmt: skip
     for member, row in (("before", before), ("after", after), ("metadata", metadata)):
         assert redacted[member] == redact_value(row, rules, target_type="t")

@@ -145,7 +145,7 @@ async def test_an_append_between_the_last_two_reads_is_no_alarm(
 
 async def test_verifying_under_load_is_no_alarm(log: TestLog, pools: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers that never pause, and one verification after the other."""
-    monkeypatch.setattr(verifying, "SLICE_ENTRIES", 20)
+    monkeypatch.setattr(verifying, "SLICE_ENTRIES", 100)
     done = asyncio.Event()
 
     async def write(name: str) -> int:
@@ -156,7 +156,7 @@ async def test_verifying_under_load_is_no_alarm(log: TestLog, pools: Database, m
 
     writers = [asyncio.create_task(write(str(number))) for number in range(2)]
     counts: list[int] = []
-    while len(counts) < 15:
+    while len(counts) < 8:
         report = await report_of(pools, log.log_id)
         assert (report.status, report.breaks) == ("ok", [])
         counts.append(report.count)

@@ -20,13 +20,16 @@ come back as the same objects.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeAlias
 
 from audit_service.core.canonical import JSONValue
 from audit_service.core.diff import Change
+from audit_service.core.named_pair import is_paired, naming_stem
 from audit_service.core.redaction_tree import (
     CARD,
     DEPTH_LIMIT,
+    LISTING,
     MEMO_NAME_LIMIT,
     NAMING,
     REDACTED,
@@ -38,14 +41,18 @@ from audit_service.core.redaction_tree import (
     Ruleset,
     Suspects,
     compile_ruleset,
+    holds_token,
     is_final,
+    is_pair,
     is_secret_flag,
     is_secret_for,
     is_suspect,
-    names_a_secret,
     redact_part,
     redact_text,
     redact_value,
+    secret_arguments,
+    secret_columns,
+    secret_stems,
     segments_of,
     step,
 )
@@ -57,13 +64,16 @@ __all__ = [
     "Change",
     "Ruleset",
     "compile_ruleset",
+    "holds_token",
     "redact_changes",
     "redact_event",
     "redact_text",
     "redact_value",
 ]
 
-_ACTING: Final = SECRET | NAMING | CARD | RENAMED | SCALAR
+_ACTING: Final = SECRET | NAMING | VALUE | CARD | RENAMED | SCALAR
+# The mark of a change to the first of two elements, `["DB_PASSWORD", "…"]`.
+_FIRST_OF_TWO: Final = "\0"
 _UNTOUCHED: Final = frozenset(
     (
         "action",
@@ -78,8 +88,9 @@ _UNTOUCHED: Final = frozenset(
     )
 )
 _TREES: Final = ("before", "after", "metadata")
-# Ids may be decimal, and then pass for a card number by chance.
+# Ids may pass for a card number by chance, and `token:41` names a token.
 _OWN_IDS: Final = frozenset(("id", "server_id", "request_id", "traceparent", "tracestate"))
+Named: TypeAlias = Mapping[str, AbstractSet[str]]
 
 
 # --- changes ---
@@ -99,9 +110,10 @@ def _redact_changes(
     suspects: Suspects,
 ) -> list[Change]:
     pointers = rules.pointer_nodes(target_type)
+    beside = _Beside(rows, _named_beside(changes, rules), rules)
     by_path: dict[str, Change] = {}
     for change in changes:
-        redacted = _redact_change(change, rules, pointers, rows, suspects=suspects)
+        redacted = _redact_change(change, rules, pointers, beside, suspects=suspects)
         path = str(redacted["path"])
         other = by_path.get(path)
         if other is not None:
@@ -111,14 +123,100 @@ def _redact_changes(
     return [by_path[path] for path in sorted(by_path)]
 
 
-def _redact_change(
-    change: Change, rules: Ruleset, pointers: Nodes, rows: Sequence[JSONValue], *, suspects: Suspects
-) -> Change:
+def _named_beside(changes: Sequence[Change], rules: Ruleset) -> dict[str, set[str]]:
+    """Where another change tells the name of a value: parent path to the stems of the members that hold secret names."""
+    named: dict[str, set[str]] = {}
+    for change in changes:
+        parent, _, last = str(change["path"]).rpartition("/")
+        if not any(rules.is_label(change.get(side)) for side in ("old", "new")):
+            continue
+        flags, shown = rules.judge(last)
+        if flags & NAMING:
+            named.setdefault(parent, set()).add(naming_stem(shown) or "")
+        elif last == "0" and parent.rpartition("/")[2].isdigit():
+            named.setdefault(parent, set()).add(_FIRST_OF_TWO)
+    return named
+
+
+class _Beside:
+    """What stands beside a change: in the rows it was made from, and in the other changes.
+
+    They know what its path does not: which name stands beside `/env/3/value`.
+    """
+
+    __slots__ = ("_columns", "_named", "_rows", "_rules", "_stems")
+
+    def __init__(self, rows: Sequence[JSONValue], named: Named, rules: Ruleset) -> None:
+        self._rows = rows
+        self._named = named
+        self._rules = rules
+        # Rows may be wide, and looked at for each of their changes; they live as long as this does.
+        self._stems: dict[int, frozenset[str]] = {}
+        self._columns: dict[int, frozenset[int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rows) or bool(self._named)
+
+    def secret_places(self, segments: Sequence[str]) -> set[int]:
+        """The positions of the segments under which, by what stands beside them, a secret stands."""
+        places = {position for row in self._rows for position in self._places_in(row, segments)}
+        path = ""
+        for position, segment in enumerate(segments):
+            stems = self._named.get(path, frozenset())
+            if stems and (is_paired(segment, stems) or (segment == "1" and _FIRST_OF_TWO in stems)):
+                places.add(position)
+            path += "/" + segment.replace("~", "~0").replace("/", "~1")
+        return places
+
+    def _places_in(self, row: JSONValue, segments: Sequence[str]) -> Iterable[int]:
+        columns: frozenset[int] = frozenset()
+        since = above = 0
+        for position, segment in enumerate(segments):
+            flags = self._rules.judge(segment)[0]
+            if isinstance(row, dict):
+                if flags & VALUE and is_paired(segment, self._stems_of(row)):
+                    yield position
+                columns, since = (frozenset() if flags & NAMING else self._columns_of(row)), position
+            elif isinstance(row, list) and segment.isascii() and segment.isdigit():
+                if (
+                    position - since in (1, 2)
+                    and int(segment[:9]) in columns
+                    and (position - since == 2 or above & VALUE)
+                ):
+                    yield position
+                if self._is_secret_element(row, segment, above):
+                    yield position
+            row = _child(row, segment)
+            above = 0 if segment.isdigit() else flags
+
+    def _is_secret_element(self, row: list[JSONValue], segment: str, above: int) -> bool:
+        index = int(segment[:9])
+        value = _child(row, segment)
+        if index and isinstance(value, str) and is_secret_flag(row[index - 1], value, self._rules):
+            return True
+        if segment == "1" and is_pair(row, above & (NAMING | LISTING), self._rules):
+            return True
+        return index in secret_arguments(row, self._rules)
+
+    def _stems_of(self, row: dict[str, JSONValue]) -> frozenset[str]:
+        stems = self._stems.get(id(row))
+        if stems is None:
+            stems = self._stems[id(row)] = secret_stems(row, self._rules)
+        return stems
+
+    def _columns_of(self, row: dict[str, JSONValue]) -> frozenset[int]:
+        columns = self._columns.get(id(row))
+        if columns is None:
+            columns = self._columns[id(row)] = secret_columns(row, self._rules)
+        return columns
+
+
+def _redact_change(change: Change, rules: Ruleset, pointers: Nodes, beside: _Beside, *, suspects: Suspects) -> Change:
     path = str(change["path"])
     exempt = rules.exempt_nodes()
     segments = segments_of(path)
-    if pointers or exempt or rows or not rules.is_plain_path(path):
-        cut = _secret_depth(change, segments, rules, pointers, rows)
+    if pointers or exempt or beside or not rules.is_plain_path(path):
+        cut = _secret_depth(change, segments, rules, pointers, beside)
         shown = [rules.judge(segment)[1] for segment in segments[:cut]]
         path = "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in shown)
         if cut is not None:
@@ -135,33 +233,20 @@ def _redact_change(
 
 
 def _secret_depth(
-    change: Change, segments: Sequence[str], rules: Ruleset, pointers: Nodes, rows: Sequence[JSONValue]
+    change: Change, segments: Sequence[str], rules: Ruleset, pointers: Nodes, beside: _Beside
 ) -> int | None:
-    """How many segments up to and with the first secret one; None when there is none.
-
-    The rows the change was made from know what its path does not: which name stands beside `/env/3/value`.
-    """
+    """How many segments up to and with the first secret one; None when there is none."""
     exempt = rules.exempt_nodes()
-    parents = list(rows)
+    places = beside.secret_places(segments)
     for position, segment in enumerate(segments):
         pointers, exempt = step(pointers, segment), step(exempt, segment)
         flags = rules.judge(segment)[0]
-        secret = bool(flags & SECRET) or any(_is_named_beside(row, segment, flags, rules) for row in parents)
-        if flags & SCALAR and position == len(segments) - 1:
+        secret = bool(flags & SECRET) or position in places
+        if flags & SCALAR and position == len(segments) - 1 and not secret:
             secret = any(is_secret_for(flags, change[side]) for side in ("old", "new") if change.get(side) is not None)
         if is_final(pointers) or (secret and not is_final(exempt)):
             return position + 1
-        parents = [_child(row, segment) for row in parents]
     return None
-
-
-def _is_named_beside(row: JSONValue, segment: str, flags: int, rules: Ruleset) -> bool:
-    if isinstance(row, dict):
-        return bool(flags & VALUE) and names_a_secret(row, rules)
-    value = _child(row, segment)
-    if isinstance(row, list) and isinstance(value, str) and segment != "0":
-        return is_secret_flag(row[int(segment) - 1], value, rules)
-    return False
 
 
 def _child(value: JSONValue, segment: str) -> JSONValue:
@@ -190,6 +275,7 @@ def redact_event(
     survey = _Survey(rules)
     survey.event(event)
     survey.changes(changes)
+    survey.settle()
     suspects = survey.suspects(rules.patterns)
     found = survey.names or bool(pointers) or suspects != frozenset()
     touched = found or (survey.paths and "changes" in event)
@@ -220,7 +306,7 @@ def _redact_labels(name: str, value: JSONValue, rules: Ruleset, suspects: Suspec
     """A member of the event's own: its names are ours, so only its values are judged."""
     if isinstance(value, str):
         suspect = is_suspect(value, rules, suspects)
-        return redact_text(value, rules, cards=name not in _OWN_IDS) if suspect else value
+        return redact_text(value, rules, is_id=name in _OWN_IDS) if suspect else value
     if isinstance(value, list):
         return [_redact_labels(name, member, rules, suspects) for member in value]
     if isinstance(value, dict):
@@ -235,12 +321,14 @@ def _redact_labels(name: str, value: JSONValue, rules: Ruleset, suspects: Suspec
 class _Survey:
     """Collects the strings of an event, and notes whether a name calls for anything."""
 
-    __slots__ = ("_judge", "_memo", "_rules", "names", "paths", "strings")
+    __slots__ = ("_judge", "_labels_seen", "_memo", "_rules", "_values_seen", "names", "paths", "strings")
 
     def __init__(self, rules: Ruleset) -> None:
         self._rules = rules
         self._judge = rules.judge
         self._memo = rules.memo
+        self._labels_seen: list[str] = []
+        self._values_seen = False
         self.names = False
         self.paths = False
         self.strings: list[str] = [""]
@@ -252,6 +340,7 @@ class _Survey:
             return
         add = self.strings.append
         if isinstance(value, dict):
+            naming_list = False
             known = self._memo.get
             for name, member in value.items():
                 flags = (known(name) or self._judge(name))[0]
@@ -261,7 +350,10 @@ class _Survey:
                 if kind is str:
                     add(member)  # type: ignore[arg-type]
                 elif kind is dict or kind is list:
+                    naming_list = naming_list or (kind is list and bool(flags & NAMING))
                     self.tree(member, depth + 1)
+            if naming_list and secret_columns(value, self._rules):
+                self.names = True
         elif isinstance(value, list):
             self._list(value, depth)
         elif isinstance(value, str):
@@ -269,6 +361,10 @@ class _Survey:
 
     def _list(self, values: Sequence[JSONValue], depth: int) -> None:
         last = ""
+        if (len(values) == 2 and is_pair(values, 0, self._rules)) or (
+            len(values) > 1 and type(values[0]) is str and secret_arguments(values, self._rules)
+        ):
+            self.names = True
         for value in values:
             if isinstance(value, str):
                 self.strings.append(value)
@@ -281,9 +377,16 @@ class _Survey:
     def _note(self, flags: int, member: JSONValue) -> None:
         if flags & (SECRET | RENAMED | CARD | SCALAR):
             self.names = True
-        # `name` and `key` are everywhere; they only matter when they hold a secret name.
-        elif isinstance(member, str) and len(member) <= MEMO_NAME_LIMIT:
-            self.names = self.names or self._rules.is_secret_name(member)
+        # `name` and `value` are everywhere; they only matter together, when the one holds a secret name.
+        if flags & VALUE:
+            self._values_seen = True
+        if flags & NAMING and isinstance(member, str) and len(member) <= MEMO_NAME_LIMIT:
+            self._labels_seen.append(member)
+
+    def settle(self) -> None:
+        """To be called after everything was seen: whether a name and a value of different members belong together."""
+        if self._values_seen and not self.names:
+            self.names = any(map(self._rules.is_label, self._labels_seen))
 
     def event(self, event: Mapping[str, JSONValue]) -> None:
         """Every member: rows and metadata with their names, our own members for their strings."""
@@ -303,9 +406,13 @@ class _Survey:
 
     def changes(self, changes: Iterable[Change]) -> None:
         """Paths by their segments, both sides as trees."""
-        plain = self._rules.is_plain_path
-        for change in changes:
-            if not plain(str(change["path"])):
+        seen = 0
+        found = list(changes)
+        for change in found:
+            path = str(change["path"])
+            flags = self._rules.path_flags(path)
+            seen |= flags | (NAMING | VALUE if path.endswith("/0") else 0)
+            if not self._rules.is_plain_path(path):
                 self.paths = True
             for side in ("old", "new"):
                 value = change.get(side)
@@ -313,6 +420,8 @@ class _Survey:
                     self.strings.append(value)
                 elif value is not None:
                     self.tree(value)
+        if seen & NAMING and seen & VALUE and _named_beside(found, self._rules):
+            self.paths = True
 
     def suspects(self, patterns: ValuePatterns) -> Suspects:
         """The strings to look at closely: one search over all of them, parted by NUL, across which no pattern looks."""

@@ -15,6 +15,8 @@ import re2
 from audit_service.core import secret_words as vocabulary
 from audit_service.core.canonical import JSONValue
 from audit_service.core.card_number import is_card_number
+from audit_service.core.named_pair import is_paired, naming_stem, value_stem
+from audit_service.core.named_value import balanced_end
 from audit_service.core.secret_names import SecretNames, fold, split_words
 from audit_service.core.secret_patterns import (
     CONTEXT_PATTERNS,
@@ -24,19 +26,32 @@ from audit_service.core.secret_patterns import (
 from audit_service.core.secret_tokens import INFIX_PATTERNS, TOKEN_PATTERNS
 
 __all__ = [
+    "CARD",
     "DEPTH_LIMIT",
+    "LISTING",
+    "MEMO_NAME_LIMIT",
+    "NAMING",
     "REDACTED",
+    "RENAMED",
+    "SCALAR",
+    "SECRET",
+    "VALUE",
     "Nodes",
     "Ruleset",
     "Suspects",
     "compile_ruleset",
+    "holds_token",
     "is_final",
+    "is_pair",
     "is_secret_flag",
+    "is_secret_for",
     "is_suspect",
-    "names_a_secret",
     "redact_part",
     "redact_text",
     "redact_value",
+    "secret_arguments",
+    "secret_columns",
+    "secret_stems",
     "segments_of",
     "step",
 ]
@@ -45,7 +60,7 @@ REDACTED: Final = "[redacted]"
 DEPTH_LIMIT: Final = 64
 
 # Raise it when the code judges otherwise while the lists stay the same: a replay under another ruleset is told so.
-_RULES_VERSION: Final = 1
+_RULES_VERSION: Final = 2
 _MEMO_LIMIT: Final = 8192
 MEMO_NAME_LIMIT: Final = 128
 _JSON_DEPTH_LIMIT: Final = 8
@@ -53,14 +68,18 @@ _PASSES_LIMIT: Final = 4
 # Strings of one tree that are looked at closely; the ones after them are replaced. Bounds what a hostile row costs.
 _SUSPECTS_LIMIT: Final = 1000
 _ESCAPED: Final = re2.compile(r"\\u00([2-7][0-9a-fA-F])")
+_QUOTED_LETTER: Final = re2.compile(r"%(4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-9aA])")
 _JSON_STARTS: Final = ("{", "[", '"')
 
 # What a name means for what stands beside or under it.
-SECRET, NAMING, VALUE, CARD, RENAMED, ID, SCALAR = 1, 2, 4, 8, 16, 32, 64
-_PATH_ACTING: Final = SECRET | VALUE | CARD | RENAMED | SCALAR
+SECRET, NAMING, VALUE, CARD, RENAMED, ID, SCALAR, LISTING = 1, 2, 4, 8, 16, 32, 64, 128
+# A value in a path acts only beside a name: in the rows, or in another change.
+_PATH_ACTING: Final = SECRET | CARD | RENAMED | SCALAR
 
-_NAMING_NAMES: Final = frozenset(vocabulary.NAMING_NAMES)
-_VALUE_NAMES: Final = frozenset(vocabulary.VALUE_NAMES)
+_LISTING_WORDS: Final = frozenset(vocabulary.LISTING_WORDS)
+# A label of more words is a sentence, and names nothing.
+_LABEL_WORDS_LIMIT: Final = 5
+_COLUMNS_LIMIT: Final = 1000
 _CARD_WORDS: Final = frozenset(vocabulary.CARD_WORDS)
 _ID_WORDS: Final = frozenset(vocabulary.ID_WORDS)
 
@@ -120,7 +139,7 @@ class Ruleset:
         self._exempt: Nodes = (exempt,) if exempt.children else ()
         self._pointers = dict(pointers)
         self.memo: dict[str, tuple[int, str]] = {}
-        self._paths: dict[str, bool] = {}
+        self._paths: dict[str, int] = {}
         self.digest = digest
 
     def exempt_nodes(self) -> "Nodes":
@@ -144,28 +163,37 @@ class Ruleset:
                 self.memo[name] = judged
         return judged
 
-    def is_plain_path(self, path: str) -> bool:
-        """Whether no segment of a change's path calls for anything."""
-        plain = self._paths.get(path)
-        if plain is None:
-            plain = not any(self.judge(segment)[0] & _PATH_ACTING for segment in segments_of(path))
+    def path_flags(self, path: str) -> int:
+        """What the segments of a change's path mean, taken together."""
+        flags = self._paths.get(path)
+        if flags is None:
+            flags = 0
+            for segment in segments_of(path):
+                flags |= self.judge(segment)[0]
             if len(path) <= 4 * MEMO_NAME_LIMIT:
                 if len(self._paths) >= _MEMO_LIMIT:
                     self._paths.clear()
-                self._paths[path] = plain
-        return plain
+                self._paths[path] = flags
+        return flags
+
+    def is_plain_path(self, path: str) -> bool:
+        """Whether no segment of a change's path calls for anything by itself."""
+        return not self.path_flags(path) & _PATH_ACTING
 
     def _judged(self, name: str) -> tuple[int, str]:
         shown = redact_text(name, self)
         # What is longer than any field's name has no words worth looking at.
-        words = set(split_words(fold(shown))) if len(shown) <= MEMO_NAME_LIMIT else set[str]()
+        parts = split_words(fold(shown)) if len(shown) <= MEMO_NAME_LIMIT else []
+        words = set(parts)
         lowered = shown.lower()
         # Judged as it will be read next time too, so that redacting twice is like redacting once.
         flags = SECRET if self._names.is_secret(name) or self._names.is_secret(shown) else 0
         if flags and lowered in vocabulary.SCALAR_NAMES:
             flags = SCALAR
-        flags |= NAMING if lowered in _NAMING_NAMES else 0
-        flags |= VALUE if lowered in _VALUE_NAMES else 0
+        if parts:
+            flags |= NAMING if naming_stem(shown) is not None else 0
+            flags |= VALUE if value_stem(shown) is not None else 0
+            flags |= LISTING if parts[-1] in _LISTING_WORDS else 0
         flags |= CARD if not _CARD_WORDS.isdisjoint(words) else 0
         flags |= ID if not _ID_WORDS.isdisjoint(words) and not flags & CARD else 0
         return flags | (RENAMED if shown != name else 0), shown
@@ -173,6 +201,17 @@ class Ruleset:
     def is_secret_name(self, name: str) -> bool:
         """Whether what is called so is secret."""
         return bool(self.judge(name)[0] & (SECRET | SCALAR))
+
+    def is_label(self, value: JSONValue) -> bool:
+        """Whether this is the name of a secret, as a value: a name, a few words, or a path with a secret segment."""
+        if not isinstance(value, str) or value[:1] in ("", "-") or "=" in value or len(value) > MEMO_NAME_LIMIT:
+            return False
+        return self._is_label(value) or self._is_label(self.judge(value)[1])
+
+    def _is_label(self, text: str) -> bool:
+        if "/" in text:
+            return any(self.is_secret_name(segment) for segment in text.split("/") if segment)
+        return len(text.split()) <= _LABEL_WORDS_LIMIT and self.is_secret_name(text)
 
 
 def compile_ruleset(
@@ -205,20 +244,28 @@ def compile_ruleset(
 # --- text ---
 
 
-def redact_text(text: str, rules: Ruleset, *, cards: bool = True) -> str:
+def redact_text(text: str, rules: Ruleset, *, is_id: bool = False) -> str:
     """The text without what the value patterns find; the same object when they find nothing.
 
-    With `cards=False` card numbers stay: an order number can be one by chance.
+    An id (`is_id=True`) loses only what is a secret by its own form: `token:41` names a token and holds none, and an
+    order number can be a card number by chance.
     """
-    return _redact_suspect(text, rules, cards=cards) if is_suspect(text, rules, None) else text
+    if not is_suspect(text, rules, None):
+        return text
+    return _redact_suspect(text, rules, cards=not is_id, named=not is_id)
 
 
-def _redact_suspect(text: str, rules: Ruleset, *, cards: bool) -> str:
+def holds_token(text: str, rules: Ruleset) -> bool:
+    """Whether an id or an action holds a secret by its own form: a provider's token, the user of a URL."""
+    return redact_text(text, rules, is_id=True) != text
+
+
+def _redact_suspect(text: str, rules: Ruleset, *, cards: bool, named: bool = True) -> str:
     # Lone surrogates have no UTF-8: they are read as question marks, and stay when nothing is found.
     current = readable = text.encode("utf-8", "replace").decode()
     # A replacement can bring together what then reads as a finding. Repeat until nothing moves: twice is like once.
     for _ in range(_PASSES_LIMIT):
-        redacted = _redact_once(current, rules, cards=cards, depth=0)
+        redacted = _redact_once(current, rules, cards=cards, named=named, depth=0)
         if redacted == current:
             return text if current == readable else current
         current = redacted
@@ -233,15 +280,36 @@ def is_suspect(text: str, rules: Ruleset, suspects: Suspects) -> bool:
     return rules.patterns.screen(data) or rules.patterns.screen_anchored((text,))
 
 
-def _redact_once(text: str, rules: Ruleset, *, cards: bool, depth: int) -> str:
+def _redact_once(text: str, rules: Ruleset, *, cards: bool, depth: int, named: bool = True) -> str:
     opened = None
     if text.lstrip()[:1] in _JSON_STARTS:
         opened = _redact_json_text(text, rules, depth)
-        text = _unescaped(text, rules) if opened is None else opened
+        text = _unescaped(_redact_head(text, rules, depth), rules) if opened is None else opened
+    if opened is None and named and "%" in text:
+        text = _unquoted(text, rules)
     data = text.encode()
     # All strings of JSON text were judged one by one; only what the operator wrote may mean the text as a whole.
-    spans = rules.patterns.spans(data, cards=cards) if opened is None else rules.patterns.extra_spans(data)
+    spans = rules.patterns.spans(data, cards=cards, named=named) if opened is None else rules.patterns.extra_spans(data)
     return redact_spans(data, spans).decode() if spans else text
+
+
+def _redact_head(text: str, rules: Ruleset, depth: int) -> str:
+    """JSON with something behind it: the JSON is opened, the rest stays."""
+    data = text.encode()
+    start = len(data) - len(data.lstrip())
+    end = balanced_end(data, start) if data[start : start + 1] in (b"{", b"[") else len(data)
+    if end >= len(data):
+        return text
+    opened = _redact_json_text(data[:end].decode(), rules, depth)
+    return text if opened is None else opened + data[end:].decode()
+
+
+def _unquoted(text: str, rules: Ruleset) -> str:
+    """With needlessly escaped letters of URLs written plainly (`pass%77ord=`), when these spell a secret."""
+    plain = _QUOTED_LETTER.sub(lambda match: chr(int(str(match.group(1)), 16)), text)
+    if plain == text:
+        return text
+    return plain if rules.patterns.spans(plain.encode()) != rules.patterns.spans(text.encode()) else text
 
 
 def _unescaped(text: str, rules: Ruleset) -> str:
@@ -316,11 +384,17 @@ class _Walk:
 
     def _list(self, values: list[JSONValue], flags: int, depth: int, pointers: Nodes, exempt: Nodes) -> list[JSONValue]:
         result = values
+        argument_starts = secret_arguments(values, self._rules)
+        paired = is_pair(values, flags, self._rules)
+        # Lists of names stand directly under their name; what stands in a list of lists are pairs or rows.
+        flags &= ~(NAMING | LISTING)
         for index, value in enumerate(values):
             below = step(pointers, str(index)) if pointers else pointers
             named = isinstance(value, str) and index > 0 and is_secret_flag(values[index - 1], value, self._rules)
-            if named or (below and value is not None and is_final(below)):
-                redacted: JSONValue = REDACTED
+            if index in argument_starts:
+                redacted: JSONValue = f"{str(value)[: argument_starts[index]]}{REDACTED}"
+            elif named or (paired and index == 1) or (below and value is not None and is_final(below)):
+                redacted = REDACTED
             else:
                 redacted = self._value(value, flags, depth + 1, below, step(exempt, str(index)) if exempt else exempt)
             if redacted is not value:
@@ -333,18 +407,25 @@ class _Walk:
     ) -> dict[str, JSONValue]:
         judge, known = self._rules.judge, self._rules.memo.get
         result: dict[str, JSONValue] | None = None
+        stems: frozenset[str] | None = None
+        columns = secret_columns(members, self._rules)
         for position, (name, value) in enumerate(members.items()):
             own, shown = known(name) or judge(name)
             below = step(pointers, name) if pointers else pointers
             exempt_below = step(exempt, name) if exempt else exempt
+            if stems is None and own & VALUE:
+                stems = secret_stems(members, self._rules)
             if value is None:
                 redacted: JSONValue = None
             elif (below and is_final(below)) or (
-                self._is_secret(own, value, members) and not (exempt_below and is_final(exempt_below))
+                (is_secret_for(own, value) or (own & VALUE and is_paired(shown, stems or frozenset())))
+                and not (exempt_below and is_final(exempt_below))
             ):
                 redacted = REDACTED
             else:
                 redacted = self._value(value, own | (flags & CARD), depth + 1, below, exempt_below)
+            if columns and isinstance(redacted, list) and not own & NAMING:
+                redacted = hide_columns(redacted, columns, flat=bool(own & VALUE))
             if result is None and (redacted is not value or shown != name):
                 result = dict(list(members.items())[:position])
             if result is not None:
@@ -352,19 +433,61 @@ class _Walk:
                 result[shown] = REDACTED if shown in result else redacted
         return members if result is None else result
 
-    def _is_secret(self, flags: int, value: JSONValue, members: Mapping[str, JSONValue]) -> bool:
-        if flags & (SECRET | SCALAR | VALUE) == 0:
-            return False
-        return is_secret_for(flags, value) or (flags & VALUE != 0 and names_a_secret(members, self._rules))
 
-
-def names_a_secret(members: Mapping[str, JSONValue], rules: Ruleset) -> bool:
-    """Whether a member such as `name` or `key` holds a secret name: `{"name": "DB_PASSWORD", "value": "…"}`."""
+def secret_stems(members: Mapping[str, JSONValue], rules: Ruleset) -> frozenset[str]:
+    """The stems of members such as `name` or `meta_key` that hold a secret name."""
+    found = set()
     for name, value in members.items():
-        naming = isinstance(value, str) and len(value) <= MEMO_NAME_LIMIT and rules.judge(name)[0] & NAMING
-        if naming and rules.is_secret_name(str(value)):
-            return True
-    return False
+        if isinstance(value, str):
+            flags, shown = rules.judge(name)
+            if flags & NAMING and rules.is_label(value):
+                found.add(naming_stem(shown) or "")
+    return frozenset(found)
+
+
+def secret_columns(members: Mapping[str, JSONValue], rules: Ruleset) -> frozenset[int]:
+    """Of `{"columns": ["id", "password"], "rows": [[1, "…"]]}`, the places of the secret columns; none without rows."""
+    lists = [(name, value) for name, value in members.items() if isinstance(value, list) and value]
+    if len(lists) < 2:
+        return frozenset()
+    found: set[int] = set()
+    for name, values in lists:
+        if rules.judge(name)[0] & NAMING:
+            if len(values) > _COLUMNS_LIMIT:
+                return frozenset(range(len(values)))
+            found.update(index for index, value in enumerate(values) if _is_column(value, rules))
+    return frozenset(found)
+
+
+def _is_column(value: JSONValue, rules: Ruleset) -> bool:
+    return bool(secret_stems(value, rules)) if isinstance(value, dict) else rules.is_label(value)
+
+
+def hide_columns(rows: list[JSONValue], columns: frozenset[int], *, flat: bool) -> list[JSONValue]:
+    """The rows without what stands in these columns; a list of values without rows is one row itself."""
+    if not any(isinstance(row, list) for row in rows):
+        return _hide(rows, columns) if flat else rows
+    hidden = [_hide(row, columns) if isinstance(row, list) else row for row in rows]
+    return rows if all(new is old for new, old in zip(hidden, rows, strict=True)) else hidden
+
+
+def _hide(row: list[JSONValue], columns: frozenset[int]) -> list[JSONValue]:
+    if all(value is None or value == REDACTED for index, value in enumerate(row) if index in columns):
+        return row
+    return [REDACTED if index in columns and value is not None else value for index, value in enumerate(row)]
+
+
+def is_pair(values: Sequence[JSONValue], flags: int, rules: Ruleset) -> bool:
+    """Whether a list is a name and its value, `["DB_PASSWORD", "…"]`, and not two names under a name of lists."""
+    return len(values) == 2 and values[1] is not None and not flags & (NAMING | LISTING) and rules.is_label(values[0])
+
+
+def secret_arguments(values: Sequence[JSONValue], rules: Ruleset) -> dict[int, int]:
+    """Of a command's arguments, the ones that hold a secret by their place, and where in them it begins."""
+    if not any(isinstance(value, str) and value[:1] in "-/" and value for value in values[1:]):
+        return {}
+    words = [value if isinstance(value, str) else "" for value in values]
+    return rules.patterns.argument_starts(words)
 
 
 def is_secret_for(flags: int, value: JSONValue) -> bool:

@@ -80,6 +80,9 @@ def split_words(folded: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
+    # `hooks_url` is where an API lists its hooks; `hook_url` is a hook, and opens it.
+    if word == "hooks":
+        return word
     return word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word
 
 
@@ -127,6 +130,7 @@ _ENGLISH = _set(vocabulary.COMPANIONS + vocabulary.ENGLISH_CODE_QUALIFIERS)
 _ABOUT_LAST = _set(vocabulary.ABOUT_LAST)
 _ABOUT_FIRST = _set(vocabulary.ABOUT_FIRST)
 _HARMLESS_WORDS = _set(vocabulary.HARMLESS_WORDS)
+_HARMLESS_STEMS = tuple(fold(stem) for stem in vocabulary.HARMLESS_STEMS)
 _PHRASES = _Phrases([_phrase(text) for text in vocabulary.PHRASES])
 _HARMLESS = [_phrase(text) for text in vocabulary.HARMLESS_PHRASES]
 _STRONG = re2.compile("|".join(sorted({re2.escape(fold(word)) for word in vocabulary.STRONG})))
@@ -252,7 +256,7 @@ class SecretNames:
     def _cut(self, words: list[str]) -> list[str]:
         cut: list[str] = []
         for word in words:
-            if word in _PARTS or word in _HARMLESS_WORDS or not 5 <= len(word) <= _SEGMENT_LIMIT:
+            if word in _PARTS or word in _HARMLESS_WORDS or not 4 <= len(word) <= _SEGMENT_LIMIT:
                 cut.append(word)
             else:
                 cut.extend(_segments(word) or [word])
@@ -261,8 +265,10 @@ class SecretNames:
     def _hits(self, words: Sequence[str]) -> list[tuple[int, int]]:
         found = _PHRASES.spans(words) + _key_spans(words) + self._extra.spans(words)
         for position, word in enumerate(words):
-            if word in _HARMLESS_WORDS:
+            if word in _HARMLESS_WORDS or word.startswith(_HARMLESS_STEMS):
                 continue
+            if position and _is_torn(words[position - 1], word):
+                found.append((position - 1, position + 1))
             if word in _WORDS or _is_last_secret(words, position) or _is_strong(word):
                 found.append((position, position + 1))
         if len(words) == 1 and words[0] in _WHOLE:
@@ -281,7 +287,8 @@ def _checked(text: str) -> tuple[str, ...]:
 
 
 def _is_strong(word: str) -> bool:
-    return word.endswith(_SUFFIXES) or _STRONG.search(word) is not None
+    # No word of a language ends in `pw`: `dbpw`, `ftpw`.
+    return word.endswith(_SUFFIXES) or (len(word) > 3 and word.endswith("pw")) or _STRONG.search(word) is not None
 
 
 def _is_last_secret(words: Sequence[str], position: int) -> bool:
@@ -292,11 +299,16 @@ def _is_last_secret(words: Sequence[str], position: int) -> bool:
     return all(word in _TRAILERS for word in words[position + 1 :])
 
 
+def _is_torn(first: str, second: str) -> bool:
+    """`passWd`, `Pass_Phrase`: one secret word, cut in two by whoever wrote the name."""
+    return len(first) > 1 and len(second) > 1 and len(first) + len(second) > 5 and first + second in _WORDS
+
+
 def _key_spans(words: Sequence[str]) -> list[tuple[int, int]]:
     """`api key`, `clé d'accès`, `recovery code`: a key or code beside what it opens, small words between them skipped."""
     if _KEYS.isdisjoint(words) and _CODES.isdisjoint(words):
         return []
-    places = [i for i, word in enumerate(words) if word not in _SKIPPED]
+    places = [i for i, word in enumerate(words) if word not in _SKIPPED and len(word) > 1]
     return [(left, right + 1) for left, right in pairwise(places) if _opens(words[left], words[right])]
 
 

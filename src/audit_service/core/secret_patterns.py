@@ -24,8 +24,10 @@ import re2
 
 from audit_service.core.byte_pattern import Span, byte_pattern
 from audit_service.core.card_number import CARD_PATTERN, card_spans
+from audit_service.core.command_value import COMMAND_PATTERNS, COMMAND_WORDS, argument_starts, command_spans
 from audit_service.core.named_value import NamedValue, is_urn, value_at
 from audit_service.core.secret_names import LEET_PATTERN, SecretNames
+from audit_service.core.structured_value import STRUCTURE_PATTERNS, structured_spans
 from audit_service.core.token_finder import BARE_TOKEN, OPENINGS, WHOLES, is_random, token_spans
 
 __all__ = [
@@ -38,8 +40,10 @@ __all__ = [
 PLACEHOLDER: Final = b"[redacted]"
 
 _NAME: Final = r"[\w.\-\x80-\xff\[$@]"
-_CLOSE: Final = r"""\\*["'`\])]{0,3}"""
-_SEPARATOR: Final = r"""[ \t]{0,8}(?:=>|:=|==?|:|\xef\xbc[\x9a\x9d]|;s:[0-9]+:|%3[dD])[ \t]{0,8}"""
+_CLOSE: Final = r"""\\*(?:["'`\])]|%5[dD]|%2[27]){0,3}"""
+_SEPARATOR: Final = (
+    r"""[ \t]{0,8}(?:=>|:=|==?|:|\xef\xbc[\x9a\x9d]|;s:[0-9]+:|%3[dD]|[ \t]->|[ \t]?\xe2\x86\x92)[ \t]{0,8}"""
+)
 # Not with the scheme before it: a pattern that may begin at any letter keeps as many states as there are letters.
 _USERINFO: Final = rb":/{2}[^\s/?#\"'<>\x00]*@|:/{2}[^\s/?#:@\"'<>\x00]*:[^\s@\"'<>\x00]*@"
 _SCHEME: Final = (
@@ -50,15 +54,10 @@ _SIGNED: Final = (
     rb"(?i)[?&;](?:x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|x-ms-signature|signature|sig|"
     rb"hmac|se_sig|key|code|auth|sid|session|ticket|hash|st)=[^&#\s\"'<>\x00]+|\bSignature=[0-9a-f]{64}"
 )
-_COMMAND: Final = (
-    rb"(?i)\b(?:mysql[a-z_]*|mariadb[a-z_\-]*|sshpass|mongo[a-z]*)(?: [^\n|;\x00]*)? -p *|"
-    rb"\b(?:redis-cli|htpasswd)[^\n|;\x00]* -[ab]+ +(?:\S+ +\S+ +)?|"
-    rb"\b(?:curl|wget|http)\b[^\n|;\x00]* (?:-u|--user|--proxy-user) *[\"']?[^\s:\"'@/\x00]+:"
-)
-_SQL: Final = rb"(?i)\b(?:identified(?: with \S+)? (?:by|as)|(?:encrypted )?password) +[\"']"
 # For the digest of a ruleset: it changes whenever one of these does.
 CONTEXT_PATTERNS: Final = (
-    *(pattern.decode("latin-1") for pattern in (BARE_TOKEN, _USERINFO, _SCHEME, _SIGNED, _COMMAND, _SQL, CARD_PATTERN)),
+    *(pattern.decode("latin-1") for pattern in (BARE_TOKEN, _USERINFO, _SCHEME, _SIGNED, CARD_PATTERN)),
+    *(pattern.decode("latin-1") for pattern in (*COMMAND_PATTERNS, *STRUCTURE_PATTERNS)),
     _NAME, _CLOSE, _SEPARATOR,
 )  # fmt: skip
 _SIGNED_ALWAYS: Final = (b"x-amz", b"x-goog", b"x-ms", b"sig", b"hmac", b"se_sig")
@@ -73,13 +72,15 @@ _SHORTEST_CARD: Final = 13
 _Pattern: TypeAlias = "re2._Regexp[bytes] | re2._Regexp[str]"
 
 
-_COMMAND_WORDS: Final = r"\b(?:mysql|mariadb|sshpass|mongo|redis-cli|htpasswd|curl|wget|http)[a-z_\-]* "
-_DIGITS: Final = r"[0-9](?:[ \-]*[0-9]){12}|\x00\s*[\[{\"]"
+_DIGITS: Final = (
+    r"[0-9](?:[ \-]*[0-9]){12}|[0-9]{4}\.[0-9]{4}\.[0-9]{4}\.[0-9]|[0-9]{4}\.[0-9]{6}\.[0-9]|"
+    r"[0-9](?:\xc2\xa0|\xe2\x80[\x80-\xaf])[0-9]{3}|\xef\xbc[\x90-\x99]{1}|\x00\s*[\[{\"]"
+)
+# Letters and digits need no percent sign: whoever wrote one hides a name behind it.
+_HIDDEN: Final = r"%(?:4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-9aA])"
 _USERINFOS = byte_pattern(_USERINFO)
 _SCHEMES = byte_pattern(_SCHEME)
 _SIGNATURES = byte_pattern(_SIGNED)
-_COMMANDS = byte_pattern(_COMMAND)
-_SQLS = byte_pattern(_SQL)
 
 
 class ValuePatterns:
@@ -101,9 +102,18 @@ class ValuePatterns:
         flag = rf"(?i:(?:\A|[\s\"'\x00])--?[\w.\-]*(?:{stems})[\w.\-]*[ \t]+)"
         self._anchors = byte_pattern(anchor.encode("latin-1"))
         self._flags = byte_pattern(flag.encode("latin-1"))
-        name = rf"(?:{stems}|[\x80-\xff])[\w.\-\x80-\xff\[$@ \\\"'`\])\t]*(?:[=:>]|%3d|;s:|\xef\xbc[\x9a\x9d])"
-        words = [*OPENINGS, f"(?i:{name})", flag, f"(?i:{_COMMAND_WORDS})", _text(_USERINFO)]
-        counters = [*WHOLES, *map(_text, (BARE_TOKEN, _SCHEME, _SIGNED, _SQL)), _DIGITS]
+        ends = r"(?:[=:>\t]|\s*</|[\"'][,;\r\n]|%3d|;s:|\xef\xbc[\x9a\x9d]|\xe2\x86\x92)"
+        name = rf"(?:{stems}|[\x80-\xff])[\w.\-\x80-\xff\[$@% \\\"'`\])\t]*{ends}"
+        words = [
+            *OPENINGS,
+            _HIDDEN,
+            r"(?i:\bmachine\s|\bdefault\s+login\s)",
+            f"(?i:{name})",
+            flag,
+            f"(?i:{COMMAND_WORDS})",
+            _text(_USERINFO),
+        ]
+        counters = [*WHOLES, *map(_text, (BARE_TOKEN, _SCHEME, _SIGNED)), _DIGITS]
         self._searched: tuple[_Pattern, ...] = (
             byte_pattern("|".join(words).encode("latin-1")),
             byte_pattern("|".join(counters).encode("latin-1")),
@@ -138,10 +148,13 @@ class ValuePatterns:
         encoded = [text.encode("utf-8", "replace") for text in texts]
         return any(extra.search(data) is not None for extra in self._anchored for data in encoded)
 
-    def spans(self, data: bytes, *, cards: bool = True) -> list[Span]:
-        """The ranges of bytes to replace, sorted and apart; the whole text when there are over 2,000 findings."""
+    def spans(self, data: bytes, *, cards: bool = True, named: bool = True) -> list[Span]:
+        """The ranges of bytes to replace, sorted and apart; the whole text when there are over 2,000 findings.
+
+        Without `named` only what is secret by its own form is found; in a URL still what its query names.
+        """
         found: list[Span] = []
-        for span in self._findings(data, cards=cards):
+        for span in self._findings(data, cards=cards, named=named or b"://" in data):
             found.append(span)
             if len(found) > _FINDINGS_LIMIT:
                 return [(0, len(data))]
@@ -151,22 +164,31 @@ class ValuePatterns:
         """The same for the operator's patterns alone."""
         return _united(span for span in self._extra_findings(data) if data[span[0] : span[1]] != PLACEHOLDER)
 
-    def _findings(self, data: bytes, *, cards: bool) -> Iterator[Span]:
+    def _findings(self, data: bytes, *, cards: bool, named: bool) -> Iterator[Span]:
         # The guards are what every match needs; short strings are many, and each search has its price.
         size = len(data)
         if size >= _SHORTEST_TOKEN:
             yield from token_spans(data)
         if b":/" in data:
             yield from _userinfo_spans(data)
+        if named:
+            yield from self._context_findings(data)
+        yield from self._extra_findings(data)
+        if cards and size >= _SHORTEST_CARD:
+            yield from card_spans(data)
+
+    def _context_findings(self, data: bytes) -> Iterator[Span]:
         if b"=" in data:
             yield from _signature_spans(data)
         if b" " in data or b"\t" in data:
             yield from _scheme_spans(data)
-            yield from _command_spans(data)
+            yield from command_spans(data)
+        yield from structured_spans(data, self._names.is_secret)
         yield from self._named_spans(data)
-        yield from self._extra_findings(data)
-        if cards and size >= _SHORTEST_CARD:
-            yield from card_spans(data)
+
+    def argument_starts(self, words: Sequence[str]) -> dict[int, int]:
+        """Of a command given as a list, which arguments hold a secret, and at which character of them it begins."""
+        return argument_starts(words)
 
     def _extra_findings(self, data: bytes) -> Iterator[Span]:
         for extra in self._extra:
@@ -248,15 +270,6 @@ def _signature_spans(data: bytes) -> Iterator[Span]:
         # `key=`, `code=`, `hash=` of an ordinary link are short; a credential is not.
         if name[1:].lower().startswith(_SIGNED_ALWAYS) or name == b"Signature" or is_random(value):
             yield match.end() - len(value), match.end()
-
-
-def _command_spans(data: bytes) -> Iterator[Span]:
-    for match in _COMMANDS.finditer(data):
-        if (span := value_at(data, match.end())) is not None and data[span[0]] != 0x2D:
-            yield span
-    for match in _SQLS.finditer(data):
-        if (span := value_at(data, match.end() - 1)) is not None:
-            yield span
 
 
 def _united(spans: Iterable[Span]) -> list[Span]:

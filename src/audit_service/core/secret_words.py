@@ -35,20 +35,20 @@ tokeny zeton tajne haslem hasla пароль пароля паролі секр�
 xprv tajna tajemstvi tajomstvo titok titkos hemlighet hemmelighed hemmelighet salaisuus wachtwoordzin
 toegangstoken passwortsatz passwortphrase lozinke parolasi parolanizi belirtec belirteci sifresi jetonu
 jetony sirri gizlisi tokenu tokena tokenem токены токена токеном пинкод пин tresorcode safecode
-geldkarte_pin
+geldkarte_pin xpriv keyring keyfile
 """
 )
 
 # Secret when the word is the last of the name, or only followed by TRAILERS.
 LAST_WORDS: Final = _words("""
-pass pin salt pepper passe csrftoken authcode
+pass pin salt pepper passe csrftoken authcode tok pfx pem jks pkcs
 """)
 
 # Change nothing about what stands before them.
 TRAILERS: Final = _words("""
 hash hashed value new old text plain plaintext raw encrypted enc crypt md sha confirm confirmation repeat
 again code number no num nr salt digest string str word phrase key cipher current previous prev default
-initial temp temporary
+initial temp temporary base blob content
 """)
 
 # Make a word of LAST_WORDS harmless when they stand before it: `boarding pass`, `gpio pin`.
@@ -56,7 +56,8 @@ NOT_LAST_AFTER: Final = _words(
     """
 season boarding bus travel day hall ski test first second third one two single multi low high band all
 partial gpio map push location power ground header clock fast event lap battle mountain render shadow
-depth hyper dkim spf dmarc expo by io board hat shipping billing postal area address delivery home office
+depth hyper dkim spf dmarc expo by io board hat shipping billing postal area address delivery home office press media
+backstage vip transit train metro museum park gym tik cert certificate ca chain fullchain csr public
 """
 )
 
@@ -105,7 +106,9 @@ pin cartao|pin karte|pin kaart|pincode kaart|pin nummer|numero pin|pin kodu|pin 
 gizli kelime|gizli kod|gizli soru cevabi|gizli token|gizli sifre|gizli bilgi|erisim belirteci
 bilgi sifresi|hasla dostepu|numero de carte|numero de tarjeta|numero carta|numero do cartao|kartennummer
 numer karty|kart numarasi|номер карты|код карты|kaartnummer|secret recovery|recovery word|recovery secret
-account recovery|private spend|client credential|ответ на вопрос|секретный ответ|des key|age key
+account recovery|private spend|private seed|question answer|question an|domain epp|hook url|hook uri
+slack hook|discord hook|teams hook|dkim private|
+client credential|ответ на вопрос|секретный ответ|des key|age key
 numero di carta|numero carte|card numara|номер карт|tek kullanimlik kod|tek kullanimlik sifre
 paylasilan gizli|ortak gizli|access hash|stripe sk
 """
@@ -142,7 +145,25 @@ crittografica chiffrage versleuteling versleutelings poufny szyfrujacy prywatneg
 доступу шифрування приватний закритий секретний личный kryptering krypterings atkomst adgangs tilgangs
 salaus enkripsi akses hozzaferesi titkositasi criptare confidentiel reservada 3des hotp enroll enrollment
 tacacs isakmp ike ikev ipsec openvpn static transaction eigrp ospf bgp vrrp hsrp lorawan zigbee zwave mesh
-bluetooth matter
+bluetooth matter epp apns apn fcmv ceph cephx rados radosgw rgw rbd osd gluster iscsi chap dkim swift enc dec
+jks keystore
+truststore apple maxmind ipinfo mapbox fastly bunny akamai keycdn vercel netlify heroku fly railway upcloud
+scaleway contabo
+exoscale oci alibaba tencent huawei yandex sparkpost mandrill postmark resend brevo sendinblue mailjet mailcow
+plivo vonage
+nexmo messagebird zoom zendesk intercom hubspot salesforce pipedrive zoho freshdesk jira confluence trello
+asana notion
+airtable figma grafana prometheus influx influxdb elastic elasticsearch kibana opsgenie pagerduty statuspage
+rollbar bugsnag
+honeycomb splunk loggly papertrail betterstack uptimerobot jenkins circleci travis buildkite drone argocd
+terraform pulumi
+ansible consul nomad etcd rabbitmq kafka nats redis mongo mongodb mysql mariadb postgres postgresql clickhouse
+supabase
+planetscale neon snowflake databricks cohere groq huggingface replicate perplexity deepseek elevenlabs
+coinbase binance
+kraken skrill payoneer paystack flutterwave coingate blesta clientexec hostbill directadmin ispconfig webmin
+virtualmin
+enom resellerclub opensrs namesilo gandi dnsimple dynadot netcup ionos strato inwx virustotal shodan abuseipdb akismet
 """
 )
 
@@ -177,7 +198,7 @@ kodlari kodow kodov
 CODE_QUALIFIERS: Final = _words(
     """
 recovery backup scratch rescue emergency restore auth authentication authenticator authorization
-verification verify activation confirmation login signin unlock access security mfa tfa factor fa sms
+verification verify epp transfer activation confirmation login signin unlock access security mfa tfa factor fa sms
 reset door gate safe alarm lock card device pairing otp totp secret entry pass pin master recuperation
 recuperacion recuperacao recupero securite seguridad seguranca sicurezza acces acceso acesso accesso
 verificacion verificacao verifica verificare autenticacion autenticacao autenticazione authentification
@@ -194,7 +215,7 @@ sakerhet garage entrance alarme
 ENGLISH_CODE_QUALIFIERS: Final = _words(
     """
 recovery backup scratch rescue emergency restore auth authentication authenticator authorization
-verification verify activation confirmation login signin unlock access security mfa tfa factor fa sms
+verification verify epp transfer activation confirmation login signin unlock access security mfa tfa factor fa sms
 reset door gate safe alarm lock card device pairing otp totp entry pass master garage entrance
 """
 )
@@ -223,7 +244,8 @@ username login email fingerprint thumbprint prefix suffix four last4 color colou
 hidden shown protected protection locked reset_required needed active inactive generator generated hasher
 hashing encoder parser tokenizer history_size event events log logs hint_enabled settings page form screen
 tab section link route controller service handler middleware class table model region zone channel
-delivery question questions support rotation_days cycle window anzahl lange typ aktiv aktiviert ablauf
+delivery question questions change changes ip by refresh refreshed политика политики support rotation_days
+cycle window anzahl lange typ aktiv aktiviert ablauf
 datum richtlinie nombre longueur expire_le longitud cantidad tipo fecha authentication auth total in out
 """
 )
@@ -251,12 +273,15 @@ hash key|range key|row key|group key|routing key|shard key|natural key|surrogate
 config key|setting key|metric key|object key|dedup key|public api key|publishable key|public token key
 pass through|pass rate|pass count|pass fail|cookie cutter|pin code area|postal pin code|address pin code
 shipping pin code|billing pin code|zip pin code|site key|authorization type|authorization status
+пин код региона|пин код области|пин код города|пин код адреса|pin region|pin code region|faq question answer|
+quiz question answer|survey question answer|exam question answer|poll question answer|public key pem
 otp method|totp method|token standard|enable auth|ssn last|salt lake|salt water|sea salt
 """)
 
 # Hold a secret word by chance.
 HARMLESS_WORDS: Final = _words("""
-ambassador asphalt assassin authentic authenticated author authored authoring authorities authority
+ambassador autoclave asphalt conclave enclave laclave assassin authentic authenticated author authored
+authoring authorities authority
 authorize authorized authors basalt botpress bypass classification coauthor cobalt compass compassion
 cookbook cookiecutter dependency desktop donkey encompass hockey hotpink jockey keyboard keynote keypad
 keyword keywords laptop mapping monkey opinion otpauthenabled overpass pagination parole parolee passable
@@ -264,6 +289,12 @@ passage passat passback passbook passed passenger passes passing passion passive
 passthru passwordless pineapple ping pink pinned pinning pinpoint pinterest potpourri saltwater
 secretariat secretary secretion shipping somersault spin spinner spinning surpass token2022 tokenization
 tokenize tokenized tokenizer tokenizers trespass turkey typing underpass
+""")
+
+# Beginnings of words that hold a secret word by chance, in languages that inflect: `токенизация`, `парольная
+# политика`.
+HARMLESS_STEMS: Final = _words("""
+токениз tokeniz tokenis
 """)
 
 # Stand before or after a secret word in a name without separators: `dbpassword`.
@@ -307,23 +338,52 @@ SUBSTRINGS: Final = _phrases(
 인증코드|인증번호|접근키|액세스키|API키|كلمةالمرور|كلمةالسر|رمزالدخول|الرقمالسري|كلمهالمرور|گذرواژه|رمزعبور|סיסמה|סיסמא
 ססמה|पासवर्ड|पासकोड|รหัสผ่าน|พาสเวิร์ด|পাসওয়ার্ড|கடவுச்சொல்|リカバリーコード|バックアップコード|復旧コード|回復コード|セッションID|ワンタイム
 確認コード|セキュリティコード|恢复码|恢復碼|备用码|備用碼|会话ID|會話ID|恢复代码|安全代码|激活码|支付密|복구코드|백업코드|보안코드|보안키|암호화키|세션ID|확인코드|일회용|署名鍵|署名キー
-共通鍵|復号鍵|签名密|加密码|解密|カード番号|银行卡号|信用卡号|卡号|카드번호|カードナンバー|マスターキー|主密钥
+共通鍵|復号鍵|签名密|加密码|解密|カード番号|银行卡号|信用卡号|卡号|카드번호|カードナンバー|マスターキー|主密钥|गुप्त|टोकन|कूटशब्द
 """
 )
 
-# Names of members that hold the name of what stands beside them: `{"key": "DB_PASSWORD", "value": "…"}`.
-NAMING_NAMES: Final = _words(
+# Last words of members that hold the name of what stands beside them: `{"meta_key": "DB_PASSWORD",
+# "meta_value": "…"}`.
+NAMING_WORDS: Final = _words(
     """
-name key variable env_variable field header setting option param parameter attribute property var env
-column
+name key variable header setting option param parameter attribute property var env column field label title path type
 """
 )
 
-# Names of members that hold the value in such a pair.
+# The same at the end of a word run together: `configkey`, `fieldname`.
+NAMING_ENDS: Final = _words("""
+name key field label title variable option setting
+""")
+
+# Before `name`, `type` or `key` these speak of something else than the value beside them.
+NAMING_OTHERS: Final = _words(
+    """
+user host file first last full nick display domain company event action class table server node content mime
+"""
+)
+
+# Last words of members that hold the value in such a pair.
+VALUE_WORDS: Final = _words("""
+value val content data old new
+""")
+
+VALUE_ENDS: Final = _words("""
+value val content data
+""")
+
+# Names of members that hold the value of any name beside them.
 VALUE_NAMES: Final = _words(
     """
 value val values old new old_value new_value oldvalue newvalue from to content data default default_value
 defaultvalue server_value current previous was became text stringvalue string_value raw before after
+"""
+)
+
+# Last words of lists of names: the second of two names in one is no value.
+LISTING_WORDS: Final = _words(
+    """
+hidden guarded required changed fillable visible scope permission event tag type dirty ignored excluded included only
+except category index role
 """
 )
 
@@ -339,7 +399,7 @@ ID_WORDS: Final = _words(
     """
 id uuid guid order invoice number no nr ref reference sku serial ean gtin upc barcode isbn imei iccid
 tracking transaction txn ticket sequence seq version phone iban account timestamp time offset size byte
-bytes count snowflake
+bytes count snowflake article asset batch lot part po product receipt shipment parcel contract
 """
 )
 
@@ -348,7 +408,7 @@ STATES: Final = _words(
     """
 true false null none nil undefined yes no on off changed updated reset expired enabled disabled required
 invalid missing empty set unset removed deleted created added rotated revoked ok failed n/a unchanged not
-was is has
+was is has accepted accept declined rejected denied granted allowed refused blocked consented essential necessary
 """
 )
 
@@ -380,10 +440,16 @@ VOCABULARY: Final[dict[str, list[str]]] = {
     "about_first": ABOUT_FIRST,
     "harmless_phrases": HARMLESS_PHRASES,
     "harmless_words": HARMLESS_WORDS,
+    "harmless_stems": HARMLESS_STEMS,
     "companions": COMPANIONS,
     "strong": STRONG,
     "substrings": SUBSTRINGS,
-    "naming_names": NAMING_NAMES,
+    "naming_words": NAMING_WORDS,
+    "naming_ends": NAMING_ENDS,
+    "naming_others": NAMING_OTHERS,
+    "value_words": VALUE_WORDS,
+    "value_ends": VALUE_ENDS,
+    "listing_words": LISTING_WORDS,
     "value_names": VALUE_NAMES,
     "card_words": CARD_WORDS,
     "id_words": ID_WORDS,

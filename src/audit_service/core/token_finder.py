@@ -21,6 +21,8 @@ _INFIX_LEAD_LIMIT: Final = 100
 # What may be read in vain behind beginnings of tokens that lead to none, before a text is given up as hostile.
 _WASTE_LIMIT_BYTES: Final = 4 << 20
 _SHORTEST_BARE: Final = 40
+# Beginnings that say little: what follows has to look generated.
+_WEAK_MARKS: Final = (b"live_", b"test_", b"s.")
 
 # An item of a pattern that repeats often or without end, and what of a pattern is no literal text.
 _REPEAT: Final = re2.compile(r"(\[(?:[^\]\\]|\\.)+\]|\\?.)(\{(?:[6-9]|[1-9][0-9]+)(?:,[0-9]*)?\}|[*+])")
@@ -73,7 +75,7 @@ _RUN = byte_pattern(rb"[\w.\-+/=%]+")
 def token_spans(data: bytes) -> Iterator[Span]:
     """Where tokens stand, in no order; they may overlap."""
     yield from _begun_spans(data)
-    yield from (match.span() for match in _COUNTERS.finditer(data))
+    yield from (match.span() for match in _COUNTERS.finditer(data) if not _is_chance(match.group()))
     yield from _infix_spans(data)
     if len(data) >= _SHORTEST_BARE:
         yield from _bare_spans(data)
@@ -94,7 +96,7 @@ def _begun_spans(data: bytes) -> Iterator[Span]:
     position = wasted = 0
     while (opening := _OPENING.search(data, position)) is not None:
         match = _TOKENS.match(data, opening.start())
-        if match is not None and not _is_padding(match.group()):
+        if match is not None and not _is_chance(match.group()):
             position = match.end()
             yield match.span()
             continue
@@ -116,9 +118,19 @@ def _infix_spans(data: bytes) -> Iterator[Span]:
             yield start, match.end()
 
 
-def _is_padding(token: bytes) -> bool:
-    """A run of zeros in base64 begins like a token of Meta or Square."""
-    return token.startswith(b"EAA") and token.count(b"A") * 4 > len(token)
+def _is_chance(token: bytes) -> bool:
+    """What has the form of a token, and of other things: zeros in base64, names, an id beside a digest."""
+    if token.startswith(b"EAA"):
+        return token.count(b"A") * 4 > len(token)
+    mark = next((mark for mark in _WEAK_MARKS if token.startswith(mark)), None)
+    body = token[len(mark) :] if mark is not None else token.partition(b"|")[2] if token[:1].isdigit() else b""
+    # A generator mixes its letters; names and digests do not.
+    return bool(body) and (body.upper() == body or body.lower() == body or _is_camel(body))
+
+
+def _is_camel(text: bytes) -> bool:
+    """Words joined by capitals: no digit, and few capitals."""
+    return not any(48 <= c <= 57 for c in text) and sum(65 <= c <= 90 for c in text) * 4 < len(text)
 
 
 def is_random(token: bytes) -> bool:
