@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal, TypeAlias, cast
 from uuid import UUID
@@ -164,6 +165,9 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     content. Raises InvalidEventError."""
     # 2. validate
     event = validate(value, now=now, limits=recipe.limits)
+    if not _is_safe_action(cast("str", event["action"]), recipe.rules):
+        # It stays for ever, even after an erasure, and cannot be redacted and still be an action.
+        raise InvalidEventError("the event breaks its schema", [Fault("must not hold a secret", "/action")])
     # 3. diff
     changes, brought_rows = find_changes(event, recipe)
     if "changes" in event:
@@ -186,6 +190,11 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
     keep = bool(changes) or not brought_rows or recipe.keep_noop
     return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
+
+
+@lru_cache(maxsize=4096)
+def _is_safe_action(action: str, rules: Ruleset) -> bool:
+    return not redaction.holds_token(action, rules)
 
 
 def safe_id(sent: str, recipe: Recipe, log: Log) -> str:

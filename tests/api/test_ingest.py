@@ -435,3 +435,26 @@ async def test_a_category_is_free_text_and_loses_its_secrets(shared_api: Api) ->
     stored = await shared_api.post({"action": "server.created", "category": f"of {token}"})
     shown = (await shared_api.client.get(f"/v1/events/{stored.json()['id']}")).json()
     assert shown["category"] == "of [redacted]"
+
+
+async def test_an_action_that_holds_a_token_is_refused_and_ordinary_words_are_not(shared_api: Api) -> None:
+    """An action is never erased and cannot be redacted; `password:reset` names an act, not a password."""
+    token = "ghp_" + "c" * 36
+    refused_one = await shared_api.post({"action": f"x.{token}"})
+    assert (refused_one.status_code, refused_one.json()["errors"][0]["pointer"]) == (422, "/action")
+    assert token not in refused_one.text
+    for action in ("password:reset", "api-token:revoked", "token.created", "auth:login"):
+        assert (await shared_api.post({"action": action})).status_code == 201
+
+
+async def test_ids_that_read_like_a_secret_by_name_are_kept_and_found(shared_api: Api) -> None:
+    """`token:41` and `token:42` are two targets; two servers never share a feed; the id sent is the id asked for."""
+    for number in (41, 42):
+        event = {"id": f"password:reset:{number}", "action": "x", "server_id": f"api-token:{number}",
+                 "target": {"id": f"token:{number}"}}  # fmt: skip
+        assert (await shared_api.post(event)).status_code == 201
+        assert (await shared_api.client.get(f"/v1/events/password:reset:{number}")).status_code == 200
+        for query in (f"/v1/servers/api-token:{number}/activity", f"/v1/events?target_id=token:{number}",
+                      f"/v1/events?id=password:reset:{number}"):  # fmt: skip
+            found = (await shared_api.client.get(query)).json()["events"]
+            assert [item["target"]["id"] for item in found] == [f"token:{number}"]

@@ -17,6 +17,7 @@ from audit_service.core.canonical import JSONValue
 from audit_service.core.card_number import is_card_number
 from audit_service.core.named_pair import is_paired, naming_stem, value_stem
 from audit_service.core.named_value import balanced_end
+from audit_service.core.pointer_tree import Node, Nodes, is_final, segments_of, step
 from audit_service.core.secret_names import SecretNames, fold, split_words
 from audit_service.core.secret_patterns import (
     CONTEXT_PATTERNS,
@@ -66,7 +67,7 @@ MEMO_NAME_LIMIT: Final = 128
 _JSON_DEPTH_LIMIT: Final = 8
 _PASSES_LIMIT: Final = 4
 # Strings of one tree that are looked at closely; the ones after them are replaced. Bounds what a hostile row costs.
-_SUSPECTS_LIMIT: Final = 1000
+_SUSPECTS_LIMIT: Final = 750
 _ESCAPED: Final = re2.compile(r"\\u00([2-7][0-9a-fA-F])")
 _QUOTED_LETTER: Final = re2.compile(r"%(4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-9aA])")
 _JSON_STARTS: Final = ("{", "[", '"')
@@ -83,42 +84,8 @@ _COLUMNS_LIMIT: Final = 1000
 _CARD_WORDS: Final = frozenset(vocabulary.CARD_WORDS)
 _ID_WORDS: Final = frozenset(vocabulary.ID_WORDS)
 
-Nodes: TypeAlias = "tuple[Node, ...]"
 # The strings that a screen over all of them at once has picked out; None: every string is to be screened by itself.
 Suspects: TypeAlias = frozenset[str] | None
-
-
-class Node:
-    """One segment of the configured pointers, as a tree; `*` stands for any segment."""
-
-    __slots__ = ("children", "final")
-
-    def __init__(self) -> None:
-        self.children: dict[str, Node] = {}
-        self.final = False
-
-    def add(self, pointer: str) -> None:
-        """`ValueError` for what is no JSON Pointer, or points at the whole row."""
-        if not pointer.startswith("/") or _has_bad_escape(pointer):
-            raise ValueError(f"not a JSON Pointer to a member: {pointer!r}")
-        node = self
-        for segment in segments_of(pointer):
-            node = node.children.setdefault(segment, Node())
-        node.final = True
-
-
-def _has_bad_escape(pointer: str) -> bool:
-    return "~" in pointer.replace("~0", "").replace("~1", "")
-
-
-def step(nodes: Nodes, segment: str) -> Nodes:
-    if not nodes:
-        return nodes
-    return tuple(child for node in nodes for name in (segment, "*") if (child := node.children.get(name)) is not None)
-
-
-def is_final(nodes: Nodes) -> bool:
-    return any(node.final for node in nodes)
 
 
 class Ruleset:
@@ -529,10 +496,3 @@ def redact_part(
         # A list element has no name of its own: it keeps that of the list.
         flags = flags if segment.isdigit() else own | (flags & CARD)
     return _Walk(rules, pointers, exempt, suspects=suspects).value(value, flags)
-
-
-def segments_of(pointer: str) -> list[str]:
-    if not pointer:
-        return []
-    parts = pointer.split("/")[1:]
-    return [part.replace("~1", "/").replace("~0", "~") for part in parts] if "~" in pointer else parts
