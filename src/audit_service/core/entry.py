@@ -185,7 +185,7 @@ def index_address(text: str) -> IPv4Address | IPv6Address:
 
 def format_time(at: datetime) -> str:
     """RFC 3339 in UTC with six decimals and `Z`, the one spelling that is hashed."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: str) -> datetime:
@@ -202,7 +202,7 @@ def _search_text(body: JSONObject, values: JSONObject, changes: list[JSONObject]
         _add_scalars(change.get("old"), words)
         _add_scalars(change.get("new"), words)
     # Sorted, because a verifier meets the members in canonical order, not in the sender's.
-    return fold("\n".join(sorted(set(words)))) or None
+    return "\n".join(map(fold, sorted(set(words)))) or None
 
 
 _SEARCHED = ("actor", "actor_email", "on_behalf_of", "target", "text")

@@ -29,7 +29,7 @@ from audit_service.adapters import ADAPTERS, Adapter, Answer, Delivery, Refusal,
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import authenticate_key, require_scope, service_of
 from audit_service.api.problems import problem, respond
-from audit_service.api.routes.ingest import status_of
+from audit_service.api.routes.ingest import count, status_of
 from audit_service.core.canonical import JSONValue
 from audit_service.errors import AuditError, InputError, UnauthenticatedError
 from audit_service.ingest import Log, Outcome, Receipt, Recipe, Sealed
@@ -62,6 +62,7 @@ def delivery_endpoint(adapter: Adapter[Any]) -> Endpoint:
             outcomes = await _ingest(adapter, delivery, records, service.appender(recipe), recipe, log)
         except AuditError as error:
             return _refusal(adapter, delivery, error)
+        count(outcomes)
         # 5. answer
         return _response(adapter.answer(delivery, records, [_result(outcome) for outcome in outcomes]))
 
