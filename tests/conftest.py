@@ -50,6 +50,14 @@ async def database(server: Server) -> AsyncIterator[TestDatabase]:
     await server.drop(created)
 
 
+@pytest.fixture(scope="module")
+async def module_database(server: Server) -> AsyncIterator[TestDatabase]:
+    """A database that the tests of a module share."""
+    created = await server.create()
+    yield created
+    await server.drop(created)
+
+
 @pytest.fixture
 async def log_id(database: TestDatabase) -> int:
     """The log of the tenant `default`."""

@@ -13,15 +13,7 @@ from pydantic import SecretStr
 from audit_service.settings import Settings
 from tests.support.adapters import CANARY, JSON, captures, newest, open_adapters, open_doors, post, sample, size_of
 from tests.support.api import Api
-from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase
-
-
-@pytest.fixture(scope="module")
-async def module_database(server: Server) -> AsyncIterator[TestDatabase]:
-    """A database that the tests of this module share."""
-    created = await server.create()
-    yield created
-    await server.drop(created)
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
 
 @pytest.fixture(scope="module")

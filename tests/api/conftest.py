@@ -6,15 +6,7 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.apps import open_api
-from tests.support.postgres import Server, TestDatabase
-
-
-@pytest.fixture(scope="module")
-async def module_database(server: Server) -> AsyncIterator[TestDatabase]:
-    """A database that the tests of a module share."""
-    created = await server.create()
-    yield created
-    await server.drop(created)
+from tests.support.postgres import TestDatabase
 
 
 @pytest.fixture(scope="module")

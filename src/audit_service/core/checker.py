@@ -19,7 +19,7 @@ Receipts are a projection too: each repeats the header of its entry. The store c
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import orjson
 
@@ -33,7 +33,6 @@ BreakKind = Literal[
     "header_mismatch", "body_mismatch", "disclosure_mismatch", "projection_mismatch", "link_broken", "gap", "duplicate",
     "time_backwards", "head_mismatch", "truncated", "root_mismatch", "unrecorded_prune", "unrecorded_erasure",
 ]  # fmt: skip
-BREAK_KINDS: tuple[BreakKind, ...] = get_args(BreakKind)
 BREAKS_LIMIT = 1000
 BODY_VERSION = 1
 PROJECTED = Projection._fields
