@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal, TypeAlias, cast
-from uuid import UUID
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from audit_service.core import diff, entry, redaction, verb
 from audit_service.core.canonical import JSONValue, canonical_bytes
@@ -55,8 +54,7 @@ class Log:
     log_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The answer to an accepted event. seq, hash and prev_hash are None when it was not kept."""
 
     id: str
@@ -80,8 +78,7 @@ class Recipe:
     ignored_fields: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A candidate with what its fingerprint was made of, to tell a repeat within one call from a conflict."""
 
     candidate: Candidate
@@ -176,8 +173,10 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     # 4. redact
     _hash_session(event, recipe.secret, log.log_id)
     sent_id = cast("str | None", event.pop("id", None))
-    if "server_id" in event:  # two servers must never share a feed, whatever they are called
-        event["server_id"] = safe_id(cast("str", event["server_id"]), recipe, log)
+    server_id = cast("str | None", event.get("server_id"))
+    if server_id is not None and not _is_safe_server_id(server_id, recipe.rules):
+        # Two servers must never share a feed, whatever they are called.
+        event["server_id"] = safe_id(server_id, recipe, log)
     event, changes = redaction.redact_event(event, changes, recipe.rules)
     # 5. seal
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
@@ -195,6 +194,11 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
 @lru_cache(maxsize=4096)
 def _is_safe_action(action: str, rules: Ruleset) -> bool:
     return not redaction.holds_token(action, rules)
+
+
+@lru_cache(maxsize=4096)
+def _is_safe_server_id(server_id: str, rules: Ruleset) -> bool:
+    return redaction.redact_text(server_id, rules, is_id=True) == server_id
 
 
 def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
@@ -242,13 +246,14 @@ def _last_segment(path: str) -> str:
 def with_defaults(event: JSONObject, event_id: str, now: datetime) -> JSONObject:
     """The event with id, time, verb and category filled in."""
     action = cast("str", event["action"])
-    return {
-        "occurred_at": entry.format_time(now),
-        "verb": verb.derive_verb(action),
-        "category": verb.derive_category(action),
-        **event,
-        "id": event_id,
-    }
+    completed = event | {"id": event_id}
+    if "occurred_at" not in completed:
+        completed["occurred_at"] = entry.format_time(now)
+    if "verb" not in completed:
+        completed["verb"] = verb.derive_verb(action)
+    if "category" not in completed:
+        completed["category"] = verb.derive_category(action)
+    return completed
 
 
 def new_id() -> str:
@@ -256,7 +261,8 @@ def new_id() -> str:
     milliseconds = time.time_ns() // 1_000_000
     number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
     number = number & ~(0xF << 76) | (0x7 << 76)
-    return str(UUID(int=number & ~(0x3 << 62) | (0x2 << 62)))
+    digits = f"{number & ~(0x3 << 62) | (0x2 << 62):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def hash_session(session_id: str, secret: bytes, log_id: int) -> str:

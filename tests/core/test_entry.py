@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from audit_service.core import entry
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import GROUPS, NONCE_BYTES, SALT_BYTES, JSONObject, prepare, project
+from audit_service.core.folding import fold
 from audit_service.errors import CanonicalError
 from tests.support.vectors import Vector, load_vectors
 
@@ -323,6 +324,12 @@ def test_times_have_one_spelling() -> None:
     at = datetime(2026, 11, 22, 10, 15, 0, 1, tzinfo=timezone(timedelta(hours=1)))
     assert entry.format_time(at) == "2026-11-22T09:15:00.000001Z"
     assert at == entry.parse_time(entry.format_time(at))
+
+
+@given(words=st.lists(st.text(max_size=8), max_size=6))
+def test_lines_fold_together_as_they_fold_alone(words: list[str]) -> None:
+    """Search text is folded as a whole; a search folds its words alone."""
+    assert fold("\n".join(words)) == "\n".join(map(fold, words))
 
 
 def test_searched_text_is_folded_and_complete() -> None:

@@ -196,7 +196,7 @@ async def test_a_retry_gets_the_first_receipt(log: TestLog, pools: Database) -> 
     """Same id, same content: nothing new is stored, and only `replayed` differs."""
     (first,) = await log.accept(pools, LOGIN)
     (again,) = await log.accept(pools, LOGIN)
-    assert replace(first, replayed=True) == again
+    assert first._replace(replayed=True) == again
     assert first.replayed is False
     await log.assert_intact(1)
 
@@ -227,7 +227,7 @@ async def test_repeats_within_one_call_become_one_entry(log: TestLog, pools: Dat
         pools, LOGIN, LOGIN, {**LOGIN, "description": "second"}, {"id": "e-1"}, {**LOGIN, "id": "e-2"}
     )
     assert isinstance(first, Receipt)
-    assert same == replace(first, replayed=True)
+    assert same == first._replace(replayed=True)
     assert isinstance(other, IdempotencyConflictError)
     assert isinstance(bad, InvalidEventError)
     assert isinstance(last, Receipt)
@@ -242,7 +242,7 @@ async def test_an_event_that_is_not_kept_has_a_receipt_and_no_seq(log: TestLog, 
     (conflict,) = await log.send(pools, LOGIN)
     (kept,) = await log.accept(pools, {**LOGIN, "id": "e-2"})
     assert (first.kept, first.seq, first.hash, first.prev_hash) == (False, None, None, None)
-    assert replace(first, replayed=True) == again
+    assert first._replace(replayed=True) == again
     assert isinstance(conflict, IdempotencyConflictError)
     assert (kept.kept, kept.seq) == (True, 0)
     await log.assert_intact(1)
@@ -267,7 +267,7 @@ async def test_an_erased_receipt_answers_every_retry(log: TestLog, pools: Databa
         await connection.execute("SET ROLE audit_eraser")
         await connection.execute("UPDATE audit.receipt SET salt = NULL, fingerprint = NULL WHERE id = 'e-1'")
     (again,) = await log.accept(pools, {**LOGIN, "description": "second"})
-    assert replace(first, replayed=True) == again
+    assert first._replace(replayed=True) == again
     (conflict,) = await log.send(pools, {**LOGIN, "id": "e-2", "description": "second"})
     assert isinstance(conflict, IdempotencyConflictError)
     assert other.seq == 1
@@ -280,7 +280,7 @@ async def test_other_redaction_rules_replay(log: TestLog, pools: Database) -> No
     recipe = replace(RECIPE, rules=compile_ruleset(extra_words=["quux"]))
     assert recipe.rules.digest != RECIPE.rules.digest
     (again,) = await log.accept(pools, {**LOGIN, "description": "second"}, recipe=recipe)
-    assert replace(first, replayed=True) == again
+    assert first._replace(replayed=True) == again
     await log.assert_intact(1)
 
 

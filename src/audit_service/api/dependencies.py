@@ -38,6 +38,7 @@ class Service:
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
+    _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
 
     async def installation(self) -> Installation:
@@ -73,7 +74,11 @@ class Service:
 
     async def log_of(self, credential: Credential) -> Log:
         """The log of a credential's tenant."""
-        return Log(credential.log_id, (await self.installation()).service_name, credential.log_key)
+        log = self._logs.get(credential.log_id)
+        if log is None:
+            log = Log(credential.log_id, (await self.installation()).service_name, credential.log_key)
+            self._logs[credential.log_id] = log
+        return log
 
     async def stored_form(self, credential: Credential) -> Callable[[str, str], str]:
         """(field, value asked for) → what it looks like in the credential's log."""

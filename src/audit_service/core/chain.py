@@ -24,6 +24,7 @@ and the entry's hash is SHA-256(0x00 || header): the chain link and the RFC 6962
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from audit_service.core.merkle import Frontier
@@ -33,6 +34,7 @@ _BODY_PREFIX = b"audit-service/body/v1\n"
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\x7f]+/t/[0-9a-f]{32}/[1-9][0-9]*")
 
 
+@lru_cache(maxsize=4096)
 def format_origin(service_name: str, log_key: str, epoch: int) -> str:
     """`<service name>/t/<128-bit log key, hex>/<epoch>`. Raises ValueError for parts that could break a header line."""
     origin = f"{service_name}/t/{log_key}/{epoch}"

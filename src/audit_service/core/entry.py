@@ -12,8 +12,8 @@ r"""From an event to what is sealed: body, disclosures, projections (DESIGN 3.2)
 import base64
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, cast
@@ -26,7 +26,11 @@ GROUPS = ("actor", "actor_email", "on_behalf_of", "ip", "context", "target", "te
 SALT_BYTES = 32
 NONCE_BYTES = 16
 ENTROPY_BYTES = NONCE_BYTES + SALT_BYTES * len(GROUPS)
-
+_SALT_OF = {
+    group: slice(NONCE_BYTES + SALT_BYTES * position, NONCE_BYTES + SALT_BYTES * (position + 1))
+    for position, group in enumerate(GROUPS)
+}
+_DISCLOSURE_PREFIX = {group: b"audit-service/disclosure/v1\n" + group.encode() + b"\n" for group in GROUPS}
 
 JSONObject = dict[str, JSONValue]
 
@@ -59,8 +63,7 @@ class Projection(NamedTuple):
     search: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Everything of an entry that does not depend on its place in the chain. `disclosures`: group → `salt || value`."""
 
     body: str
@@ -87,12 +90,10 @@ def prepare(event: Mapping[str, JSONValue], changes: list[JSONObject], fields: l
     values = disclosed_values(event, changes)
     disclosures: dict[str, bytes] = {}
     commitments: JSONObject = {}
-    for position, group in enumerate(GROUPS):
-        if group in values:
-            at = NONCE_BYTES + SALT_BYTES * position
-            salted = entropy[at : at + SALT_BYTES] + canonical_bytes(values[group])
-            disclosures[group] = salted
-            commitments[group] = disclosure_hash(group, salted).hex()
+    for group, value in values.items():
+        salted = entropy[_SALT_OF[group]] + canonical_bytes(value)
+        disclosures[group] = salted
+        commitments[group] = sha256(_DISCLOSURE_PREFIX[group] + salted).hexdigest()
     body = body_members(event, fields, commitments, entropy[:NONCE_BYTES])
     return Prepared(canonical_text(body), disclosures, project(body, values))
 
@@ -172,6 +173,7 @@ def project(body: JSONObject, values: JSONObject) -> Projection:
     )
 
 
+@lru_cache(maxsize=4096)
 def index_address(text: str) -> IPv4Address | IPv6Address:
     """An address as the index holds it: no zone, and an IPv4-mapped IPv6 address as IPv4. Raises ValueError."""
     address = ipaddress.ip_address(text)
@@ -183,6 +185,7 @@ def index_address(text: str) -> IPv4Address | IPv6Address:
     return address
 
 
+@lru_cache(maxsize=256)  # what is appended together is recorded at the same time
 def format_time(at: datetime) -> str:
     """RFC 3339 in UTC with six decimals and `Z`, the one spelling that is hashed."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
@@ -202,7 +205,8 @@ def _search_text(body: JSONObject, values: JSONObject, changes: list[JSONObject]
         _add_scalars(change.get("old"), words)
         _add_scalars(change.get("new"), words)
     # Sorted, because a verifier meets the members in canonical order, not in the sender's.
-    return "\n".join(map(fold, sorted(set(words)))) or None
+    # Folding goes letter by letter, so all lines are folded at once.
+    return fold("\n".join(sorted(set(words)))) or None
 
 
 _SEARCHED = ("actor", "actor_email", "on_behalf_of", "target", "text")

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NotRequired, cast
 
 import jiter
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
 from audit_service.core.canonical import JSONValue
@@ -24,6 +25,7 @@ from audit_service.core.verb import Verb
 from audit_service.errors import Fault, InvalidEventError, MalformedError
 
 ACTION_PATTERN = r"^[A-Za-z0-9._:/-]{1,128}$"
+PRINTABLE_PATTERN = r"^[^\x00-\x1f\x7f]*$"  # ids are part of paths and headers
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST_AHEAD = timedelta(hours=24)
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
@@ -31,7 +33,10 @@ FAULTS_LIMIT = 20
 NAME_CHARACTERS = 1024  # of a member's name in rows, metadata and changes
 _INEXACT = "must be an integer of at most 64 bits or a finite double; send a string"
 
-_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_UTC_OFFSETS = frozenset(("Z", "z", "+00:00", "-00:00"))
+_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt]((?:[01]\d|2[0-3]):\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +49,24 @@ class EventLimits:
     changes: int = 2_000
 
 
-def _printable(value: str) -> str:
-    if any(c < " " or c == "\x7f" for c in value):
-        raise ValueError("must not hold control characters")  # it is part of paths and headers
-    return value
-
-
-def _identifier(value: object) -> object:
-    # Panels send the same id as a number from one call and as text from the next (PHP): one spelling, so they are found.
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value
-
-
 def _occurred_at(value: str) -> str:
     match = _TIME.fullmatch(value)
     if match is None:
         raise ValueError("must be an RFC 3339 date-time with an offset")
     date, time, fraction, offset = match.groups()
+    # Cut to microseconds, never rounded: what is hashed must be what PostgreSQL can hold.
+    local = f"{date}T{time}.{(fraction or '')[:6]:0<6}"
     try:
-        # Cut to microseconds, never rounded: what is hashed must be what PostgreSQL can hold.
-        at = datetime.fromisoformat(f"{date}T{time}.{(fraction or '')[:6]:0<6}{offset.upper()}").astimezone(UTC)
+        at = datetime.fromisoformat(f"{local}{offset.upper()}")
+        settled = f"{local}Z" if offset in _UTC_OFFSETS else format_time(at)
     except (ValueError, OverflowError):
         raise ValueError("must be an RFC 3339 date-time with an offset") from None
     if at < EARLIEST:
         raise ValueError("must not be before the year 2000")
-    return format_time(at)
+    return settled
 
 
+@lru_cache(maxsize=4096)  # people and servers have few addresses, and send many events
 def _address(value: str) -> str:
     try:
         ipaddress.ip_address(value)
@@ -86,23 +81,14 @@ def _reserved(value: str) -> str:
     return value
 
 
-def _empty_map(value: object) -> object:
-    return {} if value == [] else value  # PHP writes an empty map as []
-
-
-def _insert_is_create(value: object) -> object:
-    return "CREATE" if value == "INSERT" else value
-
-
 Id = Annotated[
     str,
-    Field(min_length=1, max_length=255),
-    BeforeValidator(_identifier, json_schema_input_type=str | int),
-    AfterValidator(_printable),
+    Field(min_length=1, max_length=255, pattern=PRINTABLE_PATTERN),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 255}, {"type": "integer"}]}),
 ]
 Name = Annotated[str, Field(max_length=1024)]
 Kind = Annotated[str, Field(min_length=1, max_length=128)]
-Row = Annotated[dict[str, Any], BeforeValidator(_empty_map)]
+Row = dict[str, Any]
 Sentence = Annotated[str, Field(max_length=16_384)]
 UnsignedInteger = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -155,7 +141,7 @@ class Event(TypedDict):
     id: NotRequired[Id | None]
     occurred_at: NotRequired[Annotated[str, Field(max_length=64), AfterValidator(_occurred_at)] | None]
     action: Annotated[str, Field(pattern=ACTION_PATTERN), AfterValidator(_reserved)]
-    verb: NotRequired[Annotated[Verb, BeforeValidator(_insert_is_create)] | None]
+    verb: NotRequired[Verb | None]
     category: NotRequired[Kind | None]
     actor: NotRequired[Actor | None]
     on_behalf_of: NotRequired[Actor | None]
@@ -175,8 +161,12 @@ class Event(TypedDict):
 
 
 _adapter: TypeAdapter[Event] = TypeAdapter(Event)
+_check_schema = _adapter.validator.validate_python
 MEMBERS = frozenset(Event.__annotations__)
 _ROWS = frozenset({"before", "after", "changes", "metadata"})
+_OWN_MAPS = frozenset({"actor", "on_behalf_of", "target", "context", "source"})
+_SENDERS_MAPS = frozenset({"before", "after", "metadata"})
+_IDS = frozenset({"id", "server_id", "request_id"})
 
 
 def parse_json(data: bytes) -> JSONValue:
@@ -329,9 +319,9 @@ def validate(value: JSONValue, *, now: datetime, limits: EventLimits) -> JSONObj
     if not isinstance(value, dict):
         raise InvalidEventError("an event is a JSON object", [Fault("must be an object", "")])
     try:
-        event = cast("JSONObject", _adapter.validate_python(value))
-    except ValidationError as error:
-        raise InvalidEventError("the event breaks its schema", faults_of(error)) from None
+        event = cast("JSONObject", _check_schema(value))
+    except ValidationError:
+        event = _check_respelled(value)
     event = {
         member: _without_nulls(part) if member not in _ROWS else part
         for member, part in event.items()
@@ -341,9 +331,37 @@ def validate(value: JSONValue, *, now: datetime, limits: EventLimits) -> JSONObj
     return event
 
 
+def _check_respelled(value: JSONObject) -> JSONObject:
+    """An event that breaks the schema as it is, in the spelling we keep: senders write some things in two ways. Only here, so that
+    events in our spelling do not pay for it. Raises InvalidEventError."""
+    respelled = _respelled(value)
+    if respelled.get("verb") == "INSERT":
+        respelled["verb"] = "CREATE"
+    try:
+        return cast("JSONObject", _check_schema(respelled))
+    except ValidationError as error:
+        raise InvalidEventError("the event breaks its schema", faults_of(error)) from None
+
+
+def _respelled(members: JSONObject) -> JSONObject:
+    """A copy with ids as text and rows as objects. Panels send the same id as a number from one call and as text from the next; PHP
+    writes an empty map as `[]`."""
+    respelled = dict(members)
+    for name, value in members.items():
+        if name in _IDS and type(value) is int:
+            respelled[name] = str(value)
+        elif name in _SENDERS_MAPS and value == []:
+            respelled[name] = {}
+        elif name in _OWN_MAPS and isinstance(value, dict):
+            respelled[name] = _respelled(value)
+        elif name == "related" and isinstance(value, list):
+            respelled[name] = [_respelled(item) if isinstance(item, dict) else item for item in value]
+    return respelled
+
+
 def _without_nulls(part: JSONValue) -> JSONValue:
     if isinstance(part, dict):
-        return {key: value for key, value in part.items() if value is not None}
+        return {key: value for key, value in part.items() if value is not None} if None in part.values() else part
     if isinstance(part, list):
         return [_without_nulls(item) for item in part]
     return part
@@ -369,6 +387,10 @@ def faults_of(error: ValidationError) -> list[Fault]:
     return [Fault(_rule(item), pointer(item["loc"])) for item in found[:FAULTS_LIMIT]]
 
 
+_PATTERN_RULES = {
+    ACTION_PATTERN: "must be 1 to 128 letters, digits and . _ - : /",
+    PRINTABLE_PATTERN: "must not hold control characters",
+}
 _RULES: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "missing": "is required",
     "string_type": "must be a string",
@@ -376,7 +398,7 @@ _RULES: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "list_type": "must be an array",
     "int_type": "must be an integer",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be 1 to 128 letters, digits and . _ - : /",
+    "string_pattern_mismatch": lambda context: _PATTERN_RULES[context["pattern"]],
     "string_too_long": lambda context: f"is longer than {context['max_length']} characters",
     "too_long": lambda context: f"holds more than {context['max_length']} items",
     "literal_error": lambda context: f"must be {context['expected']}",

@@ -21,7 +21,7 @@ come back as the same objects.
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from audit_service.core.canonical import JSONValue
 from audit_service.core.diff import Change
@@ -111,15 +111,20 @@ def _redact_changes(
 ) -> list[Change]:
     pointers = rules.pointer_nodes(target_type)
     beside = _Beside(rows, _named_beside(changes, rules), rules)
+    return _united(_redact_change(change, rules, pointers, beside, suspects=suspects) for change in changes)
+
+
+def _united(changes: Iterable[Change]) -> list[Change]:
+    """Sorted by path, one for each: of several whose paths were cut to the same, only the fact stays."""
     by_path: dict[str, Change] = {}
     for change in changes:
-        redacted = _redact_change(change, rules, pointers, beside, suspects=suspects)
-        path = str(redacted["path"])
+        path = str(change["path"])
         other = by_path.get(path)
-        if other is not None:
-            op = redacted["op"] if redacted["op"] == other["op"] else "replace"
-            redacted = {"path": path, "op": op, "redacted": True}
-        by_path[path] = redacted
+        if other is None:
+            by_path[path] = change
+        else:
+            op = change["op"] if change["op"] == other["op"] else "replace"
+            by_path[path] = {"path": path, "op": op, "redacted": True}
     return [by_path[path] for path in sorted(by_path)]
 
 
@@ -265,26 +270,23 @@ def redact_event(
 ) -> tuple[dict[str, JSONValue], list[Change]]:
     """The event and its changes without secrets; untouched parts are shared with the input.
 
-    One pass over everything judges the names and gathers the strings; these are screened together. Only what that
-    pass points at is rebuilt: usually nothing.
+    One pass over everything judges the names, hides what stands under plainly secret ones, and gathers the strings; these are
+    screened together. Only what calls for more (a suspicious string, names and values in pairs, an operator's pointers) is
+    rebuilt with every rule.
     """
     target = event.get("target")
     kind = target.get("type") if isinstance(target, dict) else None
     target_type = kind if isinstance(kind, str) else None
-    pointers = rules.pointer_nodes(target_type)
     survey = _Survey(rules)
-    survey.event(event)
-    survey.changes(changes)
+    hidden_changes = survey.changes(changes)
+    hidden = survey.event(event, changes, hidden_changes)
     survey.settle()
     suspects = survey.suspects(rules.patterns)
-    found = survey.names or bool(pointers) or suspects != frozenset()
-    touched = found or (survey.paths and "changes" in event)
-    redacted = _redact_members(event, rules, target_type, suspects=suspects) if touched else event
-    paths = [str(change["path"]) for change in changes]
-    if found or survey.paths or paths != sorted(set(paths)):
-        rows = [row for member in ("before", "after") if (row := event.get(member)) is not None]
-        return redacted, _redact_changes(changes, rules, target_type, rows, suspects=suspects)
-    return redacted, changes
+    if not survey.names and not suspects and suspects is not None and not rules.pointer_nodes(target_type):
+        return hidden, hidden_changes
+    rows = [row for member in ("before", "after") if (row := event.get(member)) is not None]
+    redacted = _redact_members(event, rules, target_type, suspects=suspects)
+    return redacted, _redact_changes(changes, rules, target_type, rows, suspects=suspects)
 
 
 def _redact_members(
@@ -319,9 +321,9 @@ def _redact_labels(name: str, value: JSONValue, rules: Ruleset, suspects: Suspec
 
 
 class _Survey:
-    """Collects the strings of an event, and notes whether a name calls for anything."""
+    """Collects the strings of an event, hides what stands under plainly secret names, and notes whether a name calls for more."""
 
-    __slots__ = ("_judge", "_labels_seen", "_memo", "_rules", "_values_seen", "names", "paths", "strings")
+    __slots__ = ("_hides", "_judge", "_labels_seen", "_memo", "_rules", "_values_seen", "names", "strings")
 
     def __init__(self, rules: Ruleset) -> None:
         self._rules = rules
@@ -329,53 +331,71 @@ class _Survey:
         self._memo = rules.memo
         self._labels_seen: list[str] = []
         self._values_seen = False
-        self.names = False
-        self.paths = False
+        # Exempt paths need every step of the way to a name: only the full rules take it.
+        self._hides = not rules.exempt_nodes()
+        self.names = not self._hides
         self.strings: list[str] = [""]
 
-    def tree(self, value: JSONValue, depth: int = 0) -> None:
-        """Everything below a row or metadata; what is too deep calls for the slow way by itself."""
+    def tree(self, value: JSONValue, depth: int = 0) -> JSONValue:
+        """A row or metadata with what stands under plainly secret names hidden. What is too deep calls for the full rules."""
         if depth >= DEPTH_LIMIT:
             self.names = True
-            return
-        add = self.strings.append
-        if isinstance(value, dict):
-            naming_list = False
-            known = self._memo.get
-            for name, member in value.items():
-                flags = (known(name) or self._judge(name))[0]
-                if flags & _ACTING:
-                    self._note(flags, member)
-                kind = type(member)
-                if kind is str:
-                    add(member)  # type: ignore[arg-type]
-                elif kind is dict or kind is list:
-                    naming_list = naming_list or (kind is list and bool(flags & NAMING))
-                    self.tree(member, depth + 1)
-            if naming_list and secret_columns(value, self._rules):
-                self.names = True
+        elif isinstance(value, dict):
+            return self._object(value, depth)
         elif isinstance(value, list):
-            self._list(value, depth)
+            return self._list(value, depth)
         elif isinstance(value, str):
-            add(value)
+            self.strings.append(value)
+        return value
 
-    def _list(self, values: Sequence[JSONValue], depth: int) -> None:
+    def _object(self, members: dict[str, JSONValue], depth: int) -> dict[str, JSONValue]:
+        add, known, hides = self.strings.append, self._memo.get, self._hides
+        result = members
+        naming_list = False
+        for name, member in members.items():
+            flags = (known(name) or self._judge(name))[0]
+            if flags & _ACTING:
+                self._note(flags, member)
+            kind = type(member)
+            if flags & SECRET and hides:
+                part: JSONValue = None if member is None else REDACTED
+            elif kind is str:
+                add(member)  # type: ignore[arg-type]
+                continue
+            elif kind is dict or kind is list:
+                naming_list = naming_list or (kind is list and bool(flags & NAMING))
+                part = self.tree(member, depth + 1)
+            else:
+                continue
+            if part is not member:
+                result = dict(members) if result is members else result
+                result[name] = part
+        if naming_list and secret_columns(members, self._rules):
+            self.names = True
+        return result
+
+    def _list(self, values: list[JSONValue], depth: int) -> list[JSONValue]:
         last = ""
         if (len(values) == 2 and is_pair(values, 0, self._rules)) or (
             len(values) > 1 and type(values[0]) is str and secret_arguments(values, self._rules)
         ):
             self.names = True
-        for value in values:
+        result = values
+        for index, value in enumerate(values):
             if isinstance(value, str):
                 self.strings.append(value)
                 if last[:1] == "-" and is_secret_flag(last, value, self._rules):
                     self.names = True
                 last = value
             elif isinstance(value, (dict, list)):
-                self.tree(value, depth + 1)
+                part = self.tree(value, depth + 1)
+                if part is not value:
+                    result = list(values) if result is values else result
+                    result[index] = part
+        return result
 
     def _note(self, flags: int, member: JSONValue) -> None:
-        if flags & (SECRET | RENAMED | CARD | SCALAR):
+        if flags & (RENAMED | CARD | SCALAR):
             self.names = True
         # `name` and `value` are everywhere; they only matter together, when the one holds a secret name.
         if flags & VALUE:
@@ -388,40 +408,62 @@ class _Survey:
         if self._values_seen and not self.names:
             self.names = any(map(self._rules.is_label, self._labels_seen))
 
-    def event(self, event: Mapping[str, JSONValue]) -> None:
-        """Every member: rows and metadata with their names, our own members for their strings."""
+    def event(
+        self, event: dict[str, JSONValue], changes: list[Change], hidden_changes: list[Change]
+    ) -> dict[str, JSONValue]:
+        """Every member: rows and metadata with their names, our own members for their strings. `hidden_changes` are what has become
+        of `changes`, which the event may hold too. The same event when there is nothing to hide."""
         add = self.strings.append
+        hidden: dict[str, JSONValue] = {}
         for name, value in event.items():
-            kind = type(value)
             if name in _TREES:
-                self.tree(value)
+                part = self.tree(value)
+                if part is not value:
+                    hidden[name] = part
             elif name in _UNTOUCHED or value is None:
                 continue
-            elif kind is str:
-                add(value)  # type: ignore[arg-type]
             elif name == "changes":
-                self.changes([change for change in _list(value) if isinstance(change, dict)])
+                own = [change for change in _list(value) if isinstance(change, dict)]
+                found = hidden_changes if value is changes else self.changes(own)
+                if found is not changes and found is not own:
+                    hidden[name] = cast("JSONValue", found)
+            elif type(value) is str:
+                add(value)
             else:
                 self._labels(value)
+        return event | hidden if hidden else event
 
-    def changes(self, changes: Iterable[Change]) -> None:
-        """Paths by their segments, both sides as trees."""
+    def changes(self, changes: list[Change]) -> list[Change]:
+        """Paths by their segments, both sides as trees. The same list when there is nothing to hide and the paths are in order."""
         seen = 0
-        found = list(changes)
-        for change in found:
+        found: list[Change] = []
+        in_order, last = True, ""
+        for change in changes:
             path = str(change["path"])
-            flags = self._rules.path_flags(path)
+            flags, shown = self._rules.judge_path(path)
             seen |= flags | (NAMING | VALUE if path.endswith("/0") else 0)
-            if not self._rules.is_plain_path(path):
-                self.paths = True
-            for side in ("old", "new"):
-                value = change.get(side)
-                if type(value) is str:
-                    self.strings.append(value)
-                elif value is not None:
-                    self.tree(value)
-        if seen & NAMING and seen & VALUE and _named_beside(found, self._rules):
-            self.paths = True
+            if flags & (CARD | RENAMED | SCALAR):
+                self.names = True
+            elif shown is not None and self._hides:
+                op = change["op"] if shown == path else "replace"
+                change = {"path": shown, "op": op, "redacted": True}  # noqa: PLW2901 - what is to be kept of it
+                in_order = False
+            else:
+                self._sides(change)
+            in_order = in_order and last < path
+            last = path
+            found.append(change)
+        if seen & NAMING and seen & VALUE and _named_beside(changes, self._rules):
+            self.names = True
+        return changes if in_order else _united(found)
+
+    def _sides(self, change: Change) -> None:
+        for side in ("old", "new"):
+            value = change.get(side)
+            if type(value) is str:
+                self.strings.append(value)
+            elif value is not None and self.tree(value) is not value:
+                self.names = True  # both sides may read the same once their secrets are hidden
 
     def suspects(self, patterns: ValuePatterns) -> Suspects:
         """The strings to look at closely: one search over all of them, parted by NUL, across which no pattern looks."""

@@ -106,7 +106,7 @@ class Ruleset:
         self._exempt: Nodes = (exempt,) if exempt.children else ()
         self._pointers = dict(pointers)
         self.memo: dict[str, tuple[int, str]] = {}
-        self._paths: dict[str, int] = {}
+        self._paths: dict[str, tuple[int, str | None]] = {}
         self.digest = digest
 
     def exempt_nodes(self) -> "Nodes":
@@ -115,6 +115,8 @@ class Ruleset:
 
     def pointer_nodes(self, target_type: str | None) -> "Nodes":
         """The roots of the pointers of this target type and of every type (`*`)."""
+        if not self._pointers:
+            return ()
         kinds = {"*"} if target_type is None else {"*", target_type}
         return tuple(self._pointers[kind] for kind in sorted(kinds) if kind in self._pointers)
 
@@ -130,22 +132,31 @@ class Ruleset:
                 self.memo[name] = judged
         return judged
 
-    def path_flags(self, path: str) -> int:
-        """What the segments of a change's path mean, taken together."""
-        flags = self._paths.get(path)
-        if flags is None:
-            flags = 0
-            for segment in segments_of(path):
-                flags |= self.judge(segment)[0]
+    def judge_path(self, path: str) -> tuple[int, str | None]:
+        """What the segments of a change's path mean, taken together; and the path up to and with the first secret segment, as it may
+        be shown, or None without one."""
+        judged = self._paths.get(path)
+        if judged is None:
+            judged = self._judged_path(path)
             if len(path) <= 4 * MEMO_NAME_LIMIT:
                 if len(self._paths) >= _MEMO_LIMIT:
                     self._paths.clear()
-                self._paths[path] = flags
-        return flags
+                self._paths[path] = judged
+        return judged
+
+    def _judged_path(self, path: str) -> tuple[int, str | None]:
+        flags, shown = 0, ""
+        for segment in segments_of(path):
+            own, name = self.judge(segment)
+            flags |= own
+            shown += "/" + name.replace("~", "~0").replace("/", "~1")
+            if own & SECRET:
+                return flags, shown
+        return flags, None
 
     def is_plain_path(self, path: str) -> bool:
         """Whether no segment of a change's path calls for anything by itself."""
-        return not self.path_flags(path) & _PATH_ACTING
+        return not self.judge_path(path)[0] & _PATH_ACTING
 
     def _judged(self, name: str) -> tuple[int, str]:
         shown = redact_text(name, self)

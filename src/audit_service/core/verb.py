@@ -5,6 +5,7 @@ follows the last of `. _ - : /`. A word that is not listed is OTHER: `panel.star
 """
 
 import re
+from functools import lru_cache
 from typing import Literal, get_args
 
 Verb = Literal[
@@ -36,12 +37,14 @@ _VERB_OF: dict[str, Verb] = {word: verb for verb, words in WORDS.items() for wor
 _LAST_WORD = re.compile(r"[A-Za-z0-9]+(?=[^A-Za-z0-9]*$)")
 
 
+@lru_cache(maxsize=4096)  # a panel has tens of actions
 def derive_verb(action: str) -> Verb:
     """The verb for an action: `schedule.updated` → UPDATE, `server:power.start` → EXECUTE, `UPDATE` → UPDATE."""
     word = _LAST_WORD.search(action)
     return "OTHER" if word is None else _VERB_OF.get(word.group().lower(), "OTHER")
 
 
+@lru_cache(maxsize=4096)
 def derive_category(action: str) -> str:
     """The category for an action: what stands before the first `.` or `:`."""
     return re.split(r"[.:]", action, maxsplit=1)[0] or action

@@ -5,7 +5,6 @@ the server reports it committed: what comes back from here is durable.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -21,8 +20,7 @@ _LITERALS = frozenset({"actor_keys", "paths"})
 _ARRAY_TYPES = {"occurred_at": "timestamptz", "source_seq": "bigint", "ip": "inet"}
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An event ready to be appended. `fingerprint` is SHA-256(salt || canonical redacted input)."""
 
     id: str
@@ -94,15 +92,21 @@ def _arguments(log_id: int, ruleset: str, candidates: Sequence[Candidate]) -> li
         [candidate.salt for candidate in candidates],
         [candidate.fingerprint for candidate in candidates],
         [part.body for part in prepared],
-        *([part.disclosures.get(group) for part in prepared] for group in GROUPS),
+        *(_or_null([part.disclosures.get(group) for part in prepared]) for group in GROUPS),
         *map(_column, _PROJECTED, islice(zip(*projections, strict=True), 1, None)),
     ]
 
 
-def _column(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    if name not in _LITERALS:
-        return values
-    return [None if value is None else _array_literal(value) for value in values]
+def _column(name: str, values: Sequence[Any]) -> Sequence[Any] | None:
+    if name in _LITERALS:
+        values = [None if value is None else _array_literal(value) for value in values]
+    return _or_null(values)
+
+
+def _or_null(values: Sequence[Any]) -> Sequence[Any] | None:
+    """The column, or a null for the whole of it when it holds nothing: `unnest` fills it up, and the driver has one array less
+    to write."""
+    return None if values.count(None) == len(values) else values
 
 
 def _array_literal(items: list[str]) -> str:

@@ -69,7 +69,6 @@ class GroupCommit:
             raise UnavailableError("too many events are waiting for the database")
         answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
         self.pending_events += len(candidates)
-        answer.add_done_callback(lambda _: self._leave(len(candidates)))
         waiting = _Waiting(candidates, sum(map(_size_bytes, candidates)), answer)
         queue = self._queues.get(log_id)
         if queue is None:
@@ -79,15 +78,15 @@ class GroupCommit:
             flusher.add_done_callback(self._flushers.discard)
         else:
             queue.append(waiting)
-        return await answer
+        try:
+            return await answer
+        finally:
+            self.pending_events -= len(candidates)
 
     async def close(self) -> None:
         """Wait until everything that waits is flushed."""
         while self._flushers:
             await asyncio.wait(self._flushers)
-
-    def _leave(self, count: int) -> None:
-        self.pending_events -= count
 
     async def _drain(self, log_id: int) -> None:
         """Flush group after group until nobody waits. A queue exists exactly while its flusher runs."""

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -204,12 +205,11 @@ def status_of(outcome: Outcome) -> int:
 
 
 def _single(outcome: Outcome) -> Response:
-    count([outcome])
-    status = status_of(outcome)
+    _COUNTERS[_fate(outcome)].inc()
     if isinstance(outcome, AuditError):
         return respond(outcome)
-    headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
-    return Response(orjson.dumps(receipt_view(outcome)), status, headers, "application/json")
+    headers = {"Idempotent-Replayed": "true"} if outcome.replayed else None
+    return Response(orjson.dumps(receipt_view(outcome)), status_of(outcome), headers, "application/json")
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -324,6 +324,30 @@ async def _with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield item
 
 
+class _Headers(dict[str, str]):
+    """The headers of a request, each decoded once: Starlette's look through all of them for every name that is asked for."""
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        # Of several of a name the first counts, as in Starlette's.
+        super().__init__((name.decode("latin-1"), value.decode("latin-1")) for name, value in reversed(raw))
+        self._raw = raw
+
+    def getlist(self, name: str) -> list[str]:
+        """Every value of a name."""
+        if name not in self:
+            return []
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1") for found, value in self._raw if found == wanted]
+
+
+class _Request(Request):
+    """A request whose headers are looked up often."""
+
+    @cached_property
+    def headers(self) -> _Headers:  # type: ignore[override]  # what is asked of it here, it answers alike
+        return _Headers(self.scope["headers"])
+
+
 class IngestFirst:
     """ASGI: POST /v1/events goes straight to `post_events`, everything else to the application. The application's stack of
     middlewares and its router cost as much as sealing an event, and have nothing to do for this path."""
@@ -337,7 +361,7 @@ class IngestFirst:
             return
         scope["app"] = self._application
         try:
-            response = await post_events(Request(scope, receive, send))
+            response = await post_events(_Request(scope, receive, send))
             await response(scope, receive, send)
         except AuditError as error:  # raised before an answer began, always
             await respond(error)(scope, receive, send)
