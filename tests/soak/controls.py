@@ -18,11 +18,7 @@ RACE_EVENTS = 600
 _CARELESS_WORKER = """
 import audit_service.store.engine as engine
 engine.DURABLE_SETTINGS = {}
-make = engine.create_async_engine
-def careless(url, **options):
-    options["connect_args"]["server_settings"]["synchronous_commit"] = "off"
-    return make(url, **options)
-engine.create_async_engine = careless
+engine.COMMIT_DURABLY = "SET synchronous_commit = off"
 from audit_service.worker import main
 main()
 """
