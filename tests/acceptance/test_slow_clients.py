@@ -22,7 +22,7 @@ from audit_service.http_protocol import HEADER_LIMIT_BYTES
 from audit_service.settings import Settings
 from audit_service.worker import _configuration  # the one place that says which protocol a worker speaks
 from tests.support.appends import wait_until
-from tests.support.postgres import Server, TestDatabase
+from tests.support.postgres import TestDatabase
 from tests.support.raw_http import (
     ANSWER_SECONDS,
     WATCH_SECONDS,
@@ -45,17 +45,9 @@ DRIPPERS = 200
 
 
 @pytest.fixture(scope="module")
-async def database(server: Server) -> AsyncIterator[TestDatabase]:
-    """A database of the module's own."""
-    created = await server.create()
-    yield created
-    await server.drop(created)
-
-
-@pytest.fixture(scope="module")
-async def port(database: TestDatabase) -> AsyncIterator[int]:
+async def port(module_database: TestDatabase) -> AsyncIterator[int]:
     """The service; whatever its clients did, its log verifies in the end."""
-    async with serving(create_app(Settings(database_url=database.serving_url))) as opened:
+    async with serving(create_app(Settings(database_url=module_database.serving_url))) as opened:
         yield opened
         report = await ask(opened, request("GET", "/v1/chain/verify"))
         assert report is not None
