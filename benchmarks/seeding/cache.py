@@ -67,7 +67,8 @@ class Seeded:
 def seeded(folder: Path, events: int, *, seed: int = SEED, report: Report = print) -> Seeded:
     """The seeded data directory of this size under `folder`: the one that is there, or a new one.
 
-    It takes about 3 KiB of disk an event, and up to 4 GiB for the write-ahead log. Raises BenchmarkError for a failure, or when another process makes the same.
+    It takes about 3 KiB of disk an event, and up to 4 GiB for the write-ahead log. Raises BenchmarkError for a failure, or when
+    another process makes the same.
     """
     if events < 1:
         raise BenchmarkError("a seeded log has at least one event")
