@@ -2,7 +2,7 @@
 
 Every process seals its own chunks by the service's recipe, and sends the body hashes to the one that chains. That one links them in
 order and sends the links back when the rows of the chunk before are in; then the process that sealed the chunk copies it, entries and
-receipts in one transaction. So the table is filled in the order of the chain, as by appends, and only hashes travel between processes.
+receipts in one transaction. So chunk after chunk fills the table, as appends do, and only hashes travel between processes.
 """
 
 import asyncio

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from statistics import correlation
 from typing import Any
 
 import asyncpg
@@ -131,9 +132,12 @@ async def test_the_log_can_be_appended_to_and_every_byte_of_it_follows_from_the_
 
 
 async def test_the_table_is_filled_in_the_order_of_the_chain(owner: asyncpg.Connection) -> None:
-    """As appends do it, one after another: how many pages a range of time lies on is part of what is measured."""
-    stored = [row["seq"] for row in await owner.fetch("SELECT seq FROM audit.entry ORDER BY ctid")]
-    assert stored == list(range(len(stored)))
+    """As appends do it: on how many pages a range of time lies is part of what is measured. Not row by row, because PostgreSQL puts
+    short rows into the gaps of earlier pages, for appends as for COPY."""
+    stored = [
+        row["seq"] for row in await owner.fetch("SELECT seq FROM audit.entry WHERE seq < $1 ORDER BY ctid", EVENTS)
+    ]
+    assert correlation(range(EVENTS), stored) > 0.98
 
 
 async def test_the_entries_are_what_the_service_stores_for_the_same_events(
