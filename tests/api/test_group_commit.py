@@ -357,6 +357,23 @@ async def test_of_a_batch_only_what_cannot_be_stored_fails(
     await log.assert_intact(2 + taken)
 
 
+async def test_a_refused_call_does_not_cost_the_connection(group: GroupCommit, log: TestLog) -> None:
+    """The server has answered: to connect anew for each refused part would take longer than to find it."""
+
+    async def sessions() -> list[int]:
+        async with owner(log.database) as connection:
+            rows = await connection.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'audit-service writes'"
+            )
+        return [row["pid"] for row in rows]
+
+    await group.append(log.log_id, [candidate("good")])
+    before = await sessions()
+    await group.append(log.log_id, [poisoned("bad"), candidate("other")])
+    assert before == await sessions()
+    assert len(before) == 1
+
+
 async def test_a_repeat_of_an_event_that_cannot_be_stored_is_judged_by_itself(group: GroupCommit, log: TestLog) -> None:
     """The first with the id fails, the second is good: it is new."""
     bad, good = await group.append(log.log_id, [poisoned("same"), candidate("same")])
