@@ -17,7 +17,7 @@ from audit_service.embedded import program
 from audit_service.embedded_process import program_environment
 from audit_service.ingest import Log
 from audit_service.store.credentials import DEFAULT_TENANT
-from audit_service.store.query import EVENT_COLUMNS, HEADER_COLUMNS
+from audit_service.store.rows import EVENT_COLUMNS, HEADER_COLUMNS
 from audit_service.verify import COLUMNS, SLICE_ENTRIES, Report, verify
 from benchmarks.options import Options
 from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio

@@ -32,7 +32,7 @@ from audit_service.embedded import EmbeddedPostgres
 from audit_service.errors import AuditError, InputError
 from audit_service.ingest import Log, stored_form
 from audit_service.settings import Settings
-from audit_service.store import credentials, query
+from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT, Installation
 from audit_service.store.engine import bound, driver, open_database, sqlalchemy_url
 from audit_service.store.failures import translated
@@ -212,7 +212,7 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: exporting.
         selection = parameters.selection(asked, stored_form=lambda name, value: stored_form(name, value, recipe, log))
         asked.finish()
         async with translated(), bound(engine, log_id) as connection:
-            count, capped = await query.count_entries(connection, log_id, selection, cap=10_000_000)
+            count, capped = await find.count_entries(connection, log_id, selection, cap=10_000_000)
         to_stdout = str(output) == "-"
         partial = output.with_name(output.name + ".part")
         target = sys.stdout.buffer if to_stdout else partial.open("wb")

@@ -16,7 +16,10 @@ from audit_service.core.spreadsheet import csv_lines
 from audit_service.core.view import event_view, stored_from
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import EVENT_COLUMNS, Selection, fetch_sound_head, list_slice
+from audit_service.store.find import candidates
+from audit_service.store.query import fetch_sound_head, list_slice
+from audit_service.store.rows import EVENT_COLUMNS
+from audit_service.store.selection import Selection
 
 Format = Literal["csv", "json", "ndjson"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -65,17 +68,34 @@ def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
     yield rows[start:]
 
 
-async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: int) -> AsyncIterator[Any]:
-    position = 0
-    while position < size:
-        async with translated(), bound(engine, log_id) as connection:
+async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: int) -> AsyncIterator[Sequence[Any]]:
+    async with translated():
+        async for some in candidates(engine, log_id, selection, from_seq=0, to_seq=size):
+            if isinstance(some, range):
+                async for rows in _rows(engine, log_id, selection, some, None):
+                    yield rows
+                continue
+            for start in range(0, len(some), SLICE_ENTRIES):
+                seqs = some[start : start + SLICE_ENTRIES]
+                async for rows in _rows(engine, log_id, selection, range(seqs[0], seqs[-1] + 1), seqs):
+                    yield rows
+
+
+async def _rows(
+    engine: AsyncEngine, log_id: int, selection: Selection, within: range, seqs: Sequence[int] | None
+) -> AsyncIterator[Sequence[Any]]:
+    """The matching entries of a range, of those `seqs` if given, slice by slice."""
+    position = within.start
+    while position < within.stop:
+        async with bound(engine, log_id) as connection:
             found = await list_slice(
                 connection,
                 log_id,
                 EVENT_COLUMNS,
                 from_seq=position,
-                to_seq=size,
+                to_seq=within.stop,
                 limit=SLICE_ENTRIES,
+                seqs=seqs,
                 selection=selection,
             )
         if found.rows:

@@ -16,7 +16,7 @@ import pytest
 
 from audit_service.api.parameters import FILTERS, NOT_SUFFIX, PAGING
 from audit_service.http_protocol import HEADER_LIMIT_BYTES
-from audit_service.store.query import CONDITIONS
+from audit_service.store.selection import CONDITIONS
 from tests.support.postgres import BOOTSTRAP_KEY
 from tests.support.processes import start_service
 from tests.support.raw_http import connected, request

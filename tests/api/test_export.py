@@ -11,7 +11,7 @@ import pytest
 
 from audit_service import export
 from audit_service.api import schemas
-from audit_service.store.query import Selection
+from audit_service.store.selection import Selection
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
 from tests.support.postgres import TestDatabase

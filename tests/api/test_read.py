@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_service.api import schemas
-from audit_service.store.query import CONDITIONS
+from audit_service.store.selection import CONDITIONS
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
 from tests.support.postgres import TestDatabase

@@ -12,7 +12,9 @@ from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import ENTROPY_BYTES, prepare
 from audit_service.store.append import Candidate, append_entries
 from audit_service.store.engine import Database, bound
-from audit_service.store.query import BUDGET_BYTES, Selection, Sort, list_entries
+from audit_service.store.find import list_entries
+from audit_service.store.rows import BUDGET_BYTES
+from audit_service.store.selection import Selection, Sort
 from tests.support.appends import RULESET, TestLog, existing_log, owner
 from tests.support.postgres import Server, default_log_id
 from tests.support.tampering import report_of

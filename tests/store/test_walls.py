@@ -24,8 +24,10 @@ from audit_service.core.redaction import compile_ruleset
 from audit_service.ingest import Log, Receipt, Recipe, ingest
 from audit_service.store import credentials
 from audit_service.store.engine import Database, bound, open_database
+from audit_service.store.find import list_entries
 from audit_service.store.group_commit import GroupCommit
-from audit_service.store.query import Filter, Selection, fetch_head, find_entry, list_entries
+from audit_service.store.query import fetch_head, find_entry
+from audit_service.store.selection import Filter, Selection
 from audit_service.store.tables import bound_entry
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import SERVICE_NAME, SERVING_PASSWORD, TEMPLATE, Server, TestDatabase

@@ -11,9 +11,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from audit_service.core.terms import GRAM_CHARACTERS, search_words
 from audit_service.core.verb import VERBS
 from audit_service.errors import Fault, InvalidQueryError
-from audit_service.store.query import CONDITIONS, Filter, FilterValue, Selection, Sort
+from audit_service.store.selection import CONDITIONS, Filter, FilterValue, Selection, Sort
 
 NOT_SUFFIX = ".not"
 TIMES = ("since", "until", "recorded_since", "recorded_until")
@@ -116,6 +117,8 @@ def _filter_value(query: Query, name: str, field: str, value: str, stored_form: 
         query.fail(name, f"must be one of {', '.join(_CHOICES[field])}")
     if field == "ip":
         return _network(query, name, value)
+    if field == "q" and (not search_words(value) or min(map(len, search_words(value))) < GRAM_CHARACTERS):
+        query.fail(name, f"each word must have at least {GRAM_CHARACTERS} characters; put a phrase in double quotes")
     return stored_form(field, value)
 
 
@@ -254,6 +257,11 @@ _WHAT = {
     "id": "Event id",
     "session": "Session id as the panel knows it; compared by its keyed hash",
     "request_id": "Request id",
+    "changed": "Path of a changed field (JSON Pointer), with all below it; a prefix with `*` at the end",
+    "old": "Value that a changed field had before, as JSON writes it, strings without quotes; with `changed`, that field's",
+    "new": "Value that a changed field got",
+    "q": "Search in names, e-mails, ids, description, reason and changed values: every word, or phrase in double quotes, of three or more "
+    "characters has to occur, case- and accent-insensitive",
     "since": "occurred_at at or after (RFC 3339)",
     "until": "occurred_at before (RFC 3339)",
     "recorded_since": "recorded_at at or after (RFC 3339)",

@@ -19,7 +19,7 @@ from audit_service.core.view import event_view, stored_from
 from audit_service.errors import (
     NotFoundError,
 )
-from audit_service.store import query
+from audit_service.store import find, query
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
@@ -66,10 +66,10 @@ async def _page(
     binding = f"{endpoint}\n{credential.log_id}\n{paging.sort}\n{selection!r}"
     after = None if paging.cursor is None else parse_cursor(paging.cursor, secret, binding)
     async with translated(), bound(service.database.reads, credential.log_id) as connection:
-        page = await query.list_entries(
+        page = await find.list_entries(
             connection, credential.log_id, selection, sort=paging.sort, after=after, limit=paging.limit
         )
-        counted = await query.count_entries(connection, credential.log_id, selection) if paging.count else None
+        counted = await find.count_entries(connection, credential.log_id, selection) if paging.count else None
     links = service.settings.link_templates
     body: dict[str, Any] = {
         "events": [event_view(stored_from(row), links) for row in page.rows],

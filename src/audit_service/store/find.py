@@ -1,0 +1,402 @@
+"""Finding the entries of a selection in order, however rare they are and however large the log (decision 0007).
+
+A page is found in three steps, and each is tried only when the one before has not filled it:
+
+1. *Direct.* What an index of the table answers by itself in the order asked for: everything, one server, one target.
+2. *Walk.* The next WALK_ENTRIES entries in the order asked for, each compared. This fills the page for every value that is common there.
+3. *Segments.* From where the walk ended, segment by segment of the search index, nearest first, a few at first and then more at a time.
+   Only entries that the index names are looked at, and segments in which nothing is named cost next to nothing. Entries that are not in
+   the index yet are compared one by one.
+
+The index only ever narrows down; every entry found is compared in SQL with the selection. So it may know too many, and an entry is found
+as soon as its append has returned.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import reduce
+from itertools import chain, repeat
+from operator import and_, or_
+from typing import Any
+
+from pyroaring import BitMap
+from sqlalchemy import ColumnElement, any_, cast, func, literal, select
+from sqlalchemy import and_ as sql_and
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit_service.core.folding import fold
+from audit_service.core.terms import (
+    HASHED,
+    NAMED,
+    NO_SERVER,
+    SEGMENT_EVENTS,
+    UNSEARCHED,
+    Term,
+    bucket_terms,
+    fragment_terms,
+    line_terms,
+    network_term,
+    search_words,
+)
+from audit_service.store.engine import bound
+from audit_service.store.rows import (
+    EVENT_COLUMNS,
+    FIRST_TIME,
+    LAST_TIME,
+    SIZE_BYTES,
+    TIMES,
+    columns,
+    fetch_within_budget,
+)
+from audit_service.store.segments import Segment, fetch_postings, list_segments
+from audit_service.store.selection import (
+    Order,
+    Position,
+    Selection,
+    Sort,
+    base_conditions,
+    conditions,
+    is_direct,
+    path_ranges,
+)
+from audit_service.store.tables import bound_entry
+
+_c = bound_entry.c
+WALK_ENTRIES = 2000
+# Entries named by the index that one statement looks at by their seq. Where a segment has more, all of it is compared.
+_NAMED_LIMIT = 4096
+# Segments asked about at a time: the page is mostly filled by the first few.
+_BATCHES = (4, 16, 64, 256)
+_EXPORT_SEGMENTS = 64
+_NO_TIME = datetime.max.replace(tzinfo=UTC)
+_EVERY = BitMap(range(SEGMENT_EVENTS))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of one page and where the next begins; `next` is None at the end."""
+
+    rows: Sequence[Any] = field(default_factory=tuple)
+    next: Position | None = None
+
+
+async def list_entries(
+    connection: AsyncConnection,
+    log_id: int,
+    selection: Selection,
+    *,
+    sort: Sort = "-occurred_at",
+    after: Position | None = None,
+    limit: int = 50,
+) -> Page:
+    """One page of entries in `sort` order, those after `after`. The cost does not grow with the page's number.
+
+    A damaged entry whose occurred_at is beyond the calendar has no place in the order of time; `seq` order and exports show it.
+    """
+    order = Order(sort)
+    if is_direct(selection):
+        where = conditions(log_id, selection)
+        if after is not None:
+            where.append(order.behind(after))
+    else:
+        found = await _Search(connection, log_id, selection, order).find(after, limit + 1)
+        if not found:
+            return Page()
+        where = [_c.log_id == log_id, _c.seq == _any([position.seq for position in found])]
+    # The plain column, so that the index's order stays known to the planner.
+    time = _c.occurred_at if order.by_time else TIMES["occurred_at"]
+    query = select(*columns(EVENT_COLUMNS), SIZE_BYTES, time).where(*where, *_in_calendar(order))
+    brought = await fetch_within_budget(connection, order.apply(query), sort, limit)
+    last = brought.rows[-1] if brought.more else None
+    return Page(brought.rows, None if last is None else Position(last.occurred_at, last.seq))
+
+
+async def count_entries(
+    connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000
+) -> tuple[int, bool]:
+    """(count, whether it was capped): exact up to `cap`, because an exact count of everything reads everything."""
+    if is_direct(selection):
+        count = await _count(connection, conditions(log_id, selection), cap + 1)
+    else:
+        count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
+    return min(count, cap), count > cap
+
+
+async def candidates(
+    engine: AsyncEngine, log_id: int, selection: Selection, *, from_seq: int, to_seq: int
+) -> AsyncIterator[Sequence[int]]:
+    """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, and lists of single seqs. Each
+    look at the index is a transaction of its own, for whoever reads for a long time."""
+    clauses = clauses_of(selection)
+    first, end = from_seq // SEGMENT_EVENTS, from_seq
+    while clauses and end < to_seq:
+        async with bound(engine, log_id) as connection:
+            numbers = range(first, min(first + _EXPORT_SEGMENTS, -(-to_seq // SEGMENT_EVENTS)))
+            known = {segment.number for segment in await list_segments(connection, log_id)}
+            index = _Index(clauses)
+            some = await index.look(connection, log_id, [number for number in numbers if number in known])
+        if not some:
+            break
+        for number, positions in some.items():
+            start = number * SEGMENT_EVENTS
+            if len(positions) > _NAMED_LIMIT:
+                yield range(max(start, from_seq), min(start + SEGMENT_EVENTS, to_seq))
+            else:
+                yield [start + at for at in positions if from_seq <= start + at < to_seq]
+            end = start + SEGMENT_EVENTS
+        first += len(some)
+    if end < to_seq:
+        yield range(end, to_seq)
+
+
+def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
+    return [_c.occurred_at >= FIRST_TIME, _c.occurred_at <= LAST_TIME] if order.by_time else []
+
+
+def _any(seqs: Sequence[int]) -> Any:
+    return any_(cast(list(seqs), ARRAY(BIGINT)))
+
+
+async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool]], cap: int) -> int:
+    inner = select(literal(1)).select_from(bound_entry).where(*where).limit(cap).subquery()
+    return (await connection.execute(select(func.count()).select_from(inner))).scalar_one()
+
+
+# --- what the index knows of a selection ---
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A filter as the index sees it: every entry it lets through has all terms of one of the alternatives. When negated, exactly the
+    entries that it does not let through have them."""
+
+    alternatives: tuple[tuple[Term, ...], ...]
+    negated: bool = False
+
+
+def clauses_of(selection: Selection) -> list[Clause]:
+    """What the index can say of a selection. A filter it knows too little about has no clause."""
+    found = [] if selection.server_id is None else [Clause(((Term.of("server_id", selection.server_id),),))]
+    for item in selection.filters:
+        to_terms = _ALTERNATIVES.get(item.field, _unknown)
+        alternatives = tuple(terms for value in item.values for terms in to_terms(value))
+        # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
+        if all(alternatives) and (not item.negated or item.field in NAMED):
+            found.append(Clause(alternatives, item.negated))
+    return found
+
+
+def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str], list[tuple[Term, ...]]]:
+    """A value, or with `*` at its end what begins so."""
+
+    def terms(value: str) -> list[tuple[Term, ...]]:
+        text = prefix(value)
+        return [(Term.beginning(name, text[:-1]) if value.endswith("*") else Term.of(name, text),)]
+
+    return terms
+
+
+# What every entry with a value of a field has: all terms of one of these. No terms: the index cannot tell.
+_ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
+    **{name: lambda value, name=name: [(Term.of(name, value),)] for name in NAMED},  # type: ignore[misc]
+    **{name: lambda value, name=name: [bucket_terms(name, value)] for name in HASHED},  # type: ignore[misc]
+    "server_id": lambda value: [(Term.of("server_id", NO_SERVER if value == "none" else value),)],
+    "action": _prefix_or("action"),
+    "actor": _prefix_or("actor", fold),
+    "ip": lambda value: [(network_term(value),)],
+    "changed": lambda value: [(Term("path", low, high),) for low, high in path_ranges(value)],
+    "old": lambda value: [() if value in UNSEARCHED else line_terms(value)],
+    "new": lambda value: [() if value in UNSEARCHED else line_terms(value)],
+    "q": lambda value: [tuple(term for word in search_words(value) for term in fragment_terms(word))],
+}
+
+
+def _unknown(value: Any) -> list[tuple[Term, ...]]:
+    """Of a field that is not in the index."""
+    del value
+    return [()]
+
+
+class _Index:
+    """Asks the index for the entries that fulfil some clauses."""
+
+    def __init__(self, clauses: Sequence[Clause]) -> None:
+        self._clauses = clauses
+        self._terms = list({term: None for clause in clauses for terms in clause.alternatives for term in terms})
+        self._places = {term: place for place, term in enumerate(self._terms)}
+
+    async def look(self, connection: AsyncConnection, log_id: int, numbers: Sequence[int]) -> dict[int, BitMap]:
+        """Of each of these segments, the positions that fulfil every clause."""
+        postings = await fetch_postings(connection, log_id, numbers, self._terms)
+        return {number: self._named(postings.get(number, {})) for number in numbers}
+
+    def _named(self, postings: dict[int, BitMap]) -> BitMap:
+        return reduce(and_, (self._of_clause(clause, postings) for clause in self._clauses), _EVERY)
+
+    def _of_clause(self, clause: Clause, postings: dict[int, BitMap]) -> BitMap:
+        nothing = BitMap()
+        found = reduce(
+            or_,
+            (
+                reduce(and_, (postings.get(self._places[term], nothing) for term in terms))
+                for terms in clause.alternatives
+            ),
+        )
+        return _EVERY - found if clause.negated else found
+
+
+# --- the search ---
+
+
+class _Search:
+    """One search: walks, then goes through the segments."""
+
+    def __init__(self, connection: AsyncConnection, log_id: int, selection: Selection, order: Order) -> None:
+        self._connection = connection
+        self._log_id = log_id
+        self._selection = selection
+        self._order = order
+        self._where = [*conditions(log_id, selection), *_in_calendar(order)]
+        self._index = _Index(clauses_of(selection))
+        self._seqs = range(2**63 - 1)
+
+    async def find(self, after: Position | None, wanted: int) -> list[Position]:
+        """The first `wanted` matching entries behind `after`."""
+        await self._narrow()
+        end = await self._walk_end(after)
+        within = [] if end is None else [self._order.up_to(end)]
+        found = await self._fetch(within, after, wanted)
+        if end is None or len(found) >= wanted:
+            return found
+        return [*found, *await self._find_in_segments(end, wanted - len(found))]
+
+    async def count(self, cap: int) -> int:
+        """How many match, at most `cap`."""
+        await self._narrow()
+        segments = await list_segments(self._connection, self._log_id)
+        total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * SEGMENT_EVENTS], cap)
+        async for _, named in self._batches(list(filter(self._is_asked_for, segments[::-1]))):
+            for where in _wheres(named):
+                if total >= cap:
+                    return total
+                total += await _count(self._connection, [*self._where, where], cap - total)
+        return total
+
+    async def _narrow(self) -> None:
+        """Times of recording as ranges of seq, which the log is in order of."""
+        low, high = await _first_recorded(self._connection, self._log_id, self._selection)
+        if low is not None:
+            self._where.append(_c.seq >= low)
+        if high is not None:
+            self._where.append(_c.seq < high)
+        self._seqs = range(low or 0, self._seqs.stop if high is None else high)
+
+    async def _walk_end(self, after: Position | None) -> Position | None:
+        """Where a walk of WALK_ENTRIES ends; None when the log ends before."""
+        query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
+            *base_conditions(self._log_id, self._selection), *_in_calendar(self._order)
+        )
+        if after is not None:
+            query = query.where(self._order.behind(after))
+        row = (await self._connection.execute(self._order.apply(query).offset(WALK_ENTRIES - 1).limit(1))).first()
+        return None if row is None else _position(row)
+
+    async def _fetch(
+        self, within: Sequence[ColumnElement[bool]], after: Position | None, wanted: int
+    ) -> list[Position]:
+        query = select(_c.seq, *([_c.occurred_at] if self._order.by_time else [])).where(*self._where, *within)
+        if after is not None:
+            query = query.where(self._order.behind(after))
+        return [_position(row) for row in await self._connection.execute(self._order.apply(query).limit(wanted))]
+
+    async def _find_in_segments(self, after: Position, wanted: int) -> list[Position]:
+        segments = await list_segments(self._connection, self._log_id)
+        # What is not in the index yet may be of any time: first of all.
+        found = await self._fetch([_c.seq >= len(segments) * SEGMENT_EVENTS], after, wanted)
+        near = [segment for segment in segments if self._is_asked_for(segment) and self._is_behind(segment, after)]
+        near.sort(key=self._nearest, reverse=self._order.descending)
+        async for some, named in self._batches(near):
+            if len(found) >= wanted and not self._reaches(some[0], found[wanted - 1]):
+                break
+            for where in _wheres(named):
+                found += await self._fetch([where], after, wanted)
+            found = sorted(found, key=self._order.key, reverse=self._order.descending)[:wanted]
+        return found
+
+    async def _batches(self, segments: Sequence[Segment]) -> AsyncIterator[tuple[Sequence[Segment], dict[int, BitMap]]]:
+        """The segments in their order and what the index names in them, a few at first and then more at a time."""
+        start = 0
+        for size in chain(_BATCHES, repeat(_BATCHES[-1])):
+            some = segments[start : start + size]
+            if not some:
+                return
+            yield some, await self._index.look(self._connection, self._log_id, [segment.number for segment in some])
+            start += size
+
+    def _is_asked_for(self, segment: Segment) -> bool:
+        """Whether the times asked for leave anything of a segment."""
+        start = segment.number * SEGMENT_EVENTS
+        if start >= self._seqs.stop or start + SEGMENT_EVENTS <= self._seqs.start:
+            return False
+        if segment.first_at is None or segment.last_at is None:
+            return not self._order.by_time  # nothing in it has a place in time
+        since, until = self._selection.since, self._selection.until
+        return (since is None or segment.last_at >= since) and (until is None or segment.first_at < until)
+
+    def _nearest(self, segment: Segment) -> Any:
+        """What segments are gone through by: the time or number of their first entry in the order."""
+        if not self._order.by_time:
+            return segment.number
+        return segment.last_at if self._order.descending else segment.first_at
+
+    def _is_behind(self, segment: Segment, position: Position) -> bool:
+        """Whether an entry of the segment may stand behind the position."""
+        start = segment.number * SEGMENT_EVENTS
+        if not self._order.by_time:
+            return start < position.seq if self._order.descending else start + SEGMENT_EVENTS > position.seq
+        assert segment.first_at is not None and segment.last_at is not None  # noqa: S101, PT018 - those without are not asked for
+        if self._order.descending:
+            return segment.first_at <= position.occurred_at
+        return segment.last_at >= position.occurred_at
+
+    def _reaches(self, segment: Segment, position: Position) -> bool:
+        """Whether an entry of the segment may stand before the position."""
+        if not self._order.by_time:
+            last = (segment.number + 1) * SEGMENT_EVENTS - 1
+            return last > position.seq if self._order.descending else segment.number * SEGMENT_EVENTS < position.seq
+        nearest = self._nearest(segment)
+        return bool(nearest >= position.occurred_at if self._order.descending else nearest <= position.occurred_at)
+
+
+async def _first_recorded(
+    connection: AsyncConnection, log_id: int, selection: Selection
+) -> tuple[int | None, int | None]:
+    """The seqs where the times of recording that are asked for begin and end."""
+    found = []
+    for at in (selection.recorded_since, selection.recorded_until):
+        query = select(func.audit.first_recorded(log_id, at))
+        found.append(None if at is None else (await connection.execute(query)).scalar_one())
+    return found[0], found[1]
+
+
+def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
+    """The named entries of some segments, in as few statements as make sense."""
+    seqs: list[int] = []
+    for number, positions in named.items():
+        start = number * SEGMENT_EVENTS
+        if len(positions) > _NAMED_LIMIT:
+            yield sql_and(_c.seq >= start, _c.seq < start + SEGMENT_EVENTS)
+            continue
+        if len(seqs) + len(positions) > _NAMED_LIMIT:
+            yield _c.seq == _any(seqs)
+            seqs = []
+        seqs += [start + position for position in positions]
+    if seqs:
+        yield _c.seq == _any(seqs)
+
+
+def _position(row: Any) -> Position:
+    """Where a row stands. In the order of seq no time is needed, and a damaged one could not be read."""
+    return Position(getattr(row, "occurred_at", _NO_TIME), row.seq)

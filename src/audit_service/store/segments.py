@@ -1,0 +1,143 @@
+"""The search index in the database: segments that were built, what is in them, and adding one (`core.terms`, decision 0007)."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from pyroaring import BitMap
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit_service.core.terms import NAMED, SEGMENT_EVENTS, Indexed, Term, entry_terms
+from audit_service.store.engine import bound, driver
+from audit_service.store.tables import bound_entry, bound_log, bound_segment, tenant
+
+_c = bound_entry.c
+# What terms are made of; see core.terms.Indexed.
+_COLUMNS = (
+    "seq", "occurred_at", "actor_id", "actor_type", "actor_role", "actor_keys", "action", "verb", "category", "outcome", "target_type",
+    "target_id", "server_id", "ip", "session", "request_id", "paths", "search",
+)  # fmt: skip
+# Rows of one statement while a segment is read: each its own short transaction.
+_SLICE_ENTRIES = 2048
+TALLIED = sorted(NAMED)
+
+# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment.
+_FETCH = """
+    SELECT n.number, t.place, p.positions
+    FROM unnest($2::int[]) AS n(number)
+    CROSS JOIN unnest($3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS t(field, low, high, place)
+    CROSS JOIN LATERAL (
+        SELECT b.positions FROM audit.bound_posting AS b
+        WHERE b.log_id = $1 AND b.number = n.number AND b.field = t.field AND b.value >= t.low AND b.value < t.high
+    ) AS p"""
+_ADD = "SELECT audit.add_segment($1, $2, $3, $4, $5, $6::text[], $7::text[], $8::int[], $9::bytea[], $10::text[])"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment of the index: entries [16384 * number, 16384 * (number + 1)). Times are None when none of them is listed any more."""
+
+    number: int
+    events: int
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+async def list_logs(connection: AsyncConnection) -> Sequence[int]:
+    """Every log there is."""
+    return (await connection.execute(select(tenant.c.log_id).order_by(tenant.c.log_id))).scalars().all()
+
+
+async def list_segments(connection: AsyncConnection, log_id: int) -> list[Segment]:
+    """The segments in the index, in order."""
+    s = bound_segment.c
+    query = select(s.number, s.events, s.first_at, s.last_at).where(s.log_id == log_id).order_by(s.number)
+    return [Segment(*row) for row in await connection.execute(query)]
+
+
+async def next_segment(connection: AsyncConnection, log_id: int) -> int | None:
+    """The number of the first segment that is full and not in the index yet, or None."""
+    count = select(func.count()).where(bound_segment.c.log_id == log_id).scalar_subquery()
+    query = select(count, bound_log.c.size).where(bound_log.c.log_id == log_id)
+    row = (await connection.execute(query)).first()
+    if row is None or row.size is None or (row[0] + 1) * SEGMENT_EVENTS > row.size:
+        return None
+    return cast("int", row[0])
+
+
+async def fetch_postings(
+    connection: AsyncConnection, log_id: int, numbers: Sequence[int], terms: Sequence[Term]
+) -> dict[int, dict[int, BitMap]]:
+    """Segment number → place in `terms` → positions. What is not there has none."""
+    if not terms or not numbers:
+        return {}
+    rows = await driver(connection).fetch(
+        _FETCH, log_id, list(numbers), [t.field for t in terms], [t.low for t in terms], [t.high for t in terms]
+    )
+    found: dict[int, dict[int, BitMap]] = defaultdict(dict)
+    for number, place, positions in rows:
+        bitmap = BitMap.deserialize(positions)
+        known = found[number].get(place - 1)
+        found[number][place - 1] = bitmap if known is None else known | bitmap
+    return found
+
+
+async def add_segment(reads: AsyncEngine, writes: AsyncEngine, log_id: int, number: int) -> bool:
+    """Read the entries of a segment and put it into the index; False when another indexer was quicker. The segment must be full."""
+    postings: dict[tuple[str, str], list[int]] = defaultdict(list)
+    times: list[datetime] = []
+    start = number * SEGMENT_EVENTS
+    for first in range(start, start + SEGMENT_EVENTS, _SLICE_ENTRIES):
+        async with bound(reads, log_id) as connection:
+            rows = await _read_slice(connection, log_id, first)
+        collect(rows, start, postings, times)
+    arguments = _arguments(postings)
+    async with writes.connect() as connection:
+        await _bind(connection, log_id)
+        added = await driver(connection).fetchval(
+            _ADD, log_id, number, min(times, default=None), max(times, default=None), len(times), *arguments, TALLIED
+        )
+        await connection.commit()
+    return bool(added)
+
+
+async def _read_slice(connection: AsyncConnection, log_id: int, first: int) -> Sequence[Any]:
+    query = select(*(_c[name] for name in _COLUMNS)).where(
+        _c.log_id == log_id, _c.seq >= first, _c.seq < first + _SLICE_ENTRIES
+    )
+    return (await connection.execute(query)).all()
+
+
+async def _bind(connection: AsyncConnection, log_id: int) -> None:
+    """In the transaction that begins here."""
+    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
+
+
+def collect(rows: Iterable[Any], start: int, postings: dict[tuple[str, str], list[int]], times: list[datetime]) -> None:
+    """Add the terms of some entries to `postings`, and when they occurred to `times`."""
+    for row in rows:
+        entry = cast("Indexed", row)
+        position = row.seq - start
+        for term in set(entry_terms(entry)):
+            postings[term].append(position)
+        if entry.occurred_at is not None:
+            times.append(entry.occurred_at)
+
+
+def _arguments(postings: dict[tuple[str, str], list[int]]) -> tuple[list[str], list[str], list[int], list[bytes]]:
+    terms = sorted(postings)
+    return (
+        [field for field, _ in terms],
+        [value for _, value in terms],
+        [len(postings[term]) for term in terms],
+        [_written(postings[term]) for term in terms],
+    )
+
+
+def _written(positions: list[int]) -> bytes:
+    bitmap = BitMap(positions)
+    bitmap.run_optimize()
+    return bitmap.serialize()
