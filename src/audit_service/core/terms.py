@@ -10,7 +10,7 @@ the entries that have it. A term is a field and a value. What an event has:
   instead: about SEGMENT_EVENTS / BUCKETS² entries of a segment share both by chance.
 - `gram`: every three letters in a row of the search text, which is closed by a line break at both ends; so a line of one or two letters
   has grams as well.
-- `hour`: when it occurred, for counts over time.
+- `quarter`: when it occurred, for counts over time: every zone of the world is whole quarters of an hour from UTC.
 
 Whoever asks the index gets candidates: never too few, sometimes too many. What is exact says so; the rest has to be looked at.
 
@@ -100,7 +100,7 @@ def entry_terms(entry: Indexed) -> Iterator[tuple[str, str]]:
     if entry.occurred_at is None:
         return
     if entry.occurred_at.tzinfo is not None:  # a damaged time beyond the calendar comes without
-        yield "hour", hour_of(entry.occurred_at)
+        yield "quarter", quarter_of(entry.occurred_at)
     for field, column in NAMED.items():
         value: str | None = getattr(entry, column)
         if value is not None:
@@ -121,9 +121,10 @@ def entry_terms(entry: Indexed) -> Iterator[tuple[str, str]]:
         yield "gram", gram
 
 
-def hour_of(at: datetime) -> str:
-    """The hour, in UTC: `2026-11-22T10`."""
-    return at.astimezone(UTC).isoformat()[:13]
+def quarter_of(at: datetime) -> str:
+    """The quarter of an hour, in UTC: `2026-11-22T10:15`."""
+    utc = at.astimezone(UTC)
+    return utc.replace(minute=utc.minute - utc.minute % 15).isoformat()[:16]
 
 
 def buckets(value: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ as soon as its append has returned.
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import reduce
+from functools import cache, reduce
 from itertools import chain, repeat
 from operator import and_, or_
 from typing import Any
@@ -26,12 +26,12 @@ from sqlalchemy import and_ as sql_and
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from audit_service.core import terms
 from audit_service.core.folding import fold
 from audit_service.core.terms import (
     HASHED,
     NAMED,
     NO_SERVER,
-    SEGMENT_EVENTS,
     UNSEARCHED,
     Term,
     bucket_terms,
@@ -71,7 +71,6 @@ _NAMED_LIMIT = 4096
 _BATCHES = (4, 16, 64, 256)
 _EXPORT_SEGMENTS = 64
 _NO_TIME = datetime.max.replace(tzinfo=UTC)
-_EVERY = BitMap(range(SEGMENT_EVENTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +129,22 @@ async def candidates(
     """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, and lists of single seqs. Each
     look at the index is a transaction of its own, for whoever reads for a long time."""
     clauses = clauses_of(selection)
-    first, end = from_seq // SEGMENT_EVENTS, from_seq
+    first, end = from_seq // terms.SEGMENT_EVENTS, from_seq
     while clauses and end < to_seq:
         async with bound(engine, log_id) as connection:
-            numbers = range(first, min(first + _EXPORT_SEGMENTS, -(-to_seq // SEGMENT_EVENTS)))
+            numbers = range(first, min(first + _EXPORT_SEGMENTS, -(-to_seq // terms.SEGMENT_EVENTS)))
             known = {segment.number for segment in await list_segments(connection, log_id)}
             index = _Index(clauses)
             some = await index.look(connection, log_id, [number for number in numbers if number in known])
         if not some:
             break
         for number, positions in some.items():
-            start = number * SEGMENT_EVENTS
+            start = number * terms.SEGMENT_EVENTS
             if len(positions) > _NAMED_LIMIT:
-                yield range(max(start, from_seq), min(start + SEGMENT_EVENTS, to_seq))
+                yield range(max(start, from_seq), min(start + terms.SEGMENT_EVENTS, to_seq))
             else:
                 yield [start + at for at in positions if from_seq <= start + at < to_seq]
-            end = start + SEGMENT_EVENTS
+            end = start + terms.SEGMENT_EVENTS
         first += len(some)
     if end < to_seq:
         yield range(end, to_seq)
@@ -213,6 +212,16 @@ _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
 }
 
 
+@cache
+def _positions(count: int) -> BitMap:
+    return BitMap(range(count))
+
+
+def every() -> BitMap:
+    """All positions of a segment."""
+    return _positions(terms.SEGMENT_EVENTS)
+
+
 def _unknown(value: Any) -> list[tuple[Term, ...]]:
     """Of a field that is not in the index."""
     del value
@@ -233,7 +242,7 @@ class _Index:
         return {number: self._named(postings.get(number, {})) for number in numbers}
 
     def _named(self, postings: dict[int, BitMap]) -> BitMap:
-        return reduce(and_, (self._of_clause(clause, postings) for clause in self._clauses), _EVERY)
+        return reduce(and_, (self._of_clause(clause, postings) for clause in self._clauses), every())
 
     def _of_clause(self, clause: Clause, postings: dict[int, BitMap]) -> BitMap:
         nothing = BitMap()
@@ -244,7 +253,7 @@ class _Index:
                 for terms in clause.alternatives
             ),
         )
-        return _EVERY - found if clause.negated else found
+        return every() - found if clause.negated else found
 
 
 # --- the search ---
@@ -276,7 +285,7 @@ class _Search:
         """How many match, at most `cap`."""
         await self._narrow()
         segments = await list_segments(self._connection, self._log_id)
-        total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * SEGMENT_EVENTS], cap)
+        total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * terms.SEGMENT_EVENTS], cap)
         async for _, named in self._batches(list(filter(self._is_asked_for, segments[::-1]))):
             for where in _wheres(named):
                 if total >= cap:
@@ -314,7 +323,7 @@ class _Search:
     async def _find_in_segments(self, after: Position, wanted: int) -> list[Position]:
         segments = await list_segments(self._connection, self._log_id)
         # What is not in the index yet may be of any time: first of all.
-        found = await self._fetch([_c.seq >= len(segments) * SEGMENT_EVENTS], after, wanted)
+        found = await self._fetch([_c.seq >= len(segments) * terms.SEGMENT_EVENTS], after, wanted)
         near = [segment for segment in segments if self._is_asked_for(segment) and self._is_behind(segment, after)]
         near.sort(key=self._nearest, reverse=self._order.descending)
         async for some, named in self._batches(near):
@@ -337,8 +346,8 @@ class _Search:
 
     def _is_asked_for(self, segment: Segment) -> bool:
         """Whether the times asked for leave anything of a segment."""
-        start = segment.number * SEGMENT_EVENTS
-        if start >= self._seqs.stop or start + SEGMENT_EVENTS <= self._seqs.start:
+        start = segment.number * terms.SEGMENT_EVENTS
+        if start >= self._seqs.stop or start + terms.SEGMENT_EVENTS <= self._seqs.start:
             return False
         if segment.first_at is None or segment.last_at is None:
             return not self._order.by_time  # nothing in it has a place in time
@@ -353,9 +362,9 @@ class _Search:
 
     def _is_behind(self, segment: Segment, position: Position) -> bool:
         """Whether an entry of the segment may stand behind the position."""
-        start = segment.number * SEGMENT_EVENTS
+        start = segment.number * terms.SEGMENT_EVENTS
         if not self._order.by_time:
-            return start < position.seq if self._order.descending else start + SEGMENT_EVENTS > position.seq
+            return start < position.seq if self._order.descending else start + terms.SEGMENT_EVENTS > position.seq
         assert segment.first_at is not None and segment.last_at is not None  # noqa: S101, PT018 - those without are not asked for
         if self._order.descending:
             return segment.first_at <= position.occurred_at
@@ -364,8 +373,8 @@ class _Search:
     def _reaches(self, segment: Segment, position: Position) -> bool:
         """Whether an entry of the segment may stand before the position."""
         if not self._order.by_time:
-            last = (segment.number + 1) * SEGMENT_EVENTS - 1
-            return last > position.seq if self._order.descending else segment.number * SEGMENT_EVENTS < position.seq
+            last = (segment.number + 1) * terms.SEGMENT_EVENTS - 1
+            return last > position.seq if self._order.descending else segment.number * terms.SEGMENT_EVENTS < position.seq
         nearest = self._nearest(segment)
         return bool(nearest >= position.occurred_at if self._order.descending else nearest <= position.occurred_at)
 
@@ -385,9 +394,9 @@ def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
     """The named entries of some segments, in as few statements as make sense."""
     seqs: list[int] = []
     for number, positions in named.items():
-        start = number * SEGMENT_EVENTS
+        start = number * terms.SEGMENT_EVENTS
         if len(positions) > _NAMED_LIMIT:
-            yield sql_and(_c.seq >= start, _c.seq < start + SEGMENT_EVENTS)
+            yield sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
             continue
         if len(seqs) + len(positions) > _NAMED_LIMIT:
             yield _c.seq == _any(seqs)

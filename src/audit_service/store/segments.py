@@ -10,7 +10,8 @@ from pyroaring import BitMap
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from audit_service.core.terms import NAMED, SEGMENT_EVENTS, Indexed, Term, entry_terms
+from audit_service.core import terms
+from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
 from audit_service.store.engine import bound, driver
 from audit_service.store.tables import bound_entry, bound_log, bound_segment, tenant
 
@@ -63,7 +64,7 @@ async def next_segment(connection: AsyncConnection, log_id: int) -> int | None:
     count = select(func.count()).where(bound_segment.c.log_id == log_id).scalar_subquery()
     query = select(count, bound_log.c.size).where(bound_log.c.log_id == log_id)
     row = (await connection.execute(query)).first()
-    if row is None or row.size is None or (row[0] + 1) * SEGMENT_EVENTS > row.size:
+    if row is None or row.size is None or (row[0] + 1) * terms.SEGMENT_EVENTS > row.size:
         return None
     return cast("int", row[0])
 
@@ -89,8 +90,8 @@ async def add_segment(reads: AsyncEngine, writes: AsyncEngine, log_id: int, numb
     """Read the entries of a segment and put it into the index; False when another indexer was quicker. The segment must be full."""
     postings: dict[tuple[str, str], list[int]] = defaultdict(list)
     times: list[datetime] = []
-    start = number * SEGMENT_EVENTS
-    for first in range(start, start + SEGMENT_EVENTS, _SLICE_ENTRIES):
+    start = number * terms.SEGMENT_EVENTS
+    for first in range(start, start + terms.SEGMENT_EVENTS, _SLICE_ENTRIES):
         async with bound(reads, log_id) as connection:
             rows = await _read_slice(connection, log_id, first)
         collect(rows, start, postings, times)
