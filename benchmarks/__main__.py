@@ -105,6 +105,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def _options(arguments: argparse.Namespace, folder: Path) -> Options:
     generator = choose_generator(arguments.generator)
     options = quick(folder, generator) if arguments.quick else Options(folder, generator)
+    if arguments.folder is not None:
+        options = replace(options, seeded_folder=arguments.folder / "seeded")
     return options if arguments.rows is None else replace(options, index_rows=arguments.rows)
 
 

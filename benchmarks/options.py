@@ -5,6 +5,8 @@ from pathlib import Path
 
 from benchmarks.load import Generator
 
+SEEDED_FOLDER = Path(__file__).resolve().parent / "out" / "seeded"
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -20,6 +22,8 @@ class Options:
     sample_events: int = 2_000
     tenants: int = 64
     workers: tuple[int, ...] = (1, 2)
+    # Where seeded logs are kept between runs; `folder` goes at the end of each.
+    seeded_folder: Path = SEEDED_FOLDER
 
 
 def quick(folder: Path, generator: Generator) -> Options:

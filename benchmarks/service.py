@@ -30,6 +30,7 @@ from audit_service.store import credentials
 from audit_service.store.engine import sqlalchemy_url
 from benchmarks.events import event
 from benchmarks.report import BenchmarkError
+from benchmarks.seeding.cache import Seeded
 
 SERVE = "from audit_service.cli import main; main()"
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
@@ -98,11 +99,16 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, workers: int = 1) -> Iterator[Running]:
-    """Start the service in a new folder under `folder`, wait until it is ready, stop it at the end."""
+def running(folder: Path, workers: int = 1, *, on: Seeded | None = None) -> Iterator[Running]:
+    """Start the service in a new folder under `folder`, wait until it is ready, stop it at the end.
+
+    Given a seeded log it serves that one, in place: what is appended then stays in it, for whoever uses it next. Raises
+    BenchmarkError when the service does not start, or the seeded log has lost entries.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix="serve-") as place:
-        data_dir, log_path = Path(place, "var"), Path(place, "serve.log")
-        key = "bench-" + secrets.token_urlsafe(32)
+        log_path = Path(place, "serve.log")
+        data_dir = Path(place, "var") if on is None else on.data_dir
+        key = "bench-" + secrets.token_urlsafe(32) if on is None else on.key
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")} | {
             "AUDIT_DATA_DIR": str(data_dir),
             "AUDIT_PORT": "0",
@@ -116,7 +122,10 @@ def running(folder: Path, workers: int = 1) -> Iterator[Running]:
             )
         try:
             url = _wait_until_ready(process, log_path)
-            yield Running(url, key, data_dir)
+            service = Running(url, key, data_dir)
+            if on is not None and service.size() < on.events:
+                raise BenchmarkError(f"the seeded log does not hold its {on.events} events; remove {data_dir}")
+            yield service
         finally:
             _stop(process)
 

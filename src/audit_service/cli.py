@@ -20,6 +20,7 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -34,7 +35,7 @@ from audit_service.ingest import Log, stored_form
 from audit_service.settings import Settings
 from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT, Installation
-from audit_service.store.engine import bound, driver, open_database, sqlalchemy_url
+from audit_service.store.engine import bound, connected, open_database, sqlalchemy_url
 from audit_service.store.failures import translated
 from audit_service.store.migrate import upgrade
 
@@ -284,8 +285,9 @@ def as_owner(work: Any) -> Any:  # a coroutine function over a connection
     async def run(url: str) -> Any:
         engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
         try:
-            async with translated(), engine.begin() as connection:
-                await driver(connection).execute("SET LOCAL ROLE audit_owner")
+            async with translated(), connected(engine) as connection, connection.begin():
+                # Through SQLAlchemy, which only then begins the transaction that LOCAL speaks of.
+                await connection.execute(text("SET LOCAL ROLE audit_owner"))
                 return await work(connection)
         finally:
             await engine.dispose()
@@ -323,7 +325,7 @@ async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncE
         url = owner if settings.database_url is None else settings.database_url.get_secret_value()
         database = open_database(url, pool_connections=2, statement_timeout_seconds=600)
         try:
-            async with translated(), database.reads.connect() as connection:
+            async with translated(), connected(database.reads) as connection:
                 found = await credentials.find_tenant(connection, tenant)
                 installed = await credentials.fetch_installation(connection)
             if found is None:

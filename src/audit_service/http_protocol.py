@@ -11,15 +11,19 @@ import asyncio
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from audit_service.api.logs import REQUESTS
+from audit_service.api.middleware import REFUSED_STATUS, AccessLog
+
 HEADER_LIMIT_BYTES = 16 * 1024
 # A client that should send must manage this many bytes between two looks.
 WATCH_SECONDS = 10.0
 MINIMUM_BYTES = 1024
 
-_PROBLEM = (
-    b'HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n'
-    b'%s'
-)  # fmt: skip
+_PROBLEM = b"".join([
+    b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\nconnection: close\r\n",
+    *(b"%s: %s\r\n" % header for header in AccessLog.HEADERS),
+    b"content-length: %d\r\n\r\n%s",
+])  # fmt: skip
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -177,6 +181,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = True
         self.transport.write_eof()
         if before is not None and not before.response_complete:
+            before.scope["state"][REFUSED_STATUS] = status  # the access log counts it, with its route
             before.disconnected = True
             before.message_event.set()
             self.flow.resume_reading()
+        else:
+            REQUESTS.labels("unparsed", "other", str(status)).inc()

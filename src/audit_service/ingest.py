@@ -281,9 +281,16 @@ async def append_sealed(
 ) -> list[Outcome]:
     """Steps 6 and 7."""
     # 6. append
-    appended = iter(await appender.append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
+    answers = iter(await appender.append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
     # 7. settle
-    return [_settle(item, next(appended), recipe, log) if isinstance(item, Sealed) else item for item in sealed]
+    outcomes: list[Outcome] = []
+    for item in sealed:
+        if isinstance(item, AuditError):
+            outcomes.append(item)
+            continue
+        answer = next(answers)
+        outcomes.append(answer if isinstance(answer, AuditError) else _settle(item, answer, recipe, log))
+    return outcomes
 
 
 def _settle(item: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outcome:

@@ -26,11 +26,10 @@ from audit_service.client import (
     RejectedError,
     UnavailableError,
 )
-from tests.support.panel_network import CuttingProxy
+from tests.support.panel_network import QUICK, CuttingProxy
 from tests.support.processes import Service, free_port, start_service, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK: dict[str, Any] = {"trust_env": False, "flush_seconds": 0.02, "retry_delay_maximum_seconds": 0.3}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,12 +26,10 @@ from audit_service.client import (
 )
 from audit_service.client import spool as client_spool
 from audit_service.client.event import complete
-from tests.support.panel_network import Answer, StubService, problem
+from tests.support.panel_network import KEY, QUICK, Answer, StubService, problem
 from tests.support.processes import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = "test-key-of-visible-characters-only"
-QUICK: dict[str, Any] = {"trust_env": False, "flush_seconds": 0.02, "retry_delay_maximum_seconds": 0.3}
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 from uuid import UUID
 
 import pytest
@@ -35,11 +35,9 @@ from audit_service.client.wire import (
     deliver,
     retry_after_seconds,
 )
-from tests.support.panel_network import problem, receipts
+from tests.support.panel_network import KEY, QUICK, problem, receipts
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = "test-key-of-visible-characters-only"
-QUICK: dict[str, Any] = {"trust_env": False, "flush_seconds": 0.02, "retry_delay_maximum_seconds": 0.3}
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 T = TypeVar("T")
 

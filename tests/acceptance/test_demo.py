@@ -1,6 +1,5 @@
 """`demo` as a real process: the story goes as told, fails when it should, and leaves nothing behind. And its sample day."""
 
-import contextlib
 import json
 import os
 import re
@@ -27,12 +26,10 @@ from tests.support.api import Api
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import TestDatabase
 from tests.support.processes import is_alive, wait_until
+from tests.support.users import ORDINARY_USER, clone, interpreter_for, needs_root
 
 DAY = date(2026, 11, 21)
 COMMAND = [sys.executable, "-P", "-m", "audit_service.cli", "demo"]
-ORDINARY_USER = 12345
-SOURCE = Path(__file__).resolve().parents[2]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
 
 
 @pytest.fixture
@@ -105,33 +102,12 @@ def test_an_ordinary_user_hears_the_same_story(temporary: Path) -> None:
     python = interpreter_for(ORDINARY_USER, libraries)
     with tempfile.TemporaryDirectory(prefix="clone-") as folder:
         Path(folder).chmod(0o755)
-        for name in ("src", "migrations"):
-            shutil.copytree(SOURCE / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+        clone(Path(folder))
         path = f"{folder}/src:{libraries}"
         told = tell(temporary, python=python, uid=ORDINARY_USER, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="1")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "The story went as told: ok before, broken at seq" in told.stdout
     assert list(temporary.iterdir()) == []
-
-
-def interpreter_for(uid: int, libraries: str) -> str:
-    """A Python of this version that the user may run, and that finds the libraries; skips where there is none."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
-        with contextlib.suppress(OSError):
-            tried = subprocess.run(
-                [python, "-c", "import asyncpg, httptools, uvloop"],
-                env={"PYTHONPATH": libraries},
-                user=uid,
-                group=uid,
-                extra_groups=[],
-                cwd="/",
-                capture_output=True,
-                check=False,
-            )
-            if tried.returncode == 0:
-                return python
-    pytest.skip(f"user {uid} may run no {name} that finds the libraries")
 
 
 def test_keep_leaves_an_instance_whose_verification_names_the_row(temporary: Path) -> None:

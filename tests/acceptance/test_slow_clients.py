@@ -5,7 +5,9 @@ The worker's own protocol on real sockets; only its watch looks twice a second h
 
 import asyncio
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,7 +21,8 @@ from audit_service.app import create_app
 from audit_service.http_protocol import HEADER_LIMIT_BYTES
 from audit_service.settings import Settings
 from audit_service.worker import _configuration  # the one place that says which protocol a worker speaks
-from tests.support.postgres import Server, TestDatabase
+from tests.support.appends import wait_until
+from tests.support.postgres import TestDatabase
 from tests.support.raw_http import (
     ANSWER_SECONDS,
     WATCH_SECONDS,
@@ -36,21 +39,15 @@ EVENT = {"action": "slow.test"}
 # The first look at which a client can be blamed is the second after it began; the rest is for a busy machine.
 CUT_SECONDS = 2 * WATCH_SECONDS + 3
 HONEST_SECONDS = 2.0
+# What every answer of the application carries.
+SAFE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY"}
 DRIPPERS = 200
 
 
 @pytest.fixture(scope="module")
-async def database(server: Server) -> AsyncIterator[TestDatabase]:
-    """A database of the module's own."""
-    created = await server.create()
-    yield created
-    await server.drop(created)
-
-
-@pytest.fixture(scope="module")
-async def port(database: TestDatabase) -> AsyncIterator[int]:
+async def port(module_database: TestDatabase) -> AsyncIterator[int]:
     """The service; whatever its clients did, its log verifies in the end."""
-    async with serving(create_app(Settings(database_url=database.serving_url))) as opened:
+    async with serving(create_app(Settings(database_url=module_database.serving_url))) as opened:
         yield opened
         report = await ask(opened, request("GET", "/v1/chain/verify"))
         assert report is not None
@@ -63,6 +60,7 @@ def is_problem(answer: Answer | None, status: int) -> None:
     assert answer.status == status, answer
     assert (answer.headers["content-type"], answer.headers["connection"]) == ("application/problem+json", "close")
     assert (answer.json()["status"], set(answer.json())) == (status, {"type", "title", "status", "detail"})
+    assert {name: answer.headers.get(name) for name in SAFE_HEADERS} == SAFE_HEADERS
 
 
 async def drip(connection: Connection, data: bytes, pause_seconds: float = 0.1) -> None:
@@ -356,6 +354,44 @@ async def test_a_badly_framed_request_is_refused_and_the_connection_ends(port: i
             is_problem(answer, status)
         await connection.wait_closed()
         await sending
+
+
+async def refusals(port: int) -> Counter[str]:
+    """How many requests were refused, by the labels of the metric."""
+    answer = await ask(port, request("GET", "/metrics"))
+    assert answer is not None
+    counted = re.findall(r'^audit_http_requests_total(\{.*status="4.."\}) (\S+)$', answer.body.decode(), re.MULTILINE)
+    return Counter({labels: int(float(value)) for labels, value in counted})
+
+
+@pytest.mark.parametrize(
+    ("data", "method", "route", "status"),
+    [
+        (BAD_FRAMES["no HTTP"][0], "other", "unparsed", 400),
+        (BAD_FRAMES["a header of 1 MB"][0], "other", "unparsed", 431),
+        (HEAD[:-2], "other", "unparsed", 408),
+        (HEAD, "POST", "/v1/events", 408),
+        (BAD_FRAMES["a chunk size that is none"][0], "POST", "/v1/events", 400),
+        (BAD_FRAMES["many trailers"][0], "POST", "/v1/events", 431),
+    ],
+    ids=["no HTTP", "a long header", "half of the headers", "half of a body", "a bad chunk", "many trailers"],
+)
+async def test_a_refusal_is_counted_once_with_its_route_when_it_has_one(
+    port: int, data: bytes, method: str, route: str, status: int
+) -> None:
+    before = await refusals(port)
+    async with connected(port) as connection:
+        sending = asyncio.create_task(connection.send(data))
+        is_problem(await connection.answer(CUT_SECONDS), status)
+        await connection.wait_closed(CUT_SECONDS)
+        await sending
+
+    async def is_counted() -> bool:
+        return await refusals(port) != before
+
+    await wait_until(is_counted, "the refusal in the metrics")
+    label = f'{{method="{method}",route="{route}",status="{status}"}}'
+    assert await refusals(port) - before == Counter({label: 1})
 
 
 async def test_headers_up_to_the_limit_pass_in_whatever_pieces(port: int) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -20,10 +19,7 @@ import pytest
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.embedded_process import cluster_processes
 from tests.support.processes import SERVE, Service, is_alive, start_service, wait_until
-
-SOURCE = Path(__file__).resolve().parents[2]
-ORDINARY_USER = 12345
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
+from tests.support.users import ORDINARY_USER, clone, interpreter_for, needs_root
 
 # Instead of the workers a child that ends at once, and shorter delays.
 BROKEN_WORKER = """
@@ -255,8 +251,7 @@ def home() -> Iterator[Path]:
     """A 0700 home with a clone in it, outside pytest's folder, which only its own user may enter."""
     folder = Path(tempfile.mkdtemp(prefix="home-"))
     try:
-        for name in ("src", "migrations"):
-            shutil.copytree(SOURCE / name, folder / "clone" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        clone(folder / "clone")
         yield folder
     finally:
         shutil.rmtree(folder)
@@ -264,12 +259,13 @@ def home() -> Iterator[Path]:
 
 def _serve_from_clone(home: Path, uid: int | None) -> None:
     """Start from the clone with a data path of 120 characters, kill, start again, and find the event."""
-    clone = home / "clone"
-    data_dir = clone / ("v" * (120 - len(str(clone)) - 1))
+    folder = home / "clone"
+    data_dir = folder / ("v" * (120 - len(str(folder)) - 1))
     assert len(str(data_dir)) == 120
     libraries = sysconfig.get_path("purelib")
-    path = f"{clone / 'src'}:{libraries}"
-    command = [_interpreter(uid, libraries), "-B", "-P", "-c", SERVE]
+    path = f"{folder / 'src'}:{libraries}"
+    python = sys.executable if uid is None else interpreter_for(uid, libraries)
+    command = [python, "-B", "-P", "-c", SERVE]
     with start_service(data_dir, uid=uid, command=command, PYTHONPATH=path, HOME=str(home)) as service:
         owners = {process.uids().real for process in service.children()}
         assert owners == {uid or 0}
@@ -284,29 +280,6 @@ def _serve_from_clone(home: Path, uid: int | None) -> None:
         assert again.stop() == 0
         assert_all_gone(again)
     assert (data_dir.stat().st_mode & 0o777) == 0o700
-
-
-def _interpreter(uid: int | None, libraries: str) -> str:
-    """A Python of this version that the user may run, and that finds the libraries."""
-    if uid is None:
-        return sys.executable
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    found = [sys.executable, *(f"{folder}/{name}" for folder in ("/usr/bin", "/usr/local/bin"))]
-    for python in found:
-        with contextlib.suppress(OSError):
-            tried = subprocess.run(
-                [python, "-c", "import asyncpg, httptools, uvloop"],
-                env={"PYTHONPATH": libraries},
-                user=uid,
-                group=uid,
-                extra_groups=[],
-                cwd="/",
-                capture_output=True,
-                check=False,
-            )
-            if tried.returncode == 0:
-                return python
-    pytest.skip(f"user {uid} may run no {name} that finds {libraries}")
 
 
 def _appends(service: Service, identifier: str) -> bool:

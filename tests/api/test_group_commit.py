@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service import ingest
-from audit_service.errors import UnavailableError
+from audit_service.errors import InvalidEventError, UnavailableError
 from audit_service.store import group_commit
 from audit_service.store.append import Appended, Candidate, append_entries
 from audit_service.store.engine import Database
 from audit_service.store.group_commit import GroupCommit
 from tests.support.api import Api
-from tests.support.appends import RULESET, TestLog, candidate, make_log, wait_until
+from tests.support.appends import RULESET, TestLog, candidate, make_log, owner, wait_until
 from tests.support.apps import open_api
 from tests.support.postgres import TestDatabase
 from tests.support.serving import served
@@ -78,11 +78,19 @@ async def turns(count: int = 50) -> None:
         await asyncio.sleep(0)
 
 
+async def append(group: GroupCommit, log: TestLog, candidates: Sequence[Candidate]) -> list[Appended]:
+    """Append candidates that can all be stored."""
+    answers = await group.append(log.log_id, candidates)
+    stored = [answer for answer in answers if isinstance(answer, Appended)]
+    assert len(stored) == len(answers), answers
+    return stored
+
+
 async def in_flight(group: GroupCommit, log: TestLog, calls: Calls) -> asyncio.Task[list[Appended]]:
     """One append that has reached the gate and waits there, so that what comes next has to gather."""
     calls.gate.clear()
     calls.begun.clear()
-    first = asyncio.create_task(group.append(log.log_id, [candidate("first")]))
+    first = asyncio.create_task(append(group, log, [candidate("first")]))
     async with asyncio.timeout(WAIT_SECONDS):
         await calls.begun.wait()
     return first
@@ -90,7 +98,7 @@ async def in_flight(group: GroupCommit, log: TestLog, calls: Calls) -> asyncio.T
 
 def gather(group: GroupCommit, log: TestLog, names: Sequence[str]) -> list[asyncio.Task[list[Appended]]]:
     """A caller for each name."""
-    return [asyncio.create_task(group.append(log.log_id, [candidate(name)])) for name in names]
+    return [asyncio.create_task(append(group, log, [candidate(name)])) for name in names]
 
 
 def named(prefix: str, count: int) -> list[str]:
@@ -105,7 +113,7 @@ async def test_an_idle_log_is_flushed_at_once(group: GroupCommit, log: TestLog, 
     """No timer, no gathering: the call begins within a few turns of the loop, one for each lonely caller."""
     for number in range(3):
         calls.begun.clear()
-        task = asyncio.create_task(group.append(log.log_id, [candidate(f"e-{number}")]))
+        task = asyncio.create_task(append(group, log, [candidate(f"e-{number}")]))
         await turns(3)
         assert calls.begun.is_set()
         (appended,) = await task
@@ -151,7 +159,7 @@ async def test_logs_do_not_wait_for_each_other(
 ) -> None:
     other = await make_log(module_database)
     first = await in_flight(group, log, calls)
-    second = asyncio.create_task(group.append(other.log_id, [candidate("other")]))
+    second = asyncio.create_task(append(group, other, [candidate("other")]))
     await turns(3)
     assert calls.ids == [["first"], ["other"]]
     calls.gate.set()
@@ -198,7 +206,7 @@ async def test_a_group_is_bounded_in_bytes(
     sized = [candidate(name, body, disclosures={"metadata": padding}) for name in "abc"]
     last = candidate("d", body, disclosures={"metadata": padding + b"d" * extra})
     first = await in_flight(group, log, calls)
-    waiting = [asyncio.create_task(group.append(log.log_id, [one])) for one in [sized[0], sized[1], last, sized[2]]]
+    waiting = [asyncio.create_task(append(group, log, [one])) for one in [sized[0], sized[1], last, sized[2]]]
     await turns()
     calls.gate.set()
     await asyncio.gather(first, *waiting)
@@ -213,7 +221,7 @@ async def test_one_caller_s_events_stay_together_even_over_the_bounds(
     first = await in_flight(group, log, calls)
     big = [candidate(name) for name in named("big", group_commit.GROUP_LIMIT_EVENTS + 100)]
     before, batch, after = (
-        asyncio.create_task(group.append(log.log_id, part)) for part in ([candidate("b")], big, [candidate("a")])
+        asyncio.create_task(append(group, log, part)) for part in ([candidate("b")], big, [candidate("a")])
     )
     await turns()
     calls.gate.set()
@@ -223,7 +231,7 @@ async def test_one_caller_s_events_stay_together_even_over_the_bounds(
 
 
 async def test_no_candidates_are_no_call(group: GroupCommit, log: TestLog, calls: Calls) -> None:
-    assert await group.append(log.log_id, []) == []
+    assert await append(group, log, []) == []
     assert calls.ids == []
 
 
@@ -237,12 +245,12 @@ async def test_a_full_queue_refuses_at_once_and_forgets_nothing(pools_: Database
     await turns()
     for refused in ([candidate("over")], [candidate("over-1"), candidate("over-2")]):
         with pytest.raises(UnavailableError, match="waiting"):
-            await group.append(log.log_id, refused)
+            await append(group, log, refused)
     assert group.pending_events == 10
     calls.gate.set()
     await asyncio.gather(first, *waiting)
     assert group.pending_events == 0
-    (appended,) = await group.append(log.log_id, [candidate("over")])
+    (appended,) = await append(group, log, [candidate("over")])
     assert (appended.seq, appended.known) == (10, False)
     await log.assert_intact(11)
 
@@ -252,10 +260,10 @@ async def test_a_batch_larger_than_the_queue_goes_through_when_nothing_waits(
 ) -> None:
     group = GroupCommit(pools_.writes, RULESET, pending_limit_events=10)
     batch = [candidate(name) for name in named("b", 11)]
-    assert [one.seq for one in await group.append(log.log_id, batch)] == list(range(11))
+    assert [one.seq for one in await append(group, log, batch)] == list(range(11))
     first = await in_flight(group, log, calls)
     with pytest.raises(UnavailableError):
-        await group.append(log.log_id, [candidate(name) for name in named("c", 11)])
+        await append(group, log, [candidate(name) for name in named("c", 11)])
     calls.gate.set()
     await first
 
@@ -310,37 +318,69 @@ def poisoned(name: str) -> Candidate:
 
 
 @pytest.mark.parametrize("place", [0, 5, 9])
-async def test_an_unforeseen_event_fails_alone(group: GroupCommit, log: TestLog, calls: Calls, place: int) -> None:
+async def test_an_event_that_cannot_be_stored_fails_alone(
+    group: GroupCommit, log: TestLog, calls: Calls, place: int
+) -> None:
     """Its neighbours of the same flush are committed, once each and in their order."""
     first = await in_flight(group, log, calls)
     candidates = [poisoned(f"n-{n}") if n == place else candidate(f"n-{n}") for n in range(10)]
     waiting = [asyncio.create_task(group.append(log.log_id, [one])) for one in candidates]
     await turns()
     calls.gate.set()
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    answers = [answer for (answer,) in await asyncio.gather(*waiting)]
     assert calls.ids[1] == named("n", 10)
-    assert isinstance(answers.pop(place), asyncpg.CharacterNotInRepertoireError)
-    assert [answer[0].seq for answer in answers if isinstance(answer, list)] == list(range(1, 10))
+    assert isinstance(answers.pop(place), InvalidEventError)
+    assert [answer.seq for answer in answers if isinstance(answer, Appended)] == list(range(1, 10))
     await first
     await log.assert_intact(10)
 
 
-async def test_an_unforeseen_event_fails_its_own_batch_as_a_whole(
-    group: GroupCommit, log: TestLog, calls: Calls
+@pytest.mark.parametrize("places", [{0}, {99}, {3, 4, 50}, set(range(100))])
+async def test_of_a_batch_only_what_cannot_be_stored_fails(
+    group: GroupCommit, log: TestLog, calls: Calls, places: set[int]
 ) -> None:
-    """Nothing of it is there, and its neighbour is."""
+    """The rest is there in its order, whoever else shared the flush, and finding the bad ones takes few calls."""
     first = await in_flight(group, log, calls)
-    batch = [candidate("b-0"), poisoned("b-1"), candidate("b-2")]
-    failing, good = (asyncio.create_task(group.append(log.log_id, part)) for part in (batch, [candidate("good")]))
+    batch = [poisoned(f"b-{n}") if n in places else candidate(f"b-{n}") for n in range(100)]
+    waiting, good = (asyncio.create_task(group.append(log.log_id, part)) for part in (batch, [candidate("good")]))
     await turns()
     calls.gate.set()
-    with pytest.raises(asyncpg.CharacterNotInRepertoireError):
-        await failing
-    assert [(await first)[0].seq, (await good)[0].seq] == [0, 1]
-    await log.assert_intact(2)
+    answers = await waiting
+    assert {n for n, answer in enumerate(answers) if isinstance(answer, InvalidEventError)} == places
+    taken = 100 - len(places)
+    assert [answer.seq for answer in answers if isinstance(answer, Appended)] == list(range(1, 1 + taken))
+    ((one,), (last,)) = await first, await good
+    assert isinstance(last, Appended)
+    assert (one.seq, last.seq) == (0, taken + 1)
+    # The whole flush, and two halves for each refused part: seven times halved, a hundred are one.
+    assert len(calls.ids) <= 2 + 2 * min(7 * len(places), 100)
+    await log.assert_intact(2 + taken)
 
 
-async def test_an_unforeseen_event_is_a_500_for_its_sender_only(
+async def test_a_repeat_of_an_event_that_cannot_be_stored_is_judged_by_itself(group: GroupCommit, log: TestLog) -> None:
+    """The first with the id fails, the second is good: it is new."""
+    bad, good = await group.append(log.log_id, [poisoned("same"), candidate("same")])
+    assert isinstance(bad, InvalidEventError)
+    assert isinstance(good, Appended)
+    assert (good.seq, good.known) == (0, False)
+    await log.assert_intact(1)
+
+
+async def test_a_database_that_takes_nothing_does_not_call_the_events_invalid(
+    pools: Database, database: TestDatabase
+) -> None:
+    """A right that is missing is not the senders' fault: told that it was, they would drop good events."""
+    group, log = GroupCommit(pools.writes, RULESET), await make_log(database)
+    async with owner(database) as connection:
+        await connection.execute("REVOKE EXECUTE ON FUNCTION audit.append_entries FROM audit_serving")
+        answers = await asyncio.gather(*gather(group, log, named("f", 3)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [asyncpg.InsufficientPrivilegeError] * 3
+        await connection.execute("GRANT EXECUTE ON FUNCTION audit.append_entries TO audit_serving")
+    assert [answer[0].seq for answer in await asyncio.gather(*gather(group, log, named("f", 3)))] == [0, 1, 2]
+    await log.assert_intact(3)
+
+
+async def test_an_event_that_cannot_be_stored_is_a_422_for_its_sender_only(
     module_database: TestDatabase, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same over HTTP; the answer tells nothing of the database, and the service goes on."""
@@ -355,15 +395,21 @@ async def test_an_unforeseen_event_is_a_500_for_its_sender_only(
     async with open_api(module_database) as api:
         names = ["s-0", "s-1", "smuggled", "s-2", "s-3"]
         calls.gate.clear()
+        first = asyncio.create_task(api.post({"id": "s-first", "action": "x"}))
+        async with asyncio.timeout(WAIT_SECONDS):
+            await calls.begun.wait()
         posts = [asyncio.create_task(api.post({"id": name, "action": "x"})) for name in names]
-        await wait_until(lambda: pending_is(api, 5), "five events waiting for the database")
+        await wait_until(lambda: pending_is(api, 6), "one event at the gate and five that wait")
         calls.gate.set()
         responses = await asyncio.gather(*posts)
-        assert len(calls.ids[0]) + len(calls.ids[1]) == 5  # the poison shared a flush
-        assert [response.status_code for response in responses] == [201, 201, 500, 201, 201]
+        assert (await first).status_code == 201
+        assert sorted(calls.ids[1]) == sorted(names)  # the poison shared a flush
+        assert [response.status_code for response in responses] == [201, 201, 422, 201, 201]
         assert responses[2].headers["content-type"] == "application/problem+json"
         assert "0x00" not in responses[2].text
         assert [(await api.client.get(f"/v1/events/{name}")).status_code for name in names] == [200, 200, 404, 200, 200]
+        batch = await api.post([{"id": name, "action": "x"} for name in ("b-0", "smuggled", "b-1")])
+        assert (batch.status_code, [result["status"] for result in batch.json()["results"]]) == (207, [201, 422, 201])
         assert (await api.verify())["status"] == "ok"
 
 
@@ -398,7 +444,7 @@ async def test_cancelled_callers_owe_and_are_owed_nothing(group: GroupCommit, lo
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert [isinstance(answer, asyncio.CancelledError) for answer in answers] == [True, False] * 3
     assert calls.ids == [["first"], ["w-1", "w-3", "w-5"]]
-    again = [(await group.append(log.log_id, [candidate(name)]))[0] for name in ("first", "w-0", "w-1")]
+    again = [(await append(group, log, [candidate(name)]))[0] for name in ("first", "w-0", "w-1")]
     assert [(one.seq, one.known) for one in again] == [(0, True), (4, False), (1, True)]
     await log.assert_intact(5)
 

@@ -16,7 +16,7 @@ from audit_service.api import schemas
 from audit_service.core.api_key import SCOPES, is_well_formed
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, dump, open_api
-from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
+from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase
 
 # Each call, the scope that opens it, and what it answers then.
 CALLS: list[tuple[str, str, str, int]] = [
@@ -206,6 +206,28 @@ async def shown(api: Api, key_id: str) -> dict[str, Any]:
     (found,) = [key for key in response.json()["keys"] if key["key_id"] == key_id]
     assert isinstance(found, dict)
     return found
+
+
+# --- a database that does not answer ---
+
+
+async def test_while_the_database_is_paused_every_call_is_told_to_come_again(shared_api: Api, server: Server) -> None:
+    """Within five seconds. The key that asks is still known, so that it is the calls themselves that wait."""
+    key_id = (await create(shared_api, ["read"]))["key_id"]
+    with server.paused():
+        started = time.monotonic()
+        responses = await asyncio.gather(
+            shared_api.client.post("/v1/keys", json={"name": "paused", "scopes": ["read"]}),
+            shared_api.client.get("/v1/keys"),
+            shared_api.client.delete(f"/v1/keys/{key_id}"),
+        )
+        seconds = time.monotonic() - started
+    assert [(response.status_code, response.headers["retry-after"]) for response in responses] == [(503, "1")] * 3
+    assert seconds < 5
+    # What nobody was told of did not happen.
+    listed = (await shared_api.client.get("/v1/keys")).json()["keys"]
+    assert "paused" not in [key["name"] for key in listed]
+    assert (await shown(shared_api, key_id))["revoked_at"] is None
 
 
 # --- creating and listing ---

@@ -103,15 +103,18 @@ async def test_the_service_is_there_again_when_its_database_is(api: Api, databas
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("setting", "commit"),
     [
-        "synchronous_commit = off",
-        "default_transaction_isolation = 'repeatable read'",
-        "default_transaction_read_only = on",
+        ("synchronous_commit = off", "on"),
+        ("synchronous_commit = local", "on"),
+        ("synchronous_commit = remote_write", "on"),
+        ("synchronous_commit = remote_apply", "remote_apply"),
+        ("default_transaction_isolation = 'repeatable read'", "on"),
+        ("default_transaction_read_only = on", "on"),
     ],
 )
-async def test_defaults_of_role_or_database_cannot_weaken_an_append(
-    api: Api, database: TestDatabase, setting: str
+async def test_defaults_of_role_or_database_can_strengthen_an_append_and_not_weaken_it(
+    api: Api, database: TestDatabase, setting: str, commit: str
 ) -> None:
     """The serving role may change its own defaults; every connection of ours says for itself what it needs."""
     owner = await database.owner()
@@ -125,7 +128,9 @@ async def test_defaults_of_role_or_database_cannot_weaken_an_append(
         shown = [
             await connection.scalar(text(f"SHOW {name}")) for name in ("synchronous_commit", "transaction_isolation")
         ]
-    assert shown == ["on", "read committed"]
+        source = await connection.scalar(text("SELECT source FROM pg_settings WHERE name = 'synchronous_commit'"))
+    assert shown == [commit, "read committed"]
+    assert source == "session"  # so that a reload of the server's configuration changes nothing either
 
 
 async def test_readiness_names_a_setting_that_could_lose_events(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.api import Api
-from tests.support.postgres import TestDatabase
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 from tests.support.posting import JSON_TYPE, send, stored
 from tests.support.senders import lines
 from tests.support.serving import Served, Wire, served
@@ -359,6 +360,25 @@ async def test_a_string_that_fetch_sends_may_be_an_event_or_a_batch(service: Ser
     for body, status in (('{"action":"x"}', 201), ('[{"action":"x"},{}]', 207), ("hello", 415), ('{"action":', 400)):
         response = await service.api.client.post("/v1/events", content=body, headers=loose)
         assert response.status_code == status, body
+
+
+async def test_a_page_of_another_site_can_send_nothing_in_a_visitor_s_name(service: Served) -> None:
+    """Why loose types are safe (decision 0006): browsers add no credential that we take, and are not allowed to send one of the page's."""
+    foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain;charset=UTF-8"}
+    ambient = (
+        {"Authorization": "Basic " + base64.b64encode(f"x:{BOOTSTRAP_KEY}".encode()).decode()},
+        {"Cookie": BOOTSTRAP_KEY},
+    )
+    async with httpx.AsyncClient(base_url=service.api.client.base_url, trust_env=False) as visitor:
+        for credential in ambient:
+            refused = await visitor.post("/v1/events", content='{"action":"x"}', headers=foreign | credential)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        preflight = await visitor.options("/v1/events", headers=foreign | asked)
+    answered = await service.api.client.post("/v1/events", content='{"action":"x"}', headers=foreign)
+    assert (preflight.status_code, answered.status_code) == (405, 201)
+    for response in (preflight, answered):
+        assert not [name for name in response.headers if name.startswith("access-control") or name == "set-cookie"]
 
 
 async def test_one_id_in_every_framing_is_one_event(service: Served) -> None:

@@ -15,6 +15,7 @@ from audit_service.api import body
 from audit_service.api.result_spool import MEMORY_BYTES, ResultSpool
 from audit_service.errors import AuditError, TooLargeError, UnavailableError
 from audit_service.ingest import Outcome, Sealed
+from audit_service.store import group_commit
 from tests.support.api import Api
 from tests.support.appends import owner, wait_until
 from tests.support.apps import open_api
@@ -208,6 +209,83 @@ async def test_after_a_slice_that_was_not_appended_no_later_one_is(
         assert (trailer["accepted"], trailer["complete"], trailer["problem"]["status"]) == (200, False, 503)
         assert calls == 2
         assert [await is_stored(api, f"gap:{number}") for number in (199, 200, 400, 999)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+async def test_a_sender_that_holds_its_next_line_back_learns_at_once_that_the_last_failed(
+    service: Served, module_database: TestDatabase, monkeypatch: pytest.MonkeyPatch, answered: int
+) -> None:
+    """Long before the connection would be cut for slowness: a 503 of its own, or a trailer when results have been sent."""
+    monkeypatch.setattr(group_commit, "APPEND_TIMEOUT_SECONDS", 0.3)
+    name = f"held-{answered}"
+    async with service.wire() as wire, owner(module_database) as holder:
+        await wire.begin_lines()
+        answers = wire.lines()
+        for number in range(answered):
+            await wire.chunk(line(name, number))
+            if number == 0:
+                assert (await wire.head())[0] == 200
+            assert json.loads(await anext(answers))["receipt"]["id"] == f"{name}:{number}"
+        async with holder.transaction():
+            await holder.execute("SELECT 1 FROM audit.log FOR UPDATE")
+            await wire.chunk(line(name, answered))
+            if answered:
+                trailer = json.loads(await anext(answers))
+                problem = trailer.pop("problem")
+                assert trailer == {"trailer": True, "accepted": answered, "rejected": 0, "complete": False}
+            else:
+                answer = await wire.answer()
+                problem = answer.json()
+                assert (answer.status, int(answer.headers["retry-after"]) >= 1) == (503, True)
+    assert (problem["status"], problem["detail"]) == (503, "the database does not answer")
+    # The server may yet finish what it was asked: whatever became of it, sent again the line is there once.
+    assert (await service.api.post(json.loads(line(name, answered)))).status_code in {200, 201}
+    assert await is_stored(service.api, f"{name}:{answered}")
+
+
+async def test_an_unforeseen_error_of_a_commit_ends_the_stream_at_once(
+    service: Served, module_database: TestDatabase
+) -> None:
+    """With a 500, although the sender still holds its next line back."""
+    async with service.wire() as wire, owner(module_database) as admin:
+        await wire.begin_lines()
+        await admin.execute("REVOKE EXECUTE ON FUNCTION audit.append_entries FROM audit_serving")
+        try:
+            await wire.chunk(line("unforeseen", 0))
+            answer = await wire.answer()
+        finally:
+            await admin.execute("GRANT EXECUTE ON FUNCTION audit.append_entries TO audit_serving")
+    assert (answer.status, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert not await is_stored(service.api, "unforeseen:0")
+
+
+async def test_a_commit_that_fails_after_the_body_has_broken_still_ends_the_stream(
+    module_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, broken = asyncio.Event(), asyncio.Event()
+
+    async def fails(*_: Any) -> list[Outcome]:
+        begun.set()
+        await broken.wait()
+        for _turn in range(50):
+            await asyncio.sleep(0)
+        raise RuntimeError("nobody foresaw this")
+
+    async def content() -> AsyncIterator[bytes]:
+        yield gzip.compress(line("late", 0))
+        await begun.wait()
+        broken.set()
+        yield b"garbage"
+
+    monkeypatch.setattr(ingest, "append_sealed", fails)
+    async with open_api(module_database) as api:
+        headers = {"Content-Type": NDJSON, "Content-Encoding": "gzip"}
+        posting = asyncio.create_task(api.client.post("/v1/events", content=content(), headers=headers))
+        answered, _ = await asyncio.wait({posting}, timeout=PATIENCE_SECONDS)
+        posting.cancel()  # of no effect once it has ended
+        assert answered, "no answer"
+        response = posting.result()
+    assert (response.status_code, response.headers["content-type"]) == (500, "application/problem+json")
 
 
 # --- a client that does not read

@@ -3,13 +3,15 @@
 import asyncio
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 from tests.soak.faults import FAULTS
-from tests.soak.harness import Stack, Violations
+from tests.soak.harness import Stack, Violations, embedded_stack, external_stack
 from tests.soak.scenarios import WRITERS
 from tests.store.test_append_concurrency import BROKEN, UNLOCKED, count_forked
 from tests.support.appends import function_text
+from tests.support.postgres import Server, TestDatabase
 
 ROUNDS = 12
 RACE_EVENTS = 600
@@ -18,11 +20,7 @@ RACE_EVENTS = 600
 _CARELESS_WORKER = """
 import audit_service.store.engine as engine
 engine.DURABLE_SETTINGS = {}
-make = engine.create_async_engine
-def careless(url, **options):
-    options["connect_args"]["server_settings"]["synchronous_commit"] = "off"
-    return make(url, **options)
-engine.create_async_engine = careless
+engine.COMMIT_DURABLY = "SET synchronous_commit = off"
 from audit_service.worker import main
 main()
 """
@@ -37,7 +35,7 @@ def command(child):
 supervisor.Child.command = property(command)
 raise SystemExit(supervisor.serve(Settings()))
 """
-CARELESS_COMMAND = [sys.executable, "-P", "-c", _CARELESS_SERVE]
+_CARELESS_COMMAND = [sys.executable, "-P", "-c", _CARELESS_SERVE]
 
 _FORGETFUL = function_text(
     [("SELECT array_agg(r.id IS NOT NULL ORDER BY i.ord)", "SELECT array_agg(false ORDER BY i.ord)")]
@@ -45,32 +43,34 @@ _FORGETFUL = function_text(
 _REPLACE = "DROP FUNCTION audit.append_entries; {} ; GRANT EXECUTE ON FUNCTION audit.append_entries TO audit_serving;"
 
 
-async def lose_events(stack: Stack, random: Random) -> Violations:
-    """Without waiting for the disk at commit, and every process of the database killed under load. `stack` runs CARELESS_COMMAND."""
-    for _ in range(ROUNDS):
-        async with stack.fleet(WRITERS, random.randrange(10**6)).writing():
-            await asyncio.sleep(random.uniform(0.3, 0.6))
-            since = time.monotonic()
-            async with FAULTS["every process of the database"].inject(stack, random):
-                await stack.recover(since)
-        if (violations := await stack.find_violations()).lost:
-            return violations
+async def lose_events(data_dir: Path, random: Random) -> Violations:
+    """A service that does not wait for the disk at commit, and every process of its database killed under load."""
+    async with embedded_stack(data_dir, command=_CARELESS_COMMAND, workers=1) as stack:
+        for _ in range(ROUNDS):
+            async with stack.fleet(WRITERS, random.randrange(10**6)).writing():
+                await asyncio.sleep(random.uniform(0.3, 0.6))
+                since = time.monotonic()
+                async with FAULTS["every process of the database"].inject(stack, random):
+                    await stack.recover(since)
+            if (violations := await stack.find_violations()).lost:
+                return violations
     return Violations()
 
 
-async def duplicate_events(stack: Stack, random: Random) -> Violations:
-    """Without the look at known ids, and connections reset under load, so that writers ask again."""
-    async with stack.owner() as connection:
-        await connection.execute("ALTER TABLE audit.receipt DROP CONSTRAINT receipt_pkey")
-        await connection.execute(_REPLACE.format(_FORGETFUL))
-    for _ in range(ROUNDS):
-        async with (
-            stack.fleet(WRITERS, random.randrange(10**6)).writing(),
-            FAULTS["connections reset before the service"].inject(stack, random),
-        ):
-            pass
-        if (violations := await stack.find_violations()).duplicated:
-            return violations
+async def duplicate_events(server: Server, database: TestDatabase, data_dir: Path, random: Random) -> Violations:
+    """A service without the look at known ids, and connections reset under load, so that writers ask again."""
+    async with external_stack(data_dir, server, database, workers=1) as stack:
+        async with stack.owner() as connection:
+            await connection.execute("ALTER TABLE audit.receipt DROP CONSTRAINT receipt_pkey")
+            await connection.execute(_REPLACE.format(_FORGETFUL))
+        for _ in range(ROUNDS):
+            async with (
+                stack.fleet(WRITERS, random.randrange(10**6)).writing(),
+                FAULTS["connections reset before the service"].inject(stack, random),
+            ):
+                pass
+            if (violations := await stack.find_violations()).duplicated:
+                return violations
     return Violations()
 
 

@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+KEY = "test-key-of-visible-characters-only"
+# A client's options: what takes seconds in a panel takes a moment in a test.
+QUICK: dict[str, Any] = {"trust_env": False, "flush_seconds": 0.02, "retry_delay_maximum_seconds": 0.3}
+
 
 class CuttingProxy:
     """A TCP proxy that, `cuts` times, drops the connection when the answer arrives: the service has acted, the client cannot know."""

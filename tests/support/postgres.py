@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from audit_service.embedded import EmbeddedPostgres
+from audit_service.embedded_process import cluster_processes
 from audit_service.provision import prepare
 from audit_service.settings import Settings
 from audit_service.store import credentials, migrate
@@ -85,6 +86,18 @@ class Server:
         name = f"test_{secrets.token_hex(6)}"
         await self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return TestDatabase(name, self.url(name), self.url(name, "audit_serving", SERVING_PASSWORD))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Every process of the server is stopped, as with a paused machine: connections stay, and nothing answers."""
+        processes = list(cluster_processes(self.postgres.cluster_dir))
+        try:
+            for process in processes:
+                process.suspend()
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     async def drop(self, database: TestDatabase) -> None:
         """Drop it with whatever is still connected."""

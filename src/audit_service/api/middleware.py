@@ -12,6 +12,8 @@ from audit_service.api.logs import REQUESTS, SECONDS, App, Message, Scope, log, 
 from audit_service.api.problems import unexpected_response
 
 SLOW_SECONDS = 1.0
+# Where, in a request's state, the HTTP protocol leaves the status with which it refused the rest of the request.
+REFUSED_STATUS = "refused_status"
 
 
 class AccessLog:
@@ -45,7 +47,8 @@ class AccessLog:
         try:
             await self.app(scope, receive, send_noted)
         except ClientDisconnect:
-            status = 499  # as proxies write it: nobody is there to be answered
+            # 499 as proxies write it: nobody is there to be answered.
+            status = scope.get("state", {}).get(REFUSED_STATUS, 499)
         except Exception as error:
             unexpected(scope, error)
             if begun and not ended:

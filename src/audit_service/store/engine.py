@@ -24,6 +24,12 @@ DURABLE_SETTINGS = {
     "synchronous_commit": ("on", "remote_apply"),
     "data_sync_retry": ("off",),
 }
+# Said in every session, so that no default of a role or database and no reload of the server's configuration weakens it: what was
+# acknowledged must be on the disk. Where the operator asks for more (applied on the standbys too), that stays.
+COMMIT_DURABLY = """
+    SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)
+"""
 SUPPORTED_VERSIONS = range(15, 19)
 # A database that is paused, or behind a dead link, never answers: who asks something short is told within five seconds.
 ANSWER_TIMEOUT_SECONDS = 4.0
@@ -81,9 +87,8 @@ def open_database(
                     "statement_timeout": f"{timeout_seconds}s",
                     "idle_in_transaction_session_timeout": "60s",
                     "lock_timeout": "5s",
-                    # Whatever defaults the role or the database got: what was acknowledged must be on the disk, and an
-                    # append that read its head before it waited for the lock would fork the chain.
-                    "synchronous_commit": "on",
+                    # Whatever defaults the role or the database got: an append that read its head before it waited for
+                    # the lock would fork the chain.
                     "default_transaction_isolation": "read committed",
                     "default_transaction_read_only": "off",
                     "timezone": "UTC",
@@ -92,12 +97,26 @@ def open_database(
                 },
             },
         )
+        event.listen(engine.sync_engine, "connect", _commit_durably)
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
         return engine
 
     return Database(
         writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds, isolation_level="AUTOCOMMIT")
     )
+
+
+def _commit_durably(connection: Any, *_: object) -> None:
+    """Set COMMIT_DURABLY in a new session."""
+
+    async def execute(raw: asyncpg.Connection) -> None:
+        try:
+            await raw.execute(COMMIT_DURABLY)
+        except BaseException:
+            raw.terminate()  # the pool never got it, and closes nothing
+            raise
+
+    connection.run_async(execute)
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:

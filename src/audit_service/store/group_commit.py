@@ -6,17 +6,22 @@ each log and worker: the head row's lock would only queue a second one inside th
 
 Crash window: between a flush's commit and the answer to its callers the entries are durable but unacknowledged. A caller
 that asks again with the same id gets the first receipt.
+
+A value that PostgreSQL cannot store, although every check let it through, fails its own event only: the flush is tried again in
+halves until the event stands alone. The halves are transactions of their own, in the order of their events.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from audit_service.errors import AuditError, UnavailableError
+from audit_service.errors import AuditError, InvalidEventError, UnavailableError
 from audit_service.store.append import Appended, Candidate, append_entries
 
 # Within one call the lock is held for the whole group, so groups stay small enough for other workers to get their turn.
@@ -24,6 +29,11 @@ GROUP_LIMIT_EVENTS = 500
 GROUP_LIMIT_BYTES = 4 * 1024 * 1024
 # Both tries together: a database that is away, paused or blocked is told to the callers within five seconds.
 APPEND_TIMEOUT_SECONDS = 4.0
+# SQLSTATE classes 22 and 54: the value is at fault, so the same event fails again. Any other unforeseen error may be the database's
+# own (a missing right, a forged head), and must never make a sender drop a good event as invalid.
+_REFUSED_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -32,7 +42,7 @@ class _Waiting:
 
     candidates: Sequence[Candidate]
     size_bytes: int
-    answer: asyncio.Future[list[Appended]]
+    answer: asyncio.Future[list[Appended | InvalidEventError]]
 
 
 class GroupCommit:
@@ -55,10 +65,11 @@ class GroupCommit:
         self._flushers: set[asyncio.Task[None]] = set()
         self.pending_events = 0
 
-    async def append(self, log_id: int, candidates: Sequence[Candidate]) -> list[Appended]:
+    async def append(self, log_id: int, candidates: Sequence[Candidate]) -> list[Appended | InvalidEventError]:
         """Append to a log; what became of each candidate, in order. Durable when it returns.
 
-        An id that stands twice, here or in what other callers append at the same moment, is new once and known from then on.
+        A candidate that PostgreSQL cannot store has an InvalidEventError in its place, and the others are appended. An id that
+        stands twice, here or in what other callers append at the same moment, is new once and known from then on.
         Raises UnavailableError when the queue is full (nothing was appended) or the database is away, ClockError, NotFoundError.
         A cancelled caller may or may not have been appended.
         """
@@ -67,7 +78,7 @@ class GroupCommit:
         # A batch larger than the whole limit still goes through when nothing else waits.
         if self.pending_events and self.pending_events + len(candidates) > self._pending_limit_events:
             raise UnavailableError("too many events are waiting for the database")
-        answer: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[Appended | InvalidEventError]] = asyncio.get_running_loop().create_future()
         self.pending_events += len(candidates)
         waiting = _Waiting(candidates, sum(map(_size_bytes, candidates)), answer)
         queue = self._queues.get(log_id)
@@ -101,7 +112,7 @@ class GroupCommit:
 
     async def _flush(self, log_id: int, group: list[_Waiting]) -> None:
         try:
-            answers = await self._append_distinct(log_id, [c for waiting in group for c in waiting.candidates])
+            answers = await self._append_storable(log_id, [c for waiting in group for c in waiting.candidates])
         except TimeoutError:
             # Whoever waits behind would wait as long again: all are told now.
             queue = self._queues[log_id]
@@ -115,7 +126,7 @@ class GroupCommit:
             if len(group) == 1:
                 _fail(group[0], error)
                 return
-            # Something in one caller's events that nobody foresaw must not fail the others: each by itself.
+            # What nobody foresaw in one caller's events must not fail the others: each by itself.
             for waiting in group:
                 await self._flush(log_id, [waiting])
         else:
@@ -125,6 +136,20 @@ class GroupCommit:
                 if not waiting.answer.done():
                     waiting.answer.set_result(answers[position:end])
                 position = end
+
+    async def _append_storable(
+        self, log_id: int, candidates: Sequence[Candidate]
+    ) -> list[Appended | InvalidEventError]:
+        """One call, or two for the halves when a value is refused: then only the event that holds it fails."""
+        try:
+            return [*await self._append_distinct(log_id, candidates)]
+        except _REFUSED_VALUE as error:
+            if len(candidates) == 1:
+                _log.error("an event passed every check and cannot be stored: %s", type(error).__name__)
+                return [InvalidEventError("the event holds a value that cannot be stored")]
+        middle = len(candidates) // 2
+        first = await self._append_storable(log_id, candidates[:middle])
+        return first + await self._append_storable(log_id, candidates[middle:])
 
     async def _append_distinct(self, log_id: int, candidates: Sequence[Candidate]) -> list[Appended]:
         """One call with each id once; a repeat is answered as known, with what the first one stored."""

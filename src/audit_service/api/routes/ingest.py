@@ -256,13 +256,23 @@ class _Duplex(StreamingResponse):
                     await reader
 
     async def _process(self, spool: ResultSpool) -> None:
-        """Read, seal and append slice by slice. While one slice commits, the next is read and sealed."""
+        """Append the body and end the spool in every case: with the trailer, or with the error when there is no result before it."""
+        try:
+            spool.write(self._trailer(await self._append_lines(spool)))
+        except BaseException as error:
+            spool.end(error)
+            raise
+        spool.end()
+
+    async def _append_lines(self, spool: ResultSpool) -> dict[str, Any] | None:
+        """Read, seal and append slice by slice. While one slice commits, the next is read and sealed, and no more. The problem that
+        ended it early, after lines that have their results: the sender goes on after them, with the same ids."""
         settings = self._service.settings
+        slices = line_slices(self._request, settings.body_limit_bytes, settings.stream_limit_bytes)
         committing: asyncio.Task[None] | None = None
-        problem_at_end: dict[str, Any] | None = None
         start = 0
         try:
-            async for lines in line_slices(self._request, settings.body_limit_bytes, settings.stream_limit_bytes):
+            while lines := await _next_slice(slices, committing):
                 values = [_parse_line(line) for line in lines]
                 sealed = await ingest.seal_all(self._recipe, self._log, values, _keys(self._key, start, len(values)))
                 start += len(values)
@@ -276,17 +286,13 @@ class _Duplex(StreamingResponse):
                 with suppress(AuditError):
                     await committing
             if not self._accepted + self._rejected:
-                spool.end(error)
-                return
-            # Lines before this point have their results; the sender goes on after them, with the same ids.
-            problem_at_end = problem(error)
-        except BaseException as error:
+                raise
+            return problem(error)
+        except BaseException:
             if committing is not None:
                 committing.cancel()
-            spool.end(error)
             raise
-        spool.write(self._trailer(problem_at_end))
-        spool.end()
+        return None
 
     async def _commit(self, sealed: Sequence[ingest.Sealed | AuditError], spool: ResultSpool) -> None:
         appender = self._service.appender(self._recipe)
@@ -307,6 +313,23 @@ class _Duplex(StreamingResponse):
         if problem_at_end is not None:
             trailer["problem"] = problem_at_end
         return orjson.dumps(trailer) + b"\n"
+
+
+async def _next_slice(
+    slices: AsyncIterator[list[bytes | InputError]], committing: asyncio.Task[None] | None
+) -> list[bytes | InputError] | None:
+    """The next slice, None at the end. Raises the commit's error as soon as it fails: a sender may hold its next line back until it
+    knows what became of the last one."""
+    coming = asyncio.ensure_future(anext(slices, None))
+    try:
+        if committing is not None:
+            await asyncio.wait({coming, committing}, return_when=asyncio.FIRST_COMPLETED)
+            if committing.done():
+                committing.result()
+        return await coming
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)  # nobody else hears how it ended
 
 
 def _parse_line(line: bytes | InputError) -> Item:

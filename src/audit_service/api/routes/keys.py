@@ -25,6 +25,7 @@ from audit_service.errors import (
 from audit_service.ingest import without_secrets
 from audit_service.store import credentials
 from audit_service.store.credentials import Credential, KeyRecord
+from audit_service.store.engine import connected
 from audit_service.store.failures import translated
 
 router = APIRouter(tags=["keys"], dependencies=documented_security)
@@ -79,8 +80,9 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
     if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
         raise InvalidEventError("the key breaks its schema", [Fault("must be in the future", "/expires_at")])
     name = redact_text(wanted.name, (await service.recipe()).rules)
-    async with translated(), service.database.writes.begin() as connection:
+    async with translated(), connected(service.database.writes) as connection:
         key_id, key = await credentials.create_key(connection, credential.log_id, name, scopes, wanted.expires_at)
+        await connection.commit()
     body = {"key_id": key_id, "key": key, "name": name, "scopes": scopes}
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
 
@@ -101,7 +103,7 @@ def _parse_new_key(data: bytes) -> tuple[NewKey, list[str]]:
 async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> Response:
     """Every key of the tenant, live and revoked; never a secret."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
-    async with translated(), service.database.reads.connect() as connection:
+    async with translated(), connected(service.database.reads) as connection:
         records = await credentials.list_keys(connection, credential.log_id)
     return Response(orjson.dumps({"keys": [key_view(record) for record in records]}), media_type="application/json")
 
@@ -111,8 +113,9 @@ async def revoke_key(key_id: str, service: ServiceOf, credential: Admin) -> Resp
     """Revoke a key. Every worker refuses it within a second."""
     if not key_id.isascii() or not key_id.isprintable():
         raise NotFoundError("no such key")
-    async with translated(), service.database.writes.begin() as connection:
+    async with translated(), connected(service.database.writes) as connection:
         await credentials.revoke_key(connection, key_id, credential.log_id)
+        await connection.commit()
     return Response(status_code=204)
 
 
