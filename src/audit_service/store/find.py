@@ -180,7 +180,7 @@ def clauses_of(selection: Selection) -> list[Clause]:
     found = [] if selection.server_id is None else [Clause(((Term.of("server_id", selection.server_id),),))]
     for item in selection.filters:
         to_terms = _ALTERNATIVES.get(item.field, _unknown)
-        alternatives = tuple(terms for value in item.values for terms in to_terms(value))
+        alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
         # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
         if all(alternatives) and (not item.negated or item.field in NAMED):
             found.append(Clause(alternatives, item.negated))
@@ -190,11 +190,11 @@ def clauses_of(selection: Selection) -> list[Clause]:
 def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str], list[tuple[Term, ...]]]:
     """A value, or with `*` at its end what begins so."""
 
-    def terms(value: str) -> list[tuple[Term, ...]]:
+    def to_terms(value: str) -> list[tuple[Term, ...]]:
         text = prefix(value)
         return [(Term.beginning(name, text[:-1]) if value.endswith("*") else Term.of(name, text),)]
 
-    return terms
+    return to_terms
 
 
 # What every entry with a value of a field has: all terms of one of these. No terms: the index cannot tell.
@@ -233,7 +233,7 @@ class _Index:
 
     def __init__(self, clauses: Sequence[Clause]) -> None:
         self._clauses = clauses
-        self._terms = list({term: None for clause in clauses for terms in clause.alternatives for term in terms})
+        self._terms = list({term: None for clause in clauses for all_of in clause.alternatives for term in all_of})
         self._places = {term: place for place, term in enumerate(self._terms)}
 
     async def look(self, connection: AsyncConnection, log_id: int, numbers: Sequence[int]) -> dict[int, BitMap]:
@@ -249,8 +249,8 @@ class _Index:
         found = reduce(
             or_,
             (
-                reduce(and_, (postings.get(self._places[term], nothing) for term in terms))
-                for terms in clause.alternatives
+                reduce(and_, (postings.get(self._places[term], nothing) for term in all_of))
+                for all_of in clause.alternatives
             ),
         )
         return every() - found if clause.negated else found
@@ -374,7 +374,9 @@ class _Search:
         """Whether an entry of the segment may stand before the position."""
         if not self._order.by_time:
             last = (segment.number + 1) * terms.SEGMENT_EVENTS - 1
-            return last > position.seq if self._order.descending else segment.number * terms.SEGMENT_EVENTS < position.seq
+            return (
+                last > position.seq if self._order.descending else segment.number * terms.SEGMENT_EVENTS < position.seq
+            )
         nearest = self._nearest(segment)
         return bool(nearest >= position.occurred_at if self._order.descending else nearest <= position.occurred_at)
 
