@@ -5,7 +5,9 @@ held and appends are never slowed. A download that was cut shows: NDJSON and JSO
 never ends its chunked body.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 import orjson
@@ -14,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit_service.core.entry import JSONObject
 from audit_service.core.spreadsheet import csv_lines
 from audit_service.core.view import event_view, stored_from
+from audit_service.errors import AuditError
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.find import candidates
@@ -48,13 +51,27 @@ async def export(
     begin, write, end = _FORMATS[format_]
     count = 0
     yield begin()
-    async for rows in _slices(engine, log_id, selection, size):
+    async for rows in _ahead(_slices(engine, log_id, selection, size)):
         for some in _pieces(rows):
             views = [event_view(stored_from(row), link_templates) for row in some]
             yield write(views, first=count == 0)
             count += len(views)
             del views  # or they would live on while the next slice is read
     yield end(count, size)
+
+
+async def _ahead(slices: AsyncGenerator[Sequence[Any]]) -> AsyncIterator[Sequence[Any]]:
+    """The same slices; while one is written, the next is read."""
+    coming = asyncio.ensure_future(anext(slices, None))
+    try:
+        while (rows := await coming) is not None:
+            coming = asyncio.ensure_future(anext(slices, None))
+            yield rows
+    finally:
+        coming.cancel()
+        with suppress(asyncio.CancelledError, AuditError):
+            await coming
+        await slices.aclose()
 
 
 def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -68,7 +85,7 @@ def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
     yield rows[start:]
 
 
-async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: int) -> AsyncIterator[Sequence[Any]]:
+async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: int) -> AsyncGenerator[Sequence[Any]]:
     async with translated():
         async for some in candidates(engine, log_id, selection, from_seq=0, to_seq=size):
             if isinstance(some, range):

@@ -21,7 +21,8 @@ def neutral(cell: str) -> str:
     >>> neutral('=1+1'), neutral(' @SUM(A1)'), neutral('plain -1')
     ("'=1+1", "' @SUM(A1)", 'plain -1')
     """
-    return "'" + cell if _FORMULA.match(cell) else cell
+    # Nearly every cell begins with a letter or digit, and is settled by that.
+    return cell if cell[:1].isalnum() or not _FORMULA.match(cell) else "'" + cell
 
 
 def csv_lines(rows: Iterable[Sequence[str | int | None]]) -> bytes:

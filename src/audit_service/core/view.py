@@ -4,6 +4,7 @@ human sentence. Everything here is computed on read and never stored or hashed."
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -107,7 +108,9 @@ def _event(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
         "metadata": values.get("metadata"),
         "source": body.get("source"),
         "details": body.get("details"),
-        "erased": list[JSONValue](sorted(set(commitments) - set(values))),
+        "erased": []
+        if commitments.keys() == values.keys()
+        else list[JSONValue](sorted(commitments.keys() - values.keys())),
         "proof": {"hash": hashed.hex(), "prev_hash": prev.hex()},
         "damaged": False,
     }
@@ -115,6 +118,7 @@ def _event(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
     return event
 
 
+_NOTHING: JSONObject = {}
 _MEMBERS = (
     "id", "seq", "kind", "recorded_at", "occurred_at", "action", "verb", "category", "actor", "on_behalf_of", "target", "related",
     "server_id", "outcome", "reason", "description", "context", "changes", "metadata", "source", "details", "erased", "proof",
@@ -161,38 +165,41 @@ def _expect(holds: bool) -> None:
 
 
 def _actor(body: JSONObject, values: JSONObject) -> JSONObject | None:
-    actor = dict(cast("JSONObject", values.get("actor", {})))
-    members = {"type": body.get("actor_type"), **actor, "email": values.get("actor_email")}
-    return _present(members, ("type", "id", "name", "email", "role"))
+    kind, email = body.get("actor_type"), values.get("actor_email")
+    actor = cast("JSONObject", values.get("actor", _NOTHING))
+    if kind is None and email is None and not actor:
+        return None
+    return {
+        "type": kind, "id": actor.get("id"), "name": actor.get("name"), "email": email, "role": actor.get("role"),
+    }  # fmt: skip
 
 
 def _target(body: JSONObject, values: JSONObject, link_templates: Mapping[str, str]) -> JSONObject | None:
-    target = cast("JSONObject", values.get("target", {}))
-    members = {"type": body.get("target_type"), "id": target.get("id"), "name": target.get("name")}
-    shown = _present(members, ("type", "id", "name"))
-    if shown is not None:
-        shown["url"] = _link(shown, link_templates)
-    return shown
+    kind = body.get("target_type")
+    target = cast("JSONObject", values.get("target", _NOTHING))
+    identifier, name = target.get("id"), target.get("name")
+    if kind is None and identifier is None and name is None:
+        return None
+    return {"type": kind, "id": identifier, "name": name, "url": _link(kind, identifier, link_templates)}
 
 
-def _link(target: JSONObject, link_templates: Mapping[str, str]) -> str | None:
-    template = link_templates.get(cast("str", target["type"] or ""))
-    if template is None or target["id"] is None:
+def _link(kind: JSONValue, identifier: JSONValue, link_templates: Mapping[str, str]) -> str | None:
+    template = link_templates.get(cast("str", kind or ""))
+    if template is None or identifier is None:
         return None
     # Percent-encoded, so that an id can never change where the link leads.
-    return template.replace("{id}", quote(cast("str", target["id"]), safe=""))
+    return template.replace("{id}", quote(cast("str", identifier), safe=""))
 
 
 def _context(values: JSONObject) -> JSONObject | None:
-    context = cast("JSONObject", values.get("context", {}))
-    members = {"ip": values.get("ip"), **context}
-    return _present(members, ("ip", "user_agent", "session_id", "request_id", "traceparent"))
-
-
-def _present(members: JSONObject, names: tuple[str, ...]) -> JSONObject | None:
-    """The members with null for what is missing; None when all of them are."""
-    shown = {name: members.get(name) for name in names}
-    return shown if any(value is not None for value in shown.values()) else None
+    ip = values.get("ip")
+    context = cast("JSONObject", values.get("context", _NOTHING))
+    if ip is None and not context:
+        return None
+    return {
+        "ip": ip, "user_agent": context.get("user_agent"), "session_id": context.get("session_id"),
+        "request_id": context.get("request_id"), "traceparent": context.get("traceparent"),
+    }  # fmt: skip
 
 
 def summary(event: Mapping[str, JSONValue]) -> str:
@@ -259,14 +266,11 @@ def _first(members: JSONObject, names: tuple[str, ...]) -> str | None:
 
 def stored_from(row: Any) -> Stored:
     """A `Stored` from a row with the columns of `store.query.EVENT_COLUMNS`."""
-    columns = ((group, getattr(row, f"d_{group}")) for group in GROUPS)
-    return Stored(
-        seq=row.seq,
-        recorded_at=row.recorded_at,
-        kind=row.kind,
-        prev_hash=row.prev_hash,
-        hash=row.hash,
-        body=row.body,
-        id=row.id,
-        disclosures={group: value for group, value in columns if value is not None},
-    )
+    seq, recorded_at, kind, prev_hash, hash_, body, id_, *columns = _stored_columns(row)
+    disclosures = {group: value for group, value in zip(GROUPS, columns, strict=True) if value is not None}
+    return Stored(seq, recorded_at, kind, prev_hash, hash_, body, id_, disclosures)
+
+
+_stored_columns = attrgetter(
+    "seq", "recorded_at", "kind", "prev_hash", "hash", "body", "id", *(f"d_{group}" for group in GROUPS)
+)
