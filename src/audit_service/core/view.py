@@ -94,7 +94,7 @@ def _event(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
         "action": body.get("action"),
         "verb": body.get("verb"),
         "category": body.get("category"),
-        "actor": _actor(body, values),
+        "actor": actor_view(body, values),
         "on_behalf_of": values.get("on_behalf_of"),
         "target": target,
         "related": cast("JSONObject", values.get("target", {})).get("related", []),
@@ -160,7 +160,8 @@ def _expect(holds: bool) -> None:
         raise _DamagedError
 
 
-def _actor(body: JSONObject, values: JSONObject) -> JSONObject | None:
+def actor_view(body: JSONObject, values: JSONObject) -> JSONObject | None:
+    """Who did it, from a body and the values of its surviving disclosures; None when nothing is said of them."""
     actor = dict(cast("JSONObject", values.get("actor", {})))
     members = {"type": body.get("actor_type"), **actor, "email": values.get("actor_email")}
     return _present(members, ("type", "id", "name", "email", "role"))
