@@ -260,12 +260,14 @@ async def list_entries(
     sort: Sort = "-occurred_at",
     after: Position | None = None,
     limit: int = 50,
+    columns: Sequence[str] = EVENT_COLUMNS,
 ) -> Page:
-    """One page of entries in `sort` order, those after `after`. The cost does not grow with the page's number.
+    """One page of entries in `sort` order, those after `after`. The cost does not grow with the page's number. `occurred_at` and
+    `size_bytes` come with any columns.
 
     A damaged entry whose occurred_at is beyond the calendar has no place in the order of time; `seq` order and exports show it.
     """
-    query = select(*_columns(EVENT_COLUMNS), _SIZE_BYTES).where(*conditions(log_id, selection))
+    query = select(*_columns(columns), _SIZE_BYTES).where(*conditions(log_id, selection))
     if sort in {"-occurred_at", "occurred_at"}:
         # The plain column, so that the index's order stays known to the planner.
         query = query.add_columns(_c.occurred_at).where(_c.occurred_at >= _FIRST, _c.occurred_at <= _LAST)
