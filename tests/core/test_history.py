@@ -388,6 +388,70 @@ def test_a_row_restored_whole_is_known_whole() -> None:
     assert (state["complete"], state["deleted"], state["fields"]["/key"]["value"]) == (True, None, "BBBB")
 
 
+def test_a_row_restored_from_a_backup_was_there_before() -> None:
+    """Only after a deletion is what a restoration adds the whole row."""
+    life = Life()
+    life.become({"name": "web"})
+    life.log("RESTORE", [{"path": "/backup", "op": "add", "new": "b1"}])
+    state = state_of(life.events)
+    assert (set(state["fields"]), state["complete"], state["events_read"]) == ({"/backup", "/name"}, True, 2)
+
+
+def test_a_row_deleted_twice_is_told_by_the_deletion_that_brought_it() -> None:
+    life = Life()
+    life.become({"key": "AAAA"})
+    life.become(None)
+    life.log("DELETE", [], action="server.purged")
+    state = state_of(life.events)
+    assert (state["exists"], state["deleted"]["fields"]["/key"]["value"]) == (False, "AAAA")
+    assert (state["deleted"]["by"]["seq"], state["deleted"]["complete"], state["events_read"]) == (2, True, 2)
+
+
+def test_a_deletion_of_the_life_before_is_not_this_one_s() -> None:
+    life = Life()
+    life.become({"key": "AAAA"})
+    life.become(None)
+    life.log("UPDATE", [{"path": "/seats", "op": "replace", "old": 1, "new": 2}])
+    life.log("DELETE", [])
+    state = state_of(life.events)
+    assert (state["exists"], list(state["deleted"]["fields"]), state["deleted"]["complete"]) == (
+        False,
+        ["/seats"],
+        False,
+    )
+
+
+def test_a_deleted_secret_is_known_to_have_been_there() -> None:
+    life = event(
+        [{"path": "/key", "op": "remove", "old": "AAAA"}, {"path": "/token", "op": "replace", "redacted": True}],
+        "DELETE",
+    )
+    deleted = state_of(life.events)["deleted"]
+    assert deleted["fields"] == {
+        "/key": {"value": "AAAA", "set_by": None},
+        "/token": {"redacted": True, "set_by": None},
+    }
+    assert deleted["complete"] is True
+
+
+def test_a_deletion_without_old_values_does_not_tell_the_whole_row() -> None:
+    life = event([{"path": "/a", "op": "remove", "old": 1}, {"path": "/b", "op": "remove"}], "DELETE")
+    deleted = state_of(life.events)["deleted"]
+    assert (list(deleted["fields"]), deleted["complete"]) == (["/a"], False)
+
+
+def test_events_that_the_log_has_lost_make_it_incomplete() -> None:
+    life = Life()
+    life.become({"key": "AAAA"})
+    for row in ({"key": "BBBB"}, None):
+        life.become(row)
+        walk = Walk("server")
+        done = [walk.take(past) for past in reversed(life.events[-2:] if row else life.events[-1:])]
+        assert (done[-1], walk.anchor_seq) == (True, 0 if row else 2)
+        assert (walk.state()["complete"], walk.state(lost=True)["complete"]) == (True, False)
+    assert Walk("server").anchor_seq is None
+
+
 @pytest.mark.parametrize("action", ["server:backup.create", "server.backup.created"])
 def test_something_made_on_a_target_is_not_its_creation(action: str) -> None:
     """Panels log what happens inside a server on the server: its own row is not what was brought."""

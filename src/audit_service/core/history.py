@@ -136,6 +136,7 @@ class Walk:
         self._deleted = KnownRow()
         self._deleted_whole = False
         self._base: Past | None = None
+        self._restoration: Past | None = None
         self._drift: list[JSONObject] = []
         self._drift_total = 0
         self._incomplete: list[int] = []
@@ -143,9 +144,11 @@ class Walk:
         self._capped = False
 
     @property
-    def base_seq(self) -> int | None:
-        """The seq of the event that created the row as it is shown; None when the walk met none."""
-        return None if self._base is None or self._deletion is not None else self._base.seq
+    def anchor_seq(self) -> int | None:
+        """The seq of the event that everything shown rests on, the row's creation or deletion; None when the walk met neither. An
+        event after it that the log has lost makes the state less than `complete`."""
+        anchor = self._base or self._deletion
+        return None if anchor is None else anchor.seq
 
     def take(self, event: Past) -> bool:
         """Fold the next older event. True when no earlier one can matter, or a limit is reached."""
@@ -179,26 +182,33 @@ class Walk:
         if shows:
             self._shown_bytes += event.size_bytes
         if begins and (event.changes is None or brings_whole_row(event.changes)):
-            self._base = event
-            return True
+            if event.verb == "CREATE":
+                self._base = event
+                return True
+            # A whole row only if it was gone before: restoring a server from a backup may bring no more than the backup's name.
+            self._restoration = event
         return False
 
     def _fold_deletion(self, event: Past) -> bool:
-        self._exists = False if self._exists is None else self._exists
-        if self._deletion is not None:
+        if self._deletion is None and self._restoration is not None:
+            self._base = self._restoration
+            return True
+        if self._deleted.places:
             return True  # of the life before
-        self._deletion = event
+        self._exists = False if self._exists is None else self._exists
+        # The same row may be deleted twice, by who hides it and by who purges it, and only one of them brings it.
+        self._deletion = self._deletion or event
         # Whatever came after it found another row.
         self._found = KnownRow()
+        self._deleted_whole = bool(event.changes)
         for change in event.changes or ():
             path = segments_of(str(change["path"]))
             if "redacted" in change:
                 self._deleted.cover(path, Claim("redacted"))
             elif "old" in change:
                 self._deleted.cover(path, Claim("value", change["old"]))
-        self._deleted_whole = bool(event.changes) and all(
-            "old" in change or "redacted" in change for change in event.changes or ()
-        )
+            else:
+                self._deleted_whole = False
         self._shown_bytes += event.size_bytes
         return bool(event.changes)
 
@@ -245,13 +255,15 @@ class Walk:
             return True
         return holds_redacted(logged.value) or holds_redacted(found.value)
 
-    def state(self) -> JSONObject:
-        """The members of the answer that follow from the events taken."""
+    def state(self, *, lost: bool = False) -> JSONObject:
+        """The members of the answer that follow from the events taken. `lost`: the log has lost events after `anchor_seq`, and cannot
+        tell whose they were."""
         exists = True if self._exists is None and self._acted else self._exists
-        sound = not self._capped and not self._incomplete
+        sound = not self._capped and not self._incomplete and not lost
+        created = self._base is not None and self._deletion is None
         return {
             "exists": exists,
-            "complete": sound and (exists is False or self.base_seq is not None),
+            "complete": sound and (exists is False or created),
             "fields": _fields(self._fields),
             "deleted": self._deleted_view(sound),
             "drift": list[JSONValue](self._drift),

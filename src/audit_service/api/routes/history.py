@@ -92,13 +92,13 @@ async def _state(
                 break
         if done:
             break
-    state = walk.state()
-    if state["complete"] and walk.base_seq is not None:
+    lost = False
+    if walk.anchor_seq is not None:
         async with translated(), bound(service.database.reads, credential.log_id) as connection:
-            state["complete"] = not await is_dropped_after(connection, credential.log_id, walk.base_seq)
+            lost = await is_dropped_after(connection, credential.log_id, walk.anchor_seq)
     # Without `at`, an event whose clock ran ahead counts too: nobody wants a state without the change they have just made.
     shown = at or max(datetime.now(UTC), newest or datetime.min.replace(tzinfo=UTC))
-    return {"at": format_time(shown), **state}
+    return {"at": format_time(shown), **walk.state(lost=lost)}
 
 
 @router.get("/v1/events/{event_id:path}/revert", responses=schemas.REVERT_RESPONSES, response_model=None)
