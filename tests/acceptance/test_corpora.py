@@ -208,6 +208,7 @@ async def test_strings_in_paths_are_found_or_not(client: Client, naughty: list[s
     for number, text in enumerate(naughty):
         name = quote(text, safe="")
         paths = [("GET", f"/v1/events/{name}"), ("GET", f"/v1/servers/{name}/activity")]
+        paths.append((("GET", f"/v1/events/{name}/revert"), ("GET", f"/v1/targets/{name}/{name}/history"))[number % 2])
         paths.append((("DELETE", f"/v1/keys/{name}"), ("GET", f"/{name}"))[number % 2])
         for method, path in paths:
             response = await answered(client, method, path)

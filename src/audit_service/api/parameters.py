@@ -96,15 +96,15 @@ def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = 
             values = [_filter_value(query, name, field, value, stored_form) for value in query.many(name)]
             if values:
                 filters.append(Filter(field, tuple(values), negated))
-    since, until = _instant(query, "since"), _instant(query, "until")
+    since, until = instant(query, "since"), instant(query, "until")
     first, after_last = _days(query)
     return Selection(
         filters=tuple(filters),
         server_id=None if server_id is None else stored_form("server_id", server_id),
         since=_later(since, first),
         until=_earlier(until, after_last),
-        recorded_since=_instant(query, "recorded_since"),
-        recorded_until=_instant(query, "recorded_until"),
+        recorded_since=instant(query, "recorded_since"),
+        recorded_until=instant(query, "recorded_until"),
     )
 
 
@@ -134,7 +134,8 @@ def _network(query: Query, name: str, value: str) -> IPv4Network | IPv6Network:
     return network
 
 
-def _instant(query: Query, name: str) -> datetime | None:
+def instant(query: Query, name: str) -> datetime | None:
+    """A parameter that is a moment, RFC 3339 with an offset."""
     text = query.one(name)
     if text is None:
         return None

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from audit_service.api import parameters
 from audit_service.core.checker import BreakKind
 from audit_service.core.event import Event
+from audit_service.core.revert import Reason
 from audit_service.core.verb import Verb
 
 JSON = Any
@@ -155,6 +156,104 @@ class EventPage(_Answer):
     count_capped: bool | None = None
 
 
+class Writer(_Answer):
+    """Who wrote something, and by which event. Null members: nobody said, or it was erased since."""
+
+    actor: ActorView | None
+    on_behalf_of: dict[str, JSON] | None
+    event_id: str | None
+    seq: int
+    occurred_at: datetime | None
+    action: str | None
+
+
+class FieldView(_Answer):
+    """What is known of one place of a row: one of `value`, `absent` (it was removed), `redacted` (it has a value that is not in the
+    log; beside `value`: parts of it are not) and `erased`. `set_by` null: known from the deletion alone."""
+
+    value: JSON = None
+    absent: Literal[True] | None = None
+    redacted: Literal[True] | None = None
+    erased: Literal[True] | None = None
+    set_by: Writer | None
+
+
+class DriftView(_Answer):
+    """A change made outside the log: `logged` was written last, `found` is what the next event says it found."""
+
+    path: str
+    logged: FieldView
+    found: FieldView
+
+
+class DeletedView(_Answer):
+    """The row as it was when it was deleted. `complete`: as the deletion itself brought it, or rebuilt since its creation."""
+
+    at: datetime | None
+    by: Writer
+    complete: bool
+    fields: dict[str, FieldView]
+
+
+class TargetState(_Answer):
+    """A row as of a time, by JSON Pointer. What is not in `fields` is unknown unless `complete`; `exists` null: the log cannot tell.
+    `incomplete`: seqs of events whose changes cannot be read any more. `capped`: older events were not read."""
+
+    at: datetime
+    exists: bool | None
+    complete: bool
+    fields: dict[str, FieldView]
+    deleted: DeletedView | None
+    drift: list[DriftView]
+    drift_total: int
+    incomplete: list[int]
+    events_read: int
+    capped: bool
+
+
+class HistoryPage(EventPage):
+    """A page of a target's events. `state` stands on the first page only."""
+
+    state: TargetState | None
+
+
+class PatchOperation(BaseModel):
+    """One operation of a JSON Patch (RFC 6902). A `remove` has no value."""
+
+    model_config = ConfigDict(extra="forbid")
+    op: Literal["test", "add", "remove", "replace"]
+    path: str
+    value: JSON = None
+
+
+class SkippedChange(_Answer):
+    """A change that the patch does not undo."""
+
+    path: str
+    reason: Reason
+
+
+class UndoneEvent(_Answer):
+    """The event that a patch is the inverse of."""
+
+    action: str | None
+    verb: Verb | None
+    occurred_at: datetime | None
+    target: TargetView | None
+
+
+class RevertView(_Answer):
+    """A guarded patch that would undo an event. `unguarded`: paths it adds although it cannot test that they are absent."""
+
+    id: str | None
+    seq: int
+    inverse_of: UndoneEvent
+    patch: list[PatchOperation]
+    reverts: int
+    unguarded: list[str]
+    skipped: list[SkippedChange]
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -293,6 +392,10 @@ PAGING_PARAMETERS = [
 ]
 LIST_PARAMETERS = [*parameters.describe(), *PAGING_PARAMETERS]
 ACTIVITY_PARAMETERS = [item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}]
+HISTORY_PARAMETERS = [
+    *(item for item in LIST_PARAMETERS if str(item["name"]).removesuffix(".not") not in {"target_type", "target_id"}),
+    _parameter("at", "The moment of `state` (RFC 3339); default: after the newest event", {"type": "string"}),
+]
 EXPORT_PARAMETERS = [
     *parameters.describe(),
     _parameter("format", "Format", {"type": "string", "enum": ["csv", "json", "ndjson"], "default": "ndjson"}),
@@ -307,6 +410,8 @@ RANGE_PARAMETERS = [
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
+HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
+REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)
 CHAIN_RESPONSES = _responses({200: Chain}, 400, 401, 403, 503)
 VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
 EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {

@@ -95,7 +95,7 @@ def _event(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
         "action": body.get("action"),
         "verb": body.get("verb"),
         "category": body.get("category"),
-        "actor": _actor(body, values),
+        "actor": actor_view(body, values),
         "on_behalf_of": values.get("on_behalf_of"),
         "target": target,
         "related": cast("JSONObject", values.get("target", {})).get("related", []),
@@ -164,7 +164,8 @@ def _expect(holds: bool) -> None:
         raise _DamagedError
 
 
-def _actor(body: JSONObject, values: JSONObject) -> JSONObject | None:
+def actor_view(body: JSONObject, values: JSONObject) -> JSONObject | None:
+    """Who did it, from a body and the values of its surviving disclosures; None when nothing is said of them."""
     kind, email = body.get("actor_type"), values.get("actor_email")
     actor = cast("JSONObject", values.get("actor", _NOTHING))
     if kind is None and email is None and not actor:

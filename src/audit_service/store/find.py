@@ -89,8 +89,10 @@ async def list_entries(
     sort: Sort = "-occurred_at",
     after: Position | None = None,
     limit: int = 50,
+    names: Sequence[str] = EVENT_COLUMNS,
 ) -> Page:
-    """One page of entries in `sort` order, those after `after`. The cost does not grow with the page's number.
+    """One page of entries in `sort` order, those after `after`, with the columns of these names, `occurred_at` and `size_bytes`. The cost
+    does not grow with the page's number.
 
     A damaged entry whose occurred_at is beyond the calendar has no place in the order of time; `seq` order and exports show it.
     """
@@ -106,7 +108,7 @@ async def list_entries(
         where = [_c.log_id == log_id, _c.seq == _any([position.seq for position in found])]
     # The plain column, so that the index's order stays known to the planner.
     time = _c.occurred_at if order.by_time else TIMES["occurred_at"]
-    query = select(*columns(EVENT_COLUMNS), SIZE_BYTES, time).where(*where, *_in_calendar(order))
+    query = select(*columns(names), SIZE_BYTES, time).where(*where, *_in_calendar(order))
     brought = await fetch_within_budget(connection, order.apply(query), sort, limit)
     last = brought.rows[-1] if brought.more else None
     return Page(brought.rows, None if last is None else Position(last.occurred_at, last.seq))

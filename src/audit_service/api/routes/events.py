@@ -15,6 +15,7 @@ from audit_service.api.dependencies import (
     documented_security,
     scoped,
 )
+from audit_service.core.entry import JSONObject
 from audit_service.core.view import event_view, stored_from
 from audit_service.errors import (
     NotFoundError,
@@ -23,6 +24,7 @@ from audit_service.store import find, query
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
+from audit_service.store.selection import Selection
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
 Reader = Annotated[Credential, Depends(scoped("read"))]
@@ -36,7 +38,10 @@ Reader = Annotated[Credential, Depends(scoped("read"))]
 )
 async def list_events(request: Request, service: ServiceOf, credential: Reader) -> Response:
     """Events that match every filter, newest first. A filter given twice means any of its values."""
-    return await _page(request, service, credential, "/v1/events", None)
+    asked = parameters.Query(request.query_params.multi_items(), {*parameters.FILTERS, *parameters.PAGING})
+    selection = parameters.selection(asked, stored_form=await service.stored_form(credential))
+    body, headers = await list_page(request, service, credential, "/v1/events", asked, selection)
+    return Response(orjson.dumps(body), headers=headers, media_type="application/json")
 
 
 @router.get(
@@ -49,18 +54,28 @@ async def list_activity(server_id: str, request: Request, service: ServiceOf, cr
     """One server's events, with the same filters. A server without events answers an empty list."""
     if not 1 <= len(server_id) <= 255 or "\0" in server_id:
         raise NotFoundError("no such server")
-    return await _page(request, service, credential, f"/v1/servers/{server_id}/activity", server_id)
+    allowed = {*parameters.FILTERS, *parameters.PAGING} - {"server_id"}
+    asked = parameters.Query(request.query_params.multi_items(), allowed)
+    stored_form = await service.stored_form(credential)
+    selection = parameters.selection(asked, server_id=server_id, stored_form=stored_form)
+    endpoint = f"/v1/servers/{server_id}/activity"
+    body, headers = await list_page(request, service, credential, endpoint, asked, selection)
+    return Response(orjson.dumps(body), headers=headers, media_type="application/json")
 
 
-async def _page(
-    request: Request, service: Service, credential: Credential, endpoint: str, server_id: str | None
-) -> Response:
-    asked = parameters.Query(
-        request.query_params.multi_items(),
-        (set(parameters.FILTERS) - ({"server_id"} if server_id is not None else set())) | set(parameters.PAGING),
-    )
+async def list_page(
+    request: Request,
+    service: Service,
+    credential: Credential,
+    endpoint: str,
+    asked: parameters.Query,
+    selection: Selection,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The members and headers of one page of a selection; `endpoint` is what its cursors are bound to. Finishes `asked`.
+
+    Raises InvalidQueryError, UnavailableError.
+    """
     secret = (await service.installation()).secret
-    selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
     paging = parameters.paging(asked)
     asked.finish()
     binding = f"{endpoint}\n{credential.log_id}\n{paging.sort}\n{selection!r}"
@@ -85,13 +100,19 @@ async def _page(
         headers["Link"] = f'<{quote(path, safe="/%")}?{query_string}>; rel="next"'
     if counted is not None:
         body["count"], body["count_capped"] = counted
-    return Response(orjson.dumps(body), headers=headers, media_type="application/json")
+    return body, headers
 
 
 @router.get("/v1/events/{event_id:path}", responses=schemas.EVENT_RESPONSES, response_model=None)
 async def get_event(event_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """One event with its place in the chain."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
+    view = await find_view(event_id, service, credential)
+    return Response(orjson.dumps(view), headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+async def find_view(event_id: str, service: Service, credential: Credential) -> JSONObject:
+    """The event of an id, as it is shown. Raises NotFoundError, also for one whose body was dropped."""
     row = None
     event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
@@ -99,5 +120,4 @@ async def get_event(event_id: str, request: Request, service: ServiceOf, credent
             row = await query.find_entry(connection, credential.log_id, event_id)
     if row is None or row.body is None:
         raise NotFoundError("no such event")
-    view = event_view(stored_from(row), service.settings.link_templates)
-    return Response(orjson.dumps(view), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return event_view(stored_from(row), service.settings.link_templates)
