@@ -30,6 +30,7 @@ from benchmarks.options import Options, quick
 from benchmarks.queries import measure_p5
 from benchmarks.reading import measure_p3, measure_p4
 from benchmarks.report import BenchmarkError, Section, format_section, format_verdicts, write_json
+from benchmarks.search import measure_search
 from benchmarks.single import measure_load, measure_p1
 from benchmarks.steps import measure_steps
 
@@ -43,6 +44,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p4": measure_p4,
     "p5": measure_p5,
     "p7": measure_p7,
+    "search": measure_search,
 }
 
 
