@@ -116,6 +116,9 @@ class GuardedProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError("a request has exactly one Host")
         if self._header_bytes > HEADER_LIMIT_BYTES:
             raise httptools.HttpParserError("the headers are too long")
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            # The parser undoes chunked only, and would hand on what else was done to the body.
+            raise httptools.HttpParserError("chunked is the only transfer coding")
         self._in_headers = False
         if not self.parser.should_upgrade():
             super().on_headers_complete()

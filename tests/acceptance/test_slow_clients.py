@@ -319,6 +319,7 @@ BAD_FRAMES = {
     "a negative length": (request("POST", "/v1/events", framing=b"Content-Length: -1"), 400),
     "a length beyond 64 bits": (request("POST", "/v1/events", framing=b"Content-Length: " + b"9" * 5000), 400),
     "a chunk size that is none": (CHUNKED + b"xyz\r\n", 400),
+    "a coding before chunked": (request("POST", "/v1/events", framing=b"Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", 400),
     "an unknown coding": (request("POST", "/v1/events", framing=b"Transfer-Encoding: gzip, x") + b"{}", 400),
     "a space before the colon": (request("GET", "/healthz", headers=[b"X : y"]), 400),
     "a folded header": (request("GET", "/healthz", headers=[b"X: y\r\n z"]), 400),

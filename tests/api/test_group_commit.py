@@ -357,6 +357,42 @@ async def test_of_a_batch_only_what_cannot_be_stored_fails(
     await log.assert_intact(2 + taken)
 
 
+async def test_a_refused_call_does_not_cost_the_connection(group: GroupCommit, log: TestLog) -> None:
+    """The server has answered: to connect anew for each refused part would take longer than to find it."""
+
+    async def sessions() -> list[int]:
+        async with owner(log.database) as connection:
+            rows = await connection.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'audit-service writes'"
+            )
+        return [row["pid"] for row in rows]
+
+    await group.append(log.log_id, [candidate("good")])
+    before = await sessions()
+    await group.append(log.log_id, [poisoned("bad"), candidate("other")])
+    assert before == await sessions()
+    assert len(before) == 1
+
+
+async def test_dividing_a_refused_flush_ends_in_time(
+    group: GroupCommit, log: TestLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many parts: a slow database is told to the callers as for one call, those who wait behind included."""
+
+    async def slow_refusal(*_: object) -> list[Appended]:
+        await asyncio.sleep(0.05)  # the database's own time
+        raise asyncpg.DataError
+
+    monkeypatch.setattr(group_commit, "append_entries", slow_refusal)
+    monkeypatch.setattr(group_commit, "APPEND_TIMEOUT_SECONDS", 0.2)
+    batch = asyncio.create_task(group.append(log.log_id, [candidate(f"b-{n}") for n in range(64)]))
+    await turns()
+    async with asyncio.timeout(2):  # one limit for each of the 127 calls would be six seconds
+        for waiting in (batch, group.append(log.log_id, [candidate("behind")])):
+            with pytest.raises(UnavailableError):
+                await waiting
+
+
 async def test_a_repeat_of_an_event_that_cannot_be_stored_is_judged_by_itself(group: GroupCommit, log: TestLog) -> None:
     """The first with the id fails, the second is good: it is new."""
     bad, good = await group.append(log.log_id, [poisoned("same"), candidate("same")])

@@ -458,3 +458,12 @@ async def test_ids_that_read_like_a_secret_by_name_are_kept_and_found(shared_api
                       f"/v1/events?id=password:reset:{number}"):  # fmt: skip
             found = (await shared_api.client.get(query)).json()["events"]
             assert [item["target"]["id"] for item in found] == [f"token:{number}"]
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "content-encoding", "Authorization", "CE-Id"])
+async def test_a_header_that_says_how_to_read_the_event_stands_once(shared_api: Api, name: str) -> None:
+    """Whoever stands before us may have read the other one."""
+    headers = [*shared_api.client.headers.items(), ("Content-Type", "application/json"), (name, "x"), (name, "y")]
+    response = await shared_api.client.post("/v1/events", content=b'{"action":"x"}', headers=headers)
+    assert response.status_code == 400
+    assert f"the header {name.lower()} is given more than once" in response.json()["detail"]

@@ -322,6 +322,34 @@ class TestEvents:
         assert redacted is event
         assert shown is changes
 
+    @pytest.mark.parametrize("path", ["/card_gateway", "/auth", "/cc_note", f"/{TOKEN}"])
+    def test_values_under_names_that_ask_for_more_are_looked_at(self, path: str) -> None:
+        changes: list[dict[str, JSONValue]] = [{"path": path, "op": "add", "new": "https://ana:hunter2@host/"}]
+        _, (change,) = redact_event({"action": "x", "changes": list(changes)}, changes, RULES)
+        assert "hunter2" not in str(change)
+
+    @pytest.mark.parametrize("columns", ["columns", "access_keys", "api_key"])
+    def test_columns_with_secret_names_hide_the_rows_beside_them(self, columns: str) -> None:
+        metadata: dict[str, JSONValue] = {columns: ["user", "password"], "rows": [["ana", "hunter2"]]}
+        redacted, _ = redact_event({"action": "x", "metadata": metadata}, [], RULES)
+        assert redacted["metadata"]["rows"] == [["ana", REDACTED]]  # type: ignore[index,call-overload]
+
+    def test_rows_that_change_as_a_whole_lose_their_secret_columns(self) -> None:
+        before: JSONValue = {"columns": ["id", "password"], "rows": [], "t": {"fields": ["id", "pin"], "values": []}}
+        after: JSONValue = {
+            "columns": ["id", "password"], "rows": [[1, "hunter2"]], "t": {"fields": ["id", "pin"], "values": [7, "hunter2"]},
+        }  # fmt: skip
+        for old in (None, before):
+            _, changes = redact_event({"action": "x", "before": old, "after": after}, diff(old, after), RULES)
+            by_path = {str(change["path"]): change for change in changes}
+            assert by_path["/rows"]["new"] == [[1, REDACTED]]
+            assert "hunter2" not in str(changes)
+        ready_made: list[dict[str, JSONValue]] = [
+            {"path": "/columns", "op": "add", "new": ["id", "password"]}, {"path": "/rows", "op": "add", "new": [[1, "hunter2"]]},
+        ]  # fmt: skip
+        _, changes = redact_event({"action": "x", "changes": list(ready_made)}, ready_made, RULES)
+        assert changes[1]["new"] == [[1, REDACTED]]
+
     def test_ready_made_changes_inside_the_event_are_redacted_too(self) -> None:
         change: dict[str, JSONValue] = {"path": "/pin", "op": "replace", "old": 1, "new": 2}
         redacted, shown = redact_event({"action": "a", "changes": [change]}, [change], RULES)

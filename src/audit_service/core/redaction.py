@@ -41,6 +41,7 @@ from audit_service.core.redaction_tree import (
     Ruleset,
     Suspects,
     compile_ruleset,
+    hide_columns,
     holds_token,
     is_final,
     is_pair,
@@ -110,7 +111,7 @@ def _redact_changes(
     suspects: Suspects,
 ) -> list[Change]:
     pointers = rules.pointer_nodes(target_type)
-    beside = _Beside(rows, _named_beside(changes, rules), rules)
+    beside = _Beside(rows or _rows_of(changes), _named_beside(changes, rules), rules)
     return _united(_redact_change(change, rules, pointers, beside, suspects=suspects) for change in changes)
 
 
@@ -126,6 +127,28 @@ def _united(changes: Iterable[Change]) -> list[Change]:
             op = change["op"] if change["op"] == other["op"] else "replace"
             by_path[path] = {"path": path, "op": op, "redacted": True}
     return [by_path[path] for path in sorted(by_path)]
+
+
+def _rows_of(changes: Sequence[Change]) -> list[JSONValue]:
+    """What ready-made changes say of the old and the new row: enough to see what stands beside what."""
+    rows: list[JSONValue] = []
+    for side in ("old", "new"):
+        row: dict[str, JSONValue] = {}
+        for change in changes:
+            if change.get(side) is not None:
+                _place(row, segments_of(str(change["path"])), change[side])
+        rows.append(row)
+    return rows
+
+
+def _place(row: dict[str, JSONValue], segments: Sequence[str], value: JSONValue) -> None:
+    for segment in segments[:-1]:
+        below = row.setdefault(segment, {})
+        if not isinstance(below, dict):
+            return
+        row = below
+    if segments:
+        row.setdefault(segments[-1], value)
 
 
 def _named_beside(changes: Sequence[Change], rules: Ruleset) -> dict[str, set[str]]:
@@ -194,6 +217,15 @@ class _Beside:
             row = _child(row, segment)
             above = 0 if segment.isdigit() else flags
 
+    def columns_over(self, segments: Sequence[str]) -> frozenset[int]:
+        """The places of secret columns for a change of rows as a whole, or of one whole row: named beside the rows."""
+        over = len(segments) - (2 if _is_row(segments) else 1)
+        if over < 0 or self._rules.judge(segments[over])[0] & NAMING:
+            return frozenset()
+        parents = (_descend(row, segments[:over]) for row in self._rows)
+        columns = (self._columns_of(parent) for parent in parents if isinstance(parent, dict))
+        return frozenset().union(*columns)
+
     def _is_secret_element(self, row: list[JSONValue], segment: str, above: int) -> bool:
         index = int(segment[:9])
         value = _child(row, segment)
@@ -228,9 +260,14 @@ def _redact_change(change: Change, rules: Ruleset, pointers: Nodes, beside: _Bes
             return {"path": path, "op": change["op"] if cut == len(segments) else "replace", "redacted": True}
     redacted = dict(change)
     redacted["path"] = path
+    columns = beside.columns_over(segments)
     for side in ("old", "new"):
         if side in change:
-            redacted[side] = redact_part(change[side], rules, segments, pointers, suspects=suspects)
+            value = redact_part(change[side], rules, segments, pointers, suspects=suspects)
+            flat = bool(rules.judge(segments[-1])[0] & VALUE) if segments else False
+            redacted[side] = (
+                hide_columns(value, columns, flat=flat or _is_row(segments)) if isinstance(value, list) else value
+            )
     # What differed only in its secrets would now read as a change from one value to the same.
     if "old" in change and "new" in change and redacted["old"] == redacted["new"] and change["old"] != change["new"]:
         return {"path": path, "op": change["op"], "redacted": True}
@@ -252,6 +289,17 @@ def _secret_depth(
         if is_final(pointers) or (secret and not is_final(exempt)):
             return position + 1
     return None
+
+
+def _is_row(segments: Sequence[str]) -> bool:
+    """Whether a path leads to an element of a list that stands under a name."""
+    return len(segments) > 1 and segments[-1].isdigit() and not segments[-2].isdigit()
+
+
+def _descend(value: JSONValue, segments: Sequence[str]) -> JSONValue:
+    for segment in segments:
+        value = _child(value, segment)
+    return value
 
 
 def _child(value: JSONValue, segment: str) -> JSONValue:
@@ -357,13 +405,13 @@ class _Survey:
             if flags & _ACTING:
                 self._note(flags, member)
             kind = type(member)
+            naming_list = naming_list or (kind is list and bool(flags & NAMING))
             if flags & SECRET and hides:
                 part: JSONValue = None if member is None else REDACTED
             elif kind is str:
                 add(member)  # type: ignore[arg-type]
                 continue
             elif kind is dict or kind is list:
-                naming_list = naming_list or (kind is list and bool(flags & NAMING))
                 part = self.tree(member, depth + 1)
             else:
                 continue
@@ -436,14 +484,19 @@ class _Survey:
     def changes(self, changes: list[Change]) -> list[Change]:
         """Paths by their segments, both sides as trees. The same list when there is nothing to hide and the paths are in order."""
         seen = 0
+        columns = False
         found: list[Change] = []
         in_order, last = True, ""
         for change in changes:
             path = str(change["path"])
             flags, shown = self._rules.judge_path(path)
+            columns = columns or bool(
+                flags & NAMING and (type(change.get("old")) is list or type(change.get("new")) is list)
+            )
             seen |= flags | (NAMING | VALUE if path.endswith("/0") else 0)
             if flags & (CARD | RENAMED | SCALAR):
                 self.names = True
+                self._sides(change)
             elif shown is not None and self._hides:
                 op = change["op"] if shown == path else "replace"
                 change = {"path": shown, "op": op, "redacted": True}  # noqa: PLW2901 - what is to be kept of it
@@ -453,7 +506,7 @@ class _Survey:
             in_order = in_order and last < path
             last = path
             found.append(change)
-        if seen & NAMING and seen & VALUE and _named_beside(changes, self._rules):
+        if columns or (seen & NAMING and seen & VALUE and _named_beside(changes, self._rules)):
             self.names = True
         return changes if in_order else _united(found)
 

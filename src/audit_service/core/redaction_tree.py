@@ -61,7 +61,7 @@ REDACTED: Final = "[redacted]"
 DEPTH_LIMIT: Final = 64
 
 # Raise it when the code judges otherwise while the lists stay the same: a replay under another ruleset is told so.
-_RULES_VERSION: Final = 2
+_RULES_VERSION: Final = 3
 _MEMO_LIMIT: Final = 8192
 MEMO_NAME_LIMIT: Final = 128
 _JSON_DEPTH_LIMIT: Final = 8

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.entry import GROUPS, Prepared, Projection
@@ -72,6 +73,8 @@ async def append_entries(
         connection_driver = driver(connection)
         try:
             rows = await connection_driver.fetch(_CALL, *_arguments(log_id, ruleset, candidates))
+        except asyncpg.PostgresError:
+            raise  # the server has said no, and waits for the next call
         except BaseException:
             # A cancelled or broken call leaves the connection in an unknown state: never back into the pool. Cut it
             # first: a polite close would wait for a server that may be paused.

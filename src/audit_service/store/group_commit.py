@@ -112,7 +112,9 @@ class GroupCommit:
 
     async def _flush(self, log_id: int, group: list[_Waiting]) -> None:
         try:
-            answers = await self._append_storable(log_id, [c for waiting in group for c in waiting.candidates])
+            # One limit for all of it, however often it has to be divided: others wait behind.
+            async with asyncio.timeout(APPEND_TIMEOUT_SECONDS):
+                answers = await self._append_storable(log_id, [c for waiting in group for c in waiting.candidates])
         except TimeoutError:
             # Whoever waits behind would wait as long again: all are told now.
             queue = self._queues[log_id]
@@ -169,14 +171,12 @@ class GroupCommit:
 
     async def _append_again(self, log_id: int, candidates: Sequence[Candidate]) -> Sequence[Appended]:
         """Append, and once more when the connection broke: a restarted database leaves dead connections in the pool. The ids make
-        the second try safe even when the first one had committed. Raises TimeoutError when the database does not answer."""
+        the second try safe even when the first one had committed."""
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(APPEND_TIMEOUT_SECONDS):
-                try:
-                    return await append_entries(self._engine, log_id, self._ruleset, candidates)
-                except UnavailableError:
-                    return await append_entries(self._engine, log_id, self._ruleset, candidates)
+            return await append_entries(self._engine, log_id, self._ruleset, candidates)
+        except UnavailableError:
+            return await append_entries(self._engine, log_id, self._ruleset, candidates)
         finally:
             self._observe_seconds(time.perf_counter() - started)
 

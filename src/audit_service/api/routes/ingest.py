@@ -347,13 +347,21 @@ async def _with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield item
 
 
+_SINGLE_HEADERS = frozenset({b"authorization", b"content-type", b"content-encoding", b"content-length"})
+
+
 class _Headers(dict[str, str]):
     """The headers of a request, each decoded once: Starlette's look through all of them for every name that is asked for."""
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        # Of several of a name the first counts, as in Starlette's.
-        super().__init__((name.decode("latin-1"), value.decode("latin-1")) for name, value in reversed(raw))
+        """Raises MalformedError for a header given twice that says how to read the request: whoever stands before us may have
+        chosen the other one."""
+        super().__init__((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
         self._raw = raw
+        if len(self) < len(raw):
+            for name, count in Counter(name for name, _ in raw).items():
+                if count > 1 and (name in _SINGLE_HEADERS or name.startswith(b"ce-")):
+                    raise MalformedError(f"the header {name.decode('latin-1')} is given more than once")
 
     def getlist(self, name: str) -> list[str]:
         """Every value of a name."""
