@@ -19,7 +19,13 @@ from audit_service.store.selection import CONDITIONS, Filter, FilterValue, Selec
 NOT_SUFFIX = ".not"
 TIMES = ("since", "until", "recorded_since", "recorded_until")
 DATES = ("date_from", "date_to", "tz")
-PAGING = ("sort", "limit", "cursor", "count")
+# The seq beside a time: where exactly, among events of the same moment, a range begins and ends. For lists, which have an order.
+SEQS = ("since_seq", "until_seq")
+PAGING = ("sort", "limit", "cursor", "count", "fold")
+AROUND = ("around", "window")
+WINDOW_HOURS_DEFAULT, WINDOW_HOURS_MAXIMUM = 24, 168
+# What came shortly after a moment may be its cause: clocks differ.
+AFTERMATH = timedelta(minutes=5)
 VALUE_CHARACTERS = 1024
 VALUES_LIMIT = 100
 LIMIT_DEFAULT, LIMIT_MAXIMUM = 50, 500
@@ -28,6 +34,8 @@ _CHOICES: dict[str, Collection[str]] = {"verb": VERBS, "outcome": ("success", "f
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+ -]\d{2}:\d{2})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_.\-\[\]]{1,24}")
 
+
+_FIRST_TIME, _LAST_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 StoredForm = Callable[[str, str], str]
 
@@ -40,6 +48,25 @@ class Paging:
     limit: int
     cursor: str | None
     count: bool
+    fold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The moment near which changes are looked for, and how far back."""
+
+    at: datetime
+    window: timedelta
+
+    @property
+    def since(self) -> datetime:
+        """The beginning of the window, within the calendar."""
+        return self.at - min(self.window, self.at - _FIRST_TIME)
+
+    @property
+    def until(self) -> datetime:
+        """Its end, exclusive."""
+        return self.at + min(AFTERMATH, _LAST_TIME - self.at)
 
 
 class Query:
@@ -52,7 +79,7 @@ class Query:
             if name not in allowed and name.removesuffix(NOT_SUFFIX) not in CONDITIONS.keys() & set(allowed):
                 # A name that cannot be a slip of a name of ours may be anything, also a secret: it is not repeated.
                 self.fail(name if _NAME.fullmatch(name) else "", "is not a parameter of this endpoint")
-            elif "\0" in value or len(value) > VALUE_CHARACTERS or not _is_text(value):
+            elif not is_askable(value):
                 self.fail(name, f"must be text of at most {VALUE_CHARACTERS} characters without NUL")
             else:
                 self._values.setdefault(name, []).append(value)
@@ -60,6 +87,10 @@ class Query:
     def fail(self, name: str, detail: str) -> None:
         """Note a fault of a parameter."""
         self._faults.append(Fault(detail, parameter=name))
+
+    def has(self, name: str) -> bool:
+        """Whether a parameter is given."""
+        return name in self._values
 
     def many(self, name: str) -> list[str]:
         """The values of a repeatable parameter."""
@@ -82,9 +113,11 @@ class Query:
             raise InvalidQueryError(f"these parameters are not valid: {names}", self._faults)
 
 
-def _is_text(value: str) -> bool:
+def is_askable(value: str) -> bool:
+    """Whether a parameter may have this value."""
     # What was not UTF-8 after percent-decoding arrives as replacement characters or surrogates.
-    return "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    is_text = "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    return is_text and "\0" not in value and len(value) <= VALUE_CHARACTERS
 
 
 def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = None) -> Selection:
@@ -97,12 +130,17 @@ def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = 
             if values:
                 filters.append(Filter(field, tuple(values), negated))
     since, until = instant(query, "since"), instant(query, "until")
+    since_seq, until_seq = _seq(query, "since_seq", "since"), _seq(query, "until_seq", "until")
     first, after_last = _days(query)
+    low, high = _later(since, first), _earlier(until, after_last)
     return Selection(
         filters=tuple(filters),
         server_id=None if server_id is None else stored_form("server_id", server_id),
-        since=_later(since, first),
-        until=_earlier(until, after_last),
+        since=low,
+        until=high,
+        # Beside another time than their own they would mean nothing.
+        since_seq=since_seq if low == since else None,
+        until_seq=until_seq if high == until else None,
         recorded_since=instant(query, "recorded_since"),
         recorded_until=instant(query, "recorded_until"),
     )
@@ -150,6 +188,14 @@ def instant(query: Query, name: str) -> datetime | None:
             return at
     query.fail(name, "must be an RFC 3339 date-time with an offset, such as 2026-11-22T10:15:00Z")
     return None
+
+
+def _seq(query: Query, name: str, time_name: str) -> int | None:
+    if not query.has(name):
+        return None
+    if not query.has(time_name):
+        query.fail(name, f"needs {time_name}")
+    return whole_number(query, name, default=0)
 
 
 def _days(query: Query) -> tuple[datetime | None, datetime | None]:
@@ -208,7 +254,31 @@ def paging(query: Query) -> Paging:
     count = query.one("count")
     if count not in {None, "capped"}:
         query.fail("count", "must be capped")
-    return Paging(cast("Sort", sort), min(limit, LIMIT_MAXIMUM), query.one("cursor"), count is not None)
+    fold = query.one("fold")
+    if fold not in {None, "burst"}:
+        query.fail("fold", "must be burst")
+    elif fold is not None and not sort.endswith("occurred_at"):
+        query.fail("fold", "needs an order of time: sort=-occurred_at or sort=occurred_at")
+    return Paging(
+        cast("Sort", sort), min(limit, LIMIT_MAXIMUM), query.one("cursor"), count is not None, fold is not None
+    )
+
+
+def around(query: Query) -> Around | None:
+    """The moment to rank changes around, if one is asked for. The answer is one ranked list, so nothing of a page but `limit` goes
+    with it."""
+    hours = whole_number(query, "window", default=WINDOW_HOURS_DEFAULT)
+    if not 1 <= hours <= WINDOW_HOURS_MAXIMUM:
+        query.fail("window", f"must be 1 to {WINDOW_HOURS_MAXIMUM} hours")
+    if not query.has("around"):
+        if query.has("window"):
+            query.fail("window", "needs around")
+        return None
+    for name in ("sort", "cursor", "count", "fold"):
+        if query.has(name):
+            query.fail(name, "does not go with around")
+    at = instant(query, "around")
+    return None if at is None else Around(at, timedelta(hours=hours))
 
 
 def whole_number(query: Query, name: str, *, default: int) -> int:

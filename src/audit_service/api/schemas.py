@@ -7,7 +7,7 @@ it; tests hold the dicts and these models together.
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from audit_service.api import parameters
 from audit_service.core.checker import BreakKind
@@ -147,10 +147,28 @@ class EventView(_Answer):
     summary: str
 
 
-class EventPage(_Answer):
-    """A page. `next_cursor` null is the only end; `count` only with count=capped."""
+class BurstView(_Answer):
+    """Neighbouring events by the same actor with the same action, not over a minute apart, told as one row. `targets`: how many different
+    ones; `members`: the list of exactly these events; `more`: cut at 5,000 events, the next row may go on with it."""
 
-    events: list[EventView]
+    count: int
+    from_: datetime = Field(alias="from")
+    to: datetime
+    targets: int
+    members: str
+    more: bool
+
+
+class ListedEvent(EventView):
+    """An event in a list. With fold=burst, `burst` says of which events it is the newest; null when it stands for itself."""
+
+    burst: BurstView | None = None
+
+
+class EventPage(_Answer):
+    """A page. `next_cursor` null is the only end; `count` (of events, folded or not) only with count=capped."""
+
+    events: list[ListedEvent]
     next_cursor: str | None
     count: int | None = None
     count_capped: bool | None = None
@@ -252,6 +270,22 @@ class RevertView(_Answer):
     reverts: int
     unguarded: list[str]
     skipped: list[SkippedChange]
+
+
+class RankedEvent(EventView):
+    """An event near a moment. `score`, 0 to 100: how likely it is the cause; `why`: the reasons, in English."""
+
+    score: float
+    why: list[str]
+
+
+class RankedEvents(_Answer):
+    """What changed near a moment, the likeliest causes first. `capped`: not all that happened near it was looked at or fitted in; a shorter
+    `window` or more filters help."""
+
+    events: list[RankedEvent]
+    next_cursor: None
+    capped: bool
 
 
 class Chain(_Answer):
@@ -389,9 +423,34 @@ PAGING_PARAMETERS = [
     _parameter("limit", "Events a page", _LIMIT),
     _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
     _parameter("count", "Also count the matches, exactly up to 10,000", {"type": "string", "enum": ["capped"]}),
+    _parameter(
+        "fold",
+        "Neighbours by the same actor with the same action, not over a minute apart, as one row; in orders of time",
+        {"type": "string", "enum": ["burst"]},
+    ),
 ]
-LIST_PARAMETERS = [*parameters.describe(), *PAGING_PARAMETERS]
-ACTIVITY_PARAMETERS = [item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}]
+_SEQ = {"type": "integer", "minimum": 0}
+_SEQ_PARAMETERS = [
+    _parameter("since_seq", "Of the events at exactly `since`, those from this seq on", _SEQ),
+    _parameter("until_seq", "Also the events at exactly `until` with a seq below this one", _SEQ),
+]
+LIST_PARAMETERS = [*parameters.describe(), *_SEQ_PARAMETERS, *PAGING_PARAMETERS]
+_WINDOW = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": parameters.WINDOW_HOURS_MAXIMUM,
+    "default": parameters.WINDOW_HOURS_DEFAULT,
+}
+ACTIVITY_PARAMETERS = [
+    *(item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}),
+    _parameter(
+        "around",
+        "A moment (RFC 3339): rank what changed before it (and 5 minutes after), on this server and on what its events name. Not "
+        "with sort, cursor, count or fold",
+        {"type": "string"},
+    ),
+    _parameter("window", "With `around`: how many hours before it", _WINDOW),
+]
 HISTORY_PARAMETERS = [
     *(item for item in LIST_PARAMETERS if str(item["name"]).removesuffix(".not") not in {"target_type", "target_id"}),
     _parameter("at", "The moment of `state` (RFC 3339); default: after the newest event", {"type": "string"}),
@@ -409,6 +468,7 @@ RANGE_PARAMETERS = [
     ),
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
+ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
 EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
 HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
 REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)

@@ -98,9 +98,7 @@ async def list_entries(
     """
     order = Order(sort)
     if is_direct(selection):
-        where = conditions(log_id, selection)
-        if after is not None:
-            where.append(order.behind(after))
+        where = _direct(log_id, selection, order, after)
     else:
         found = await _Search(connection, log_id, selection, order).find(after, limit + 1)
         if not found:
@@ -112,6 +110,23 @@ async def list_entries(
     brought = await fetch_within_budget(connection, order.apply(query), sort, limit)
     last = brought.rows[-1] if brought.more else None
     return Page(brought.rows, None if last is None else Position(last.occurred_at, last.seq))
+
+
+async def list_positions(
+    connection: AsyncConnection,
+    log_id: int,
+    selection: Selection,
+    *,
+    sort: Sort = "-occurred_at",
+    after: Position | None = None,
+    limit: int,
+) -> list[Position]:
+    """Where the first `limit` entries of a selection behind `after` stand, for who needs only little of many entries."""
+    order = Order(sort)
+    if not is_direct(selection):
+        return await _Search(connection, log_id, selection, order).find(after, limit)
+    where = [*_direct(log_id, selection, order, after), *_in_calendar(order)]
+    return await _fetch_positions(connection, order, where, limit)
 
 
 async def count_entries(
@@ -150,6 +165,19 @@ async def candidates(
         first += len(some)
     if end < to_seq:
         yield range(end, to_seq)
+
+
+def _direct(log_id: int, selection: Selection, order: Order, after: Position | None) -> list[ColumnElement[bool]]:
+    """The WHERE of what an index of the table answers by itself."""
+    where = conditions(log_id, selection)
+    return where if after is None else [*where, order.behind(after)]
+
+
+async def _fetch_positions(
+    connection: AsyncConnection, order: Order, where: Sequence[ColumnElement[bool]], wanted: int
+) -> list[Position]:
+    query = select(_c.seq, *([_c.occurred_at] if order.by_time else [])).where(*where)
+    return [_position(row) for row in await connection.execute(order.apply(query).limit(wanted))]
 
 
 def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
@@ -317,10 +345,8 @@ class _Search:
     async def _fetch(
         self, within: Sequence[ColumnElement[bool]], after: Position | None, wanted: int
     ) -> list[Position]:
-        query = select(_c.seq, *([_c.occurred_at] if self._order.by_time else [])).where(*self._where, *within)
-        if after is not None:
-            query = query.where(self._order.behind(after))
-        return [_position(row) for row in await self._connection.execute(self._order.apply(query).limit(wanted))]
+        behind = [] if after is None else [self._order.behind(after)]
+        return await _fetch_positions(self._connection, self._order, [*self._where, *within, *behind], wanted)
 
     async def _find_in_segments(self, after: Position, wanted: int) -> list[Position]:
         segments = await list_segments(self._connection, self._log_id)
@@ -354,7 +380,11 @@ class _Search:
         if segment.first_at is None or segment.last_at is None:
             return not self._order.by_time  # nothing in it has a place in time
         since, until = self._selection.since, self._selection.until
-        return (since is None or segment.last_at >= since) and (until is None or segment.first_at < until)
+        if since is not None and segment.last_at < since:
+            return False
+        # With a seq beside it, the moment of `until` is in the range too.
+        at_end = self._selection.until_seq is not None and segment.first_at == until
+        return until is None or segment.first_at < until or at_end
 
     def _nearest(self, segment: Segment) -> Any:
         """What segments are gone through by: the time or number of their first entry in the order."""

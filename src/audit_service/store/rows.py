@@ -1,11 +1,11 @@
 """Rows as they are brought: which columns, times that can be read, and no more bytes at once than a budget."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import ColumnElement, Label, Select, case, cast, func, literal, literal_column, select
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.core.entry import GROUPS
@@ -22,10 +22,16 @@ EVENT_COLUMNS = (*HEADER_COLUMNS, "id", "body", *(f"d_{group}" for group in GROU
 
 # What one page or slice may hold of bodies, disclosures and search text: events may be megabytes each.
 BUDGET_BYTES = 4 * 1024 * 1024
-SIZE_BYTES = sum(
-    (func.coalesce(func.octet_length(_c[name]), 0) for name in ("body", "search", *(f"d_{group}" for group in GROUPS))),
-    literal(0),
-).label("size_bytes")
+_LARGE = ("body", "search", *(f"d_{group}" for group in GROUPS))
+
+
+def size_of(names: Collection[str]) -> Label[int]:
+    """How many bytes the large ones of these columns have in a row, as `size_bytes`."""
+    sizes = (func.coalesce(func.octet_length(_c[name]), 0) for name in _LARGE if name in names)
+    return sum(sizes, literal(0)).label("size_bytes")
+
+
+SIZE_BYTES = size_of(_LARGE)
 
 # PostgreSQL's calendar is longer than Python's, so a damaged time could not even be read. Such a one is brought as an infinity,
 # which the driver gives as the calendar's end without a zone: equal to no time of ours.
@@ -71,4 +77,24 @@ async def fetch_within_budget(connection: AsyncConnection, query: Select[Any], s
     outer = [part.desc() if sort.startswith("-") else part.asc() for part in (counted.c[part.name] for part in key)]
     fitting = select(counted).where(counted.c.place <= limit, counted.c.bytes_before < BUDGET_BYTES).order_by(*outer)
     fetched = (await connection.execute(fitting)).all()
+    return Slice(fetched, bool(fetched) and fetched[0].found > len(fetched))
+
+
+async def fetch_in_order(connection: AsyncConnection, log_id: int, seqs: Sequence[int], names: Sequence[str]) -> Slice:
+    """The entries with these seqs, in the order of the seqs given, as many as fit into BUDGET_BYTES, but at least one. What is not there
+    is left out."""
+    asked = (
+        func.unnest(cast(list(seqs), ARRAY(BIGINT)))
+        .table_valued("seq", with_ordinality="place")
+        .render_derived("asked")
+    )
+    rows = (
+        select(*columns(names), size_of(names), asked.c.place)
+        .join_from(asked, bound_entry, (_c.log_id == log_id) & (_c.seq == asked.c.seq))
+        .subquery()
+    )
+    before = func.sum(rows.c.size_bytes).over(order_by=rows.c.place, rows=(None, 0)) - rows.c.size_bytes
+    counted = select(rows, before.label("bytes_before"), func.count().over().label("found")).subquery()
+    query = select(counted).where(counted.c.bytes_before < BUDGET_BYTES).order_by(counted.c.place)
+    fetched = (await connection.execute(query)).all()
     return Slice(fetched, bool(fetched) and fetched[0].found > len(fetched))

@@ -50,7 +50,8 @@ class Filter:
 class Selection:
     """What a caller selects. `server_id` is the one server of an activity feed, whatever it is called.
 
-    Time ranges are half-open: [since, until) on occurred_at, [recorded_…) on recorded_at.
+    Time ranges are half-open: [since, until) on occurred_at, [recorded_…) on recorded_at. With the seqs it is a range of places in the
+    order of time, ties and all: (since, since_seq) <= (occurred_at, seq) < (until, until_seq).
     """
 
     filters: tuple[Filter, ...] = ()
@@ -59,6 +60,8 @@ class Selection:
     until: datetime | None = None
     recorded_since: datetime | None = None
     recorded_until: datetime | None = None
+    since_seq: int | None = None
+    until_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +205,18 @@ def base_conditions(log_id: int, selection: Selection) -> list[ColumnElement[boo
     Entries whose body was dropped are in no list, so `occurred_at` is always asked for."""
     found: list[ColumnElement[bool]] = [_c.log_id == log_id, _c.occurred_at.is_not(None)]
     for column, low, high in (
-        (_c.occurred_at, selection.since, selection.until),
+        (_c.occurred_at, selection.since, selection.until if selection.until_seq is None else None),
         (_c.recorded_at, selection.recorded_since, selection.recorded_until),
     ):
         if low is not None:
             found.append(column >= low)
         if high is not None:
             found.append(column < high)
+    by_time = Order("occurred_at")
+    if selection.since is not None and selection.since_seq is not None:
+        found.append(by_time.behind(Position(selection.since, selection.since_seq), inclusive=True))
+    if selection.until is not None and selection.until_seq is not None:
+        found.append(by_time.before(Position(selection.until, selection.until_seq)))
     if selection.server_id is not None:
         found.append(_c.server_id == selection.server_id)
     found.extend(map(_condition, _base_filters(selection)))
@@ -290,9 +298,16 @@ class Order:
             return columns <= bound if self.descending else columns >= bound
         return columns < bound if self.descending else columns > bound
 
+    def before(self, position: Position) -> ColumnElement[bool]:
+        """What stands before a position."""
+        return self._reversed().behind(position)
+
     def up_to(self, position: Position) -> ColumnElement[bool]:
         """What stands before a position, and at it."""
-        return Order(self.sort[1:] if self.descending else f"-{self.sort}").behind(position, inclusive=True)  # type: ignore[arg-type]
+        return self._reversed().behind(position, inclusive=True)
+
+    def _reversed(self) -> "Order":
+        return Order(self.sort[1:] if self.descending else f"-{self.sort}")  # type: ignore[arg-type]
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         """The query in this order."""

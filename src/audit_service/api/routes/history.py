@@ -8,13 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from audit_service.api import parameters, schemas
+from audit_service.api import listing, parameters, schemas
 from audit_service.api.dependencies import Service, ServiceOf, documented_security
-from audit_service.api.routes.events import Reader, find_view, get_event, list_page
+from audit_service.api.routes.events import Reader, find_view, get_event
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.history import Walk, WalkLimits, past_event
 from audit_service.core.revert import revert
@@ -43,15 +42,15 @@ async def list_history(
     each. A target without events answers an empty list, and `exists` null."""
     target_type, target_id = _target(request)
     own = (Filter("target_type", (target_type,)), Filter("target_id", (target_id,)))
-    allowed = {*parameters.FILTERS, *parameters.PAGING, "at"} - {"target_type", "target_id"}
+    allowed = {*listing.ALLOWED, "at"} - {"target_type", "target_id"}
     asked = parameters.Query(request.query_params.multi_items(), allowed)
     asked_filters = parameters.selection(asked, stored_form=await service.stored_form(credential))
     at = parameters.instant(asked, "at")
-    is_first = asked.one("cursor") is None
     selection = replace(asked_filters, filters=(*asked_filters.filters, *own))
-    body, headers = await list_page(request, service, credential, "/v1/targets", asked, selection)
-    body["state"] = await _state(service, credential, own, at) if is_first else None
-    return Response(orjson.dumps(body), headers=headers, media_type="application/json")
+    paging = parameters.paging(asked)
+    asked.finish()
+    state = await _state(service, credential, own, at) if paging.cursor is None else None
+    return await listing.answer_page(request, service, credential, "/v1/targets", selection, paging, {"state": state})
 
 
 def _target(request: Request) -> tuple[str, str]:
@@ -112,4 +111,4 @@ async def get_revert(event_id: str, request: Request, service: ServiceOf, creden
     members = ("action", "verb", "occurred_at", "target")
     inverse_of = {name: event[name] for name in members}
     body = {"id": event["id"], "seq": event["seq"], "inverse_of": inverse_of, **revert(event)}
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return listing.answer(body, {})
