@@ -32,13 +32,13 @@ from audit_service.core.terms import (
     HASHED,
     NAMED,
     NO_SERVER,
-    UNSEARCHED,
     Term,
     bucket_terms,
     fragment_terms,
     line_terms,
     network_term,
     search_words,
+    spelled_lines,
 )
 from audit_service.store.engine import bound
 from audit_service.store.rows import (
@@ -182,7 +182,8 @@ def clauses_of(selection: Selection) -> list[Clause]:
         to_terms = _ALTERNATIVES.get(item.field, _unknown)
         alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
         # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
-        if all(alternatives) and (not item.negated or item.field in NAMED):
+        exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
+        if all(alternatives) and (exact or not item.negated):
             found.append(Clause(alternatives, item.negated))
     return found
 
@@ -197,6 +198,11 @@ def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str],
     return to_terms
 
 
+def _value_terms(value: str) -> list[tuple[Term, ...]]:
+    """Of a changed value."""
+    return [tuple(term for line in lines for term in line_terms(line)) for lines in spelled_lines(value)]
+
+
 # What every entry with a value of a field has: all terms of one of these. No terms: the index cannot tell.
 _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
     **{name: lambda value, name=name: [(Term.of(name, value),)] for name in NAMED},  # type: ignore[misc]
@@ -205,9 +211,9 @@ _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
     "action": _prefix_or("action"),
     "actor": _prefix_or("actor", fold),
     "ip": lambda value: [(network_term(value),)],
-    "changed": lambda value: [(Term("path", low, high),) for low, high in path_ranges(value)],
-    "old": lambda value: [() if value in UNSEARCHED else line_terms(value)],
-    "new": lambda value: [() if value in UNSEARCHED else line_terms(value)],
+    "changed": lambda value: [(Term.between("path", low, high),) for low, high in path_ranges(value)],
+    "old": _value_terms,
+    "new": _value_terms,
     "q": lambda value: [tuple(term for word in search_words(value) for term in fragment_terms(word))],
 }
 
