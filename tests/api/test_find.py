@@ -48,6 +48,8 @@ from tests.support.postgres import Server, TestDatabase, default_log_id
 EXAMPLES = int(os.environ.get("FIND_EXAMPLES", "300"))
 SEGMENT, WALK, NAMED = 8, 3, 3
 SIZES = (110, 43)
+# A long form takes its time.
+pytestmark = [pytest.mark.timeout(0)] if EXAMPLES > 300 else []
 # How many segments are in the index; a log of 110 has thirteen full ones, a log of 43 five.
 STATES = {"no index": 0, "a part": 4, "all": 13}
 Asker = Callable[..., Any]
