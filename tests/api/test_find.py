@@ -4,10 +4,11 @@ Segments of eight entries, a walk of three and lists of three named entries, so 
 millions has. FIND_EXAMPLES says how many random questions; every one is asked in three states of the index, of two tenants.
 """
 
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from pyroaring import BitMap
 from audit_service.core import terms
 from audit_service.indexer import index_all
 from audit_service.store import find, segments
+from audit_service.store.engine import bound
 from audit_service.store.selection import Position, base_conditions
 from tests.support.api import Api
 from tests.support.appends import owner
@@ -52,7 +54,6 @@ SIZES = (110, 43)
 pytestmark = [pytest.mark.timeout(0)] if EXAMPLES > 300 else []
 # How many segments are in the index; a log of 110 has thirteen full ones, a log of 43 five.
 STATES = {"no index": 0, "a part": 4, "all": 13}
-Asker = Callable[..., Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +73,7 @@ def small() -> Iterator[Counter[str]]:
 
 def _watch(patch: pytest.MonkeyPatch, ways: Counter[str]) -> None:
     """Count each way through the search, and leave it as it is."""
-    wheres, search = find._wheres, find._Search
+    wheres, batches, search = find._wheres, find._batches, find._Search
 
     def count_wheres(named: Mapping[int, BitMap]) -> Iterator[Any]:
         sizes = [len(positions) for positions in named.values()]
@@ -83,6 +84,11 @@ def _watch(patch: pytest.MonkeyPatch, ways: Counter[str]) -> None:
         ways["a list"] += lists == 1
         ways["several lists"] += lists > 1
         return iter(found)
+
+    def count_batches(some: Sequence[Any]) -> Iterator[Any]:
+        for number, batch in enumerate(batches(some), start=1):
+            ways[f"batch {number}"] += 1
+            yield batch
 
     class Watched(search):  # type: ignore[valid-type, misc]
         async def find(self, after: Position | None, wanted: int) -> list[Position]:
@@ -102,12 +108,10 @@ def _watch(patch: pytest.MonkeyPatch, ways: Counter[str]) -> None:
                 ways["found in the tail" if found else "nothing in the tail"] += 1
             return found
 
-        async def _batches(self, some: Sequence[Any], *rest: Any) -> AsyncIterator[Any]:
-            batches = 0
-            async for batch in super()._batches(some, *rest):
-                batches += 1
-                ways[f"batch {batches}"] += 1
-                yield batch
+        async def _named_in(self, some: Sequence[Any]) -> dict[int, BitMap]:
+            ways["looks into the index"] += 1
+            found: dict[int, BitMap] = await super()._named_in(some)
+            return found
 
         def _reaches(self, segment: Any, position: Position) -> bool:
             reaches = bool(super()._reaches(segment, position))
@@ -120,6 +124,7 @@ def _watch(patch: pytest.MonkeyPatch, ways: Counter[str]) -> None:
             return asked
 
     patch.setattr(find, "_wheres", count_wheres)
+    patch.setattr(find, "_batches", count_batches)
     patch.setattr(find, "_Search", Watched)
 
 
@@ -134,7 +139,7 @@ async def add_segments(api: Api, log_id: int, count: int) -> None:
     """Index the first segments of a log, as many of them as are full."""
     pools = api.service.database
     for _ in range(count):
-        async with segments.bound(pools.reads, log_id) as connection:
+        async with bound(pools.reads, log_id) as connection:
             number = await segments.next_segment(connection, log_id)
         if number is None:
             return
@@ -243,17 +248,26 @@ async def test_every_way_through_the_search_is_taken(stocks: dict[str, Stock], s
     """The control of the sizes above: without it the oracle might never leave the walk."""
     small.clear()
     asked: list[Asked] = [
-        [(name, value)] for name in ("server_id.not", "q", "actor", "target_type", "old") for value in ASKED[name]
+        [(name, value)]
+        for name in ("server_id.not", "q", "target_type", "category")
+        for value in ASKED[name.removesuffix(".not")]
     ]
     asked.append([("until", (START + timedelta(hours=5)).isoformat()), ("verb", "CREATE")])
-    for one in asked:
-        for sort in SORTS:
-            await assert_found(stocks, one, sort, 3)
+    for one, (limit, sort) in zip(asked, itertools.cycle(itertools.product((1, 3), SORTS)), strict=False):
+        await assert_found(stocks, one, sort, limit)
     assert {way for way in WAYS if not small[way]} == set()
 
 
+async def test_the_index_is_asked_no_further_than_the_page_needs(stocks: dict[str, Stock], small: Counter[str]) -> None:
+    """The first look fills the page: there is no second."""
+    stock = stocks["all"]
+    small.clear()
+    assert len(await stock.api.list(category__not="never", sort="seq", limit=WALK + 1)) == WALK + 1
+    assert small["looks into the index"] == 1
+
+
 async def test_a_count_stops_at_its_cap(stocks: dict[str, Stock], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(find.count_entries.__kwdefaults__, "cap", 7)
+    monkeypatch.setattr(find.count_entries, "__kwdefaults__", {"cap": 7})
     for stock in stocks.values():
         for value in ("server", "user", "x"):
             matching = sum(event["category"] == value for event in stock.events)

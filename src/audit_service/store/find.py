@@ -292,10 +292,12 @@ class _Search:
         await self._narrow()
         segments = await list_segments(self._connection, self._log_id)
         total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * terms.SEGMENT_EVENTS], cap)
-        async for _, named in self._batches(list(filter(self._is_asked_for, segments[::-1]))):
-            for where in _wheres(named):
+        for some in _batches(list(filter(self._is_asked_for, segments[::-1]))):
+            if total >= cap:
+                break
+            for where in _wheres(await self._named_in(some)):
                 if total >= cap:
-                    return total
+                    break
                 total += await _count(self._connection, [*self._where, where], cap - total)
         return total
 
@@ -332,23 +334,17 @@ class _Search:
         found = await self._fetch([_c.seq >= len(segments) * terms.SEGMENT_EVENTS], after, wanted)
         near = [segment for segment in segments if self._is_asked_for(segment) and self._is_behind(segment, after)]
         near.sort(key=self._nearest, reverse=self._order.descending)
-        async for some, named in self._batches(near):
+        for some in _batches(near):
             if len(found) >= wanted and not self._reaches(some[0], found[wanted - 1]):
                 break
-            for where in _wheres(named):
+            for where in _wheres(await self._named_in(some)):
                 found += await self._fetch([where], after, wanted)
             found = sorted(found, key=self._order.key, reverse=self._order.descending)[:wanted]
         return found
 
-    async def _batches(self, segments: Sequence[Segment]) -> AsyncIterator[tuple[Sequence[Segment], dict[int, BitMap]]]:
-        """The segments in their order and what the index names in them, a few at first and then more at a time."""
-        start = 0
-        for size in chain(_BATCHES, repeat(_BATCHES[-1])):
-            some = segments[start : start + size]
-            if not some:
-                return
-            yield some, await self._index.look(self._connection, self._log_id, [segment.number for segment in some])
-            start += size
+    async def _named_in(self, some: Sequence[Segment]) -> dict[int, BitMap]:
+        """What the index names in some segments."""
+        return await self._index.look(self._connection, self._log_id, [segment.number for segment in some])
 
     def _is_asked_for(self, segment: Segment) -> bool:
         """Whether the times asked for leave anything of a segment."""
@@ -396,6 +392,16 @@ async def _first_recorded(
         query = select(func.audit.first_recorded(log_id, at))
         found.append(None if at is None else (await connection.execute(query)).scalar_one())
     return found[0], found[1]
+
+
+def _batches(segments: Sequence[Segment]) -> Iterator[Sequence[Segment]]:
+    """The segments in their order, a few at first and then more at a time."""
+    start = 0
+    for size in chain(_BATCHES, repeat(_BATCHES[-1])):
+        if start >= len(segments):
+            return
+        yield segments[start : start + size]
+        start += size
 
 
 def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
