@@ -32,13 +32,13 @@ from audit_service.core.terms import (
     HASHED,
     NAMED,
     NO_SERVER,
-    UNSEARCHED,
     Term,
     bucket_terms,
     fragment_terms,
     line_terms,
     network_term,
     search_words,
+    spelled_lines,
 )
 from audit_service.store.engine import bound
 from audit_service.store.rows import (
@@ -212,7 +212,8 @@ def clauses_of(selection: Selection) -> list[Clause]:
         to_terms = _ALTERNATIVES.get(item.field, _unknown)
         alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
         # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
-        if all(alternatives) and (not item.negated or item.field in NAMED):
+        exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
+        if all(alternatives) and (exact or not item.negated):
             found.append(Clause(alternatives, item.negated))
     return found
 
@@ -227,6 +228,11 @@ def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str],
     return to_terms
 
 
+def _value_terms(value: str) -> list[tuple[Term, ...]]:
+    """Of a changed value."""
+    return [tuple(term for line in lines for term in line_terms(line)) for lines in spelled_lines(value)]
+
+
 # What every entry with a value of a field has: all terms of one of these. No terms: the index cannot tell.
 _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
     **{name: lambda value, name=name: [(Term.of(name, value),)] for name in NAMED},  # type: ignore[misc]
@@ -235,9 +241,9 @@ _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
     "action": _prefix_or("action"),
     "actor": _prefix_or("actor", fold),
     "ip": lambda value: [(network_term(value),)],
-    "changed": lambda value: [(Term("path", low, high),) for low, high in path_ranges(value)],
-    "old": lambda value: [() if value in UNSEARCHED else line_terms(value)],
-    "new": lambda value: [() if value in UNSEARCHED else line_terms(value)],
+    "changed": lambda value: [(Term.between("path", low, high),) for low, high in path_ranges(value)],
+    "old": _value_terms,
+    "new": _value_terms,
     "q": lambda value: [tuple(term for word in search_words(value) for term in fragment_terms(word))],
 }
 
@@ -316,10 +322,12 @@ class _Search:
         await self._narrow()
         segments = await list_segments(self._connection, self._log_id)
         total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * terms.SEGMENT_EVENTS], cap)
-        async for _, named in self._batches(list(filter(self._is_asked_for, segments[::-1]))):
-            for where in _wheres(named):
+        for some in _batches(list(filter(self._is_asked_for, segments[::-1]))):
+            if total >= cap:
+                break
+            for where in _wheres(await self._named_in(some)):
                 if total >= cap:
-                    return total
+                    break
                 total += await _count(self._connection, [*self._where, where], cap - total)
         return total
 
@@ -354,23 +362,17 @@ class _Search:
         found = await self._fetch([_c.seq >= len(segments) * terms.SEGMENT_EVENTS], after, wanted)
         near = [segment for segment in segments if self._is_asked_for(segment) and self._is_behind(segment, after)]
         near.sort(key=self._nearest, reverse=self._order.descending)
-        async for some, named in self._batches(near):
+        for some in _batches(near):
             if len(found) >= wanted and not self._reaches(some[0], found[wanted - 1]):
                 break
-            for where in _wheres(named):
+            for where in _wheres(await self._named_in(some)):
                 found += await self._fetch([where], after, wanted)
             found = sorted(found, key=self._order.key, reverse=self._order.descending)[:wanted]
         return found
 
-    async def _batches(self, segments: Sequence[Segment]) -> AsyncIterator[tuple[Sequence[Segment], dict[int, BitMap]]]:
-        """The segments in their order and what the index names in them, a few at first and then more at a time."""
-        start = 0
-        for size in chain(_BATCHES, repeat(_BATCHES[-1])):
-            some = segments[start : start + size]
-            if not some:
-                return
-            yield some, await self._index.look(self._connection, self._log_id, [segment.number for segment in some])
-            start += size
+    async def _named_in(self, some: Sequence[Segment]) -> dict[int, BitMap]:
+        """What the index names in some segments."""
+        return await self._index.look(self._connection, self._log_id, [segment.number for segment in some])
 
     def _is_asked_for(self, segment: Segment) -> bool:
         """Whether the times asked for leave anything of a segment."""
@@ -422,6 +424,16 @@ async def _first_recorded(
         query = select(func.audit.first_recorded(log_id, at))
         found.append(None if at is None else (await connection.execute(query)).scalar_one())
     return found[0], found[1]
+
+
+def _batches(segments: Sequence[Segment]) -> Iterator[Sequence[Segment]]:
+    """The segments in their order, a few at first and then more at a time."""
+    start = 0
+    for size in chain(_BATCHES, repeat(_BATCHES[-1])):
+        if start >= len(segments):
+            return
+        yield segments[start : start + size]
+        start += size
 
 
 def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
