@@ -21,9 +21,8 @@ from operator import and_, or_
 from typing import Any
 
 from pyroaring import BitMap
-from sqlalchemy import ColumnElement, any_, cast, func, literal, select
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy import and_ as sql_and
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
@@ -47,6 +46,7 @@ from audit_service.store.rows import (
     LAST_TIME,
     SIZE_BYTES,
     TIMES,
+    among,
     columns,
     fetch_within_budget,
 )
@@ -103,7 +103,7 @@ async def list_entries(
         found = await _Search(connection, log_id, selection, order).find(after, limit + 1)
         if not found:
             return Page()
-        where = [_c.log_id == log_id, _c.seq == _any([position.seq for position in found])]
+        where = [_c.log_id == log_id, among([position.seq for position in found])]
     # The plain column, so that the index's order stays known to the planner.
     time = _c.occurred_at if order.by_time else TIMES["occurred_at"]
     query = select(*columns(EVENT_COLUMNS), SIZE_BYTES, time).where(*where, *_in_calendar(order))
@@ -121,6 +121,25 @@ async def count_entries(
     else:
         count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
     return min(count, cap), count > cap
+
+
+async def newest(connection: AsyncConnection, log_id: int, selection: Selection, limit: int) -> list[Position]:
+    """Where the `limit` latest entries of a selection stand, the latest first."""
+    search = _Search(connection, log_id, selection, Order("-occurred_at"))
+    return await (search.fetch_direct(limit) if is_direct(selection) else search.find(None, limit))
+
+
+def is_known(selection: Selection) -> bool:
+    """Whether the index answers all of a selection but its times of occurrence, without a look at the entries."""
+    by_column = all(item.field in NAMED for item in selection.filters)
+    return by_column and selection.recorded_since is None and selection.recorded_until is None
+
+
+async def look_up(
+    connection: AsyncConnection, log_id: int, selection: Selection, numbers: Sequence[int]
+) -> dict[int, BitMap]:
+    """What the index names of a selection in some segments, times aside; exactly what is selected where the selection `is_known`."""
+    return await _Index(clauses_of(selection)).look(connection, log_id, numbers)
 
 
 async def candidates(
@@ -152,10 +171,6 @@ async def candidates(
 
 def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
     return [_c.occurred_at >= FIRST_TIME, _c.occurred_at <= LAST_TIME] if order.by_time else []
-
-
-def _any(seqs: Sequence[int]) -> Any:
-    return any_(cast(list(seqs), ARRAY(BIGINT)))
 
 
 async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool]], cap: int) -> int:
@@ -281,6 +296,10 @@ class _Search:
             return found
         return [*found, *await self._find_in_segments(end, wanted - len(found))]
 
+    async def fetch_direct(self, wanted: int) -> list[Position]:
+        """As `find` from the beginning on, for a selection that `is_direct`."""
+        return await self._fetch([], None, wanted)
+
     async def count(self, cap: int) -> int:
         """How many match, at most `cap`."""
         await self._narrow()
@@ -401,11 +420,11 @@ def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
             yield sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
             continue
         if len(seqs) + len(positions) > _NAMED_LIMIT:
-            yield _c.seq == _any(seqs)
+            yield among(seqs)
             seqs = []
         seqs += [start + position for position in positions]
     if seqs:
-        yield _c.seq == _any(seqs)
+        yield among(seqs)
 
 
 def _position(row: Any) -> Position:

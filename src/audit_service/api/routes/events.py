@@ -14,6 +14,7 @@ from audit_service.api.dependencies import (
     ServiceOf,
     documented_security,
     scoped,
+    server_of,
 )
 from audit_service.core.view import event_view, stored_from
 from audit_service.errors import (
@@ -47,9 +48,7 @@ async def list_events(request: Request, service: ServiceOf, credential: Reader) 
 )
 async def list_activity(server_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """One server's events, with the same filters. A server without events answers an empty list."""
-    if not 1 <= len(server_id) <= 255 or "\0" in server_id:
-        raise NotFoundError("no such server")
-    return await _page(request, service, credential, f"/v1/servers/{server_id}/activity", server_id)
+    return await _page(request, service, credential, f"/v1/servers/{server_id}/activity", server_of(server_id))
 
 
 async def _page(
@@ -57,7 +56,7 @@ async def _page(
 ) -> Response:
     asked = parameters.Query(
         request.query_params.multi_items(),
-        (set(parameters.FILTERS) - ({"server_id"} if server_id is not None else set())) | set(parameters.PAGING),
+        (*parameters.filters_of(server_id), *parameters.PAGING),
     )
     secret = (await service.installation()).secret
     selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
