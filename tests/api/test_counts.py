@@ -67,9 +67,11 @@ def small_segments() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terms, "SEGMENT_EVENTS", SEGMENT_EVENTS)
         patch.setattr(find, "WALK_ENTRIES", 3)
+        patch.setattr(find, "LONG_WALK_ENTRIES", 3)
         patch.setattr(find, "_NAMED_LIMIT", 4)
         patch.setattr(find, "_BATCHES", (1, 2))
         patch.setattr(counts, "_SEGMENTS_AT_ONCE", 3)
+        patch.setattr(counts, "_LOOKED_AT_LIMIT", 10)
         yield
 
 
@@ -260,17 +262,25 @@ async def test_an_actor_s_name_is_that_of_the_newest_entry(api: Api, monkeypatch
 
 
 @settings(max_examples=100)
-@given(st.one_of(known_queries, known_queries, any_queries), st.sampled_from(ZONES), st.sampled_from(INTERVALS))
+@given(
+    st.one_of(known_queries, known_queries, any_queries),
+    st.sampled_from(ZONES),
+    st.sampled_from(INTERVALS),
+    st.sampled_from([0, 20, 10_000]),
+)
 async def test_a_timeline_counts_what_naive_counting_counts(
-    stock: Stock, asked: Parameters, zone: str, interval: str
+    stock: Stock, asked: Parameters, zone: str, interval: str, looked_at: int
 ) -> None:
+    """By the quarters of the index, and by a look at what it names."""
     if interval == "hour":  # of the whole log it would be too many buckets
         since = datetime.fromisoformat(dict(asked).get("since", ANCHORS[2].isoformat()))
         until = since + timedelta(hours=60, seconds=7)
         asked = [*(pair for pair in asked if pair[0] not in {"since", "until"}), ("since", since.isoformat())]
         asked.append(("until", until.isoformat()))
     for api, events in stock.tenants:
-        answer = await ask(api, "timeline", [*asked, ("interval", interval), ("tz", zone)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(counts, "_LOOKED_AT_LIMIT", looked_at)
+            answer = await ask(api, "timeline", [*asked, ("interval", interval), ("tz", zone)])
         assert (answer["interval"], answer["tz"], answer["capped"]) == (interval, zone, False)
         check_timeline(answer, [event for event in events if matches(event, asked)], asked, interval, zone)
 

@@ -65,6 +65,8 @@ from audit_service.store.tables import bound_entry
 
 _c = bound_entry.c
 WALK_ENTRIES = 2000
+# For thousands of matches a longer walk pays: it ends the search for every value that half of all entries have.
+LONG_WALK_ENTRIES = 20_000
 # Entries named by the index that one statement looks at by their seq. Where a segment has more, all of it is compared.
 _NAMED_LIMIT = 4096
 # Segments asked about at a time: the page is mostly filled by the first few.
@@ -126,7 +128,9 @@ async def count_entries(
 async def newest(connection: AsyncConnection, log_id: int, selection: Selection, limit: int) -> list[Position]:
     """Where the `limit` latest entries of a selection stand, the latest first."""
     search = _Search(connection, log_id, selection, Order("-occurred_at"))
-    return await (search.fetch_direct(limit) if is_direct(selection) else search.find(None, limit))
+    if is_direct(selection):
+        return await search.fetch_direct(limit)
+    return await search.find(None, limit, walk_entries=LONG_WALK_ENTRIES)
 
 
 def is_known(selection: Selection) -> bool:
@@ -286,10 +290,10 @@ class _Search:
         self._index = _Index(clauses_of(selection))
         self._seqs = range(2**63 - 1)
 
-    async def find(self, after: Position | None, wanted: int) -> list[Position]:
-        """The first `wanted` matching entries behind `after`."""
+    async def find(self, after: Position | None, wanted: int, *, walk_entries: int | None = None) -> list[Position]:
+        """The first `wanted` matching entries behind `after`. A walk is WALK_ENTRIES long when not said otherwise."""
         await self._narrow()
-        end = await self._walk_end(after)
+        end = await self._walk_end(after, walk_entries or WALK_ENTRIES)
         within = [] if end is None else [self._order.up_to(end)]
         found = await self._fetch(within, after, wanted)
         if end is None or len(found) >= wanted:
@@ -321,14 +325,14 @@ class _Search:
             self._where.append(_c.seq < high)
         self._seqs = range(low or 0, self._seqs.stop if high is None else high)
 
-    async def _walk_end(self, after: Position | None) -> Position | None:
-        """Where a walk of WALK_ENTRIES ends; None when the log ends before."""
+    async def _walk_end(self, after: Position | None, entries: int) -> Position | None:
+        """Where a walk of so many entries ends; None when the log ends before."""
         query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
             *base_conditions(self._log_id, self._selection), *_in_calendar(self._order)
         )
         if after is not None:
             query = query.where(self._order.behind(after))
-        row = (await self._connection.execute(self._order.apply(query).offset(WALK_ENTRIES - 1).limit(1))).first()
+        row = (await self._connection.execute(self._order.apply(query).offset(entries - 1).limit(1))).first()
         return None if row is None else _position(row)
 
     async def _fetch(
