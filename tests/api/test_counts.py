@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from audit_service.api import schemas
 from audit_service.api.routes import counts as routes
 from audit_service.core import terms
+from audit_service.core.timeline import QUARTER, quarter_start
 from audit_service.indexer import index_all
 from audit_service.store import counts, find
 from audit_service.store.counts import FACETS, count_facets, count_quarters
@@ -53,12 +54,15 @@ def timed(events: list[Event], seed: int) -> list[Event]:
     for number, event in enumerate(events):
         anchor = ANCHORS[number * len(ANCHORS) // len(events)] if chance.random() < 0.85 else chance.choice(ANCHORS)
         at = anchor + timedelta(seconds=chance.choice([900, 1]) * chance.randrange(120))
-        at += timedelta(hours=chance.randrange(30), microseconds=chance.choice([0, 1, 999_999]))
+        at += timedelta(hours=chance.choice([0, 1, 13, 28]), microseconds=chance.choice([0, 1, 999_999]))
         actor = event["actor"]
         if actor is not None and chance.random() < 0.3:
             actor = actor | {"name": f"Name {number}"}
         moved.append(event | {"occurred_at": at.isoformat(), "actor": actor})
     return moved
+
+
+EVENTS, OTHERS = timed(make_events(1, 128, "e"), 3), timed(make_events(2, 40, "e"), 4)
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +87,14 @@ async def stock(request: pytest.FixtureRequest, server: Server, small_segments: 
     key = await add_key(database, await add_tenant(database, "other"))
     async with open_api(database) as one, open_api(database, key=key) as other:
         tenants = []
-        for api, events in ((one, timed(make_events(1, 128, "e"), 3)), (other, timed(make_events(2, 40, "e"), 4))):
+        for api, events in ((one, EVENTS), (other, OTHERS)):
             noted = await fill(api, events[: len(events) // 2])
             if request.param == "some indexed":
                 await index_all(api.service.database)
             noted += await fill(api, events[len(events) // 2 :])
             tenants.append((api, noted))
         if request.param == "all indexed":
-            assert await index_all(one.service.database) == (128 + 40) // SEGMENT_EVENTS
+            assert await index_all(one.service.database) == (len(EVENTS) + len(OTHERS)) // SEGMENT_EVENTS
         yield Stock(request.param, database, tuple(tenants))
         for api, events in tenants:
             await api.assert_intact(len(events))
@@ -183,15 +187,27 @@ def check_timeline(answer: dict[str, Any], events: list[Event], asked: Parameter
         assert label(buckets[-1][1], interval, zone) != label(buckets[-1][0], interval, zone)
 
 
-moments = st.builds(
-    lambda anchor, seconds: (anchor + timedelta(seconds=seconds)).isoformat(),
-    st.sampled_from(ANCHORS),
-    st.one_of(st.integers(0, 120).map(lambda quarters: 900 * quarters), st.integers(0, 110_000)),
+# Where counting may go wrong: when something occurred, just before and after, and at whole quarters.
+moments = st.one_of(
+    st.builds(
+        lambda event, seconds: (occurred(event) + timedelta(seconds=seconds)).isoformat(),
+        st.sampled_from(EVENTS),
+        st.sampled_from([0, 0.000001, 1, -1, 420, -420, 900]),
+    ),
+    st.builds(
+        lambda anchor, quarters: (anchor + quarters * QUARTER).isoformat(),
+        st.sampled_from(ANCHORS),
+        st.integers(0, 120),
+    ),
 )
 ranges = st.one_of(moments.map(lambda at: [("since", at)]), moments.map(lambda at: [("until", at)]))
+both = st.tuples(moments, moments).map(lambda pair: [("since", min(pair)), ("until", max(pair))])
 of_columns = filters.filter(lambda group: group[0][0].removesuffix(".not") in KNOWN)
 any_queries = st.lists(st.one_of(filters, filters, ranges), max_size=4).map(single)
-known_queries = st.lists(st.one_of(of_columns, of_columns, ranges), max_size=4).map(single)
+known_queries = st.one_of(
+    st.lists(st.one_of(of_columns, of_columns, ranges), max_size=4).map(single),
+    st.builds(lambda times, filters_: [*times, *single(filters_)], both, st.lists(of_columns, max_size=2)),
+)
 
 
 # --- facets ---
@@ -303,6 +319,19 @@ async def test_the_days_when_clocks_change_are_whole(stock: Stock, zone: str) ->
                 assert bucket["count"] == sum(start <= occurred(event) < stop for event in fitting)
             whole = await ask(api, "timeline", asked)
             assert [b["count"] for b in whole["timeline"]] == [len(fitting)]
+
+
+@pytest.mark.parametrize("asked", [[], [("verb.not", "LOGIN")], [("target_id.not", "s1")]])
+async def test_the_first_and_last_quarter_of_a_segment_count(stock: Stock, asked: Parameters) -> None:
+    """Times that begin or end with the very quarter of a segment's newest or oldest event."""
+    api, events = stock.tenants[0]
+    for start in range(0, len(events), SEGMENT_EVENTS):
+        times = [occurred(event) for event in events[start : start + SEGMENT_EVENTS]]
+        for at in (quarter_start(min(times)), quarter_start(max(times))):
+            for limits in ([("since", at)], [("until", at + QUARTER)], [("since", at), ("until", at + QUARTER)]):
+                within = [*asked, *((name, limit.isoformat()) for name, limit in limits)]
+                answer = await ask(api, "timeline", within)
+                check_timeline(answer, [event for event in events if matches(event, within)], within, "day", "UTC")
 
 
 async def test_a_bucket_is_what_a_list_of_its_time_shows(stock: Stock) -> None:
