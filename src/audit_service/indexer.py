@@ -28,14 +28,27 @@ log = structlog.get_logger("audit_service.indexer")
 
 
 async def index_all(database: Database) -> int:
-    """Add every segment that is full and not in the index yet; how many. Raises UnavailableError."""
+    """Add every segment that is full and not in the index yet; how many. A log that cannot be indexed keeps no other from it: what is
+    wrong with the first such is raised in the end. Raises UnavailableError."""
     async with translated(), connected(database.reads) as connection:
         logs = await segments.list_logs(connection)
     added = 0
+    failures: list[Exception] = []
     for log_id in logs:
-        while (number := await _next(database, log_id)) is not None:
-            async with translated():
-                added += await segments.add_segment(database.reads, database.writes, log_id, number)
+        try:
+            added += await _index_log(database, log_id)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return added
+
+
+async def _index_log(database: Database, log_id: int) -> int:
+    added = 0
+    while (number := await _next(database, log_id)) is not None:
+        async with translated():
+            added += await segments.add_segment(database.reads, database.writes, log_id, number)
     return added
 
 
@@ -45,7 +58,8 @@ async def _next(database: Database, log_id: int) -> int | None:
 
 
 async def run(settings: Settings, stopped: asyncio.Event) -> None:
-    """Index until stopped. A database that is away is waited for."""
+    """Index until stopped. A database that is away is waited for; and whatever else fails is said and tried again, because a child that
+    keeps dying ends the service, which answers well enough without an index."""
     assert settings.database_url is not None  # noqa: S101 - `serve` fills it in
     database = open_database(settings.database_url.get_secret_value(), pool_connections=1)
     try:
@@ -54,6 +68,9 @@ async def run(settings: Settings, stopped: asyncio.Event) -> None:
                 await index_all(database)
             except AuditError as error:
                 log.warning("indexing failed; trying again", detail=error.detail)
+            except Exception as error:  # noqa: BLE001 - see above
+                # Its name only: the text of an error of the database may hold a value.
+                log.warning("indexing failed; trying again", error=type(error).__name__)
             try:
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
             except TimeoutError:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
+from ipaddress import IPv4Network
+from itertools import chain, pairwise
 from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -24,9 +25,9 @@ from audit_service.store import counts, find
 from audit_service.store.counts import FACETS, count_facets, count_quarters
 from audit_service.store.engine import bound
 from audit_service.store.selection import Filter, Selection
-from tests.api.test_read import ASKED, NAIVE, Event, fill, filters, make_events, matches, ordered, single
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.oracle import ASKED, NAIVE, Event, fill, filters, make_events, matches, ordered
 from tests.support.postgres import Server, TestDatabase
 
 SEGMENT_EVENTS = 8
@@ -115,13 +116,13 @@ async def ask(api: Api, path: str, parameters: Parameters) -> dict[str, Any]:
 
 
 def value_of(event: Event, facet: str) -> str | None:
-    """The value an event has for a filter menu."""
+    """The value an event has for a filter menu, cut where it is too long for one."""
     actor, target = event["actor"] or {}, event["target"] or {}
     values = {
         "actor": actor.get("id"), "role": actor.get("role"), "actor_type": actor.get("type"), "target_type": target.get("type"),
     }  # fmt: skip
     found: str | None = values[facet] if facet in values else event[facet]
-    return found
+    return found and found[:256]
 
 
 def naive_facet(events: list[Event], facet: str, limit: int = 50) -> dict[str, Any]:
@@ -203,6 +204,13 @@ moments = st.one_of(
 ranges = st.one_of(moments.map(lambda at: [("since", at)]), moments.map(lambda at: [("until", at)]))
 both = st.tuples(moments, moments).map(lambda pair: [("since", min(pair)), ("until", max(pair))])
 of_columns = filters.filter(lambda group: group[0][0].removesuffix(".not") in KNOWN)
+
+
+def single(groups: list[Parameters]) -> Parameters:
+    """One group of each name: time ranges may stand once only."""
+    return list(chain(*{group[0][0]: group for group in groups}.values()))
+
+
 any_queries = st.lists(st.one_of(filters, filters, ranges), max_size=4).map(single)
 known_queries = st.one_of(
     st.lists(st.one_of(of_columns, of_columns, ranges), max_size=4).map(single),
@@ -213,7 +221,7 @@ known_queries = st.one_of(
 # --- facets ---
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(any_queries)
 async def test_facets_count_what_naive_counting_counts(stock: Stock, asked: Parameters) -> None:
     for api, events in stock.tenants:
@@ -249,15 +257,29 @@ async def test_over_the_limit_the_newest_are_counted(
 ) -> None:
     """At the limit, one more and one less than that."""
     for api, events in stock.tenants:
-        if asked[0][0] == "q":
-            fitting = [event for event in events if "name" in ((event["actor"] or {}).get("name") or "").lower()]
-        else:
-            fitting = [event for event in events if matches(event, asked)]
+        fitting = [event for event in events if matches(event, asked)]
         newest = ordered(fitting, "-occurred_at")
         for limit in (7, len(fitting) - 1, len(fitting), len(fitting) + 1):
             monkeypatch.setattr(counts, "COUNTED_LIMIT", limit)
             counted = sorted(newest[:limit], key=lambda event: int(event["seq"]))
             assert await ask(api, "facets", asked) == naive_facets(counted, limit < len(fitting))
+
+
+async def test_values_that_the_index_cuts_are_cut_everywhere(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a role can be so long. Nothing is taken for another: a filter by one of them counts just its own."""
+    monkeypatch.setattr(terms, "SEGMENT_EVENTS", 2)
+    monkeypatch.setattr(counts, "_LOOKED_AT_LIMIT", 0)
+    short = "é" * terms.VALUE_CHARACTERS
+    for roles in ((short, short + "1"), (short + "2",)):
+        await api.accept(*({"action": "x", "actor": {"id": "u", "role": role}} for role in roles))
+        await index_all(api.service.database)
+    for asked in ([], [("verb.not", "LOGIN")]):
+        answer = await ask(api, "facets", [*asked, ("fields", "role")])
+        assert answer["facets"]["role"]["values"] == [{"value": short, "count": 3}]
+    for role in (short, short + "1", short + "2"):
+        for name, count in (("role", 1), ("role.not", 2)):
+            answer = await ask(api, "timeline", [(name, role), ("interval", "month")])
+            assert sum(bucket["count"] for bucket in answer["timeline"]) == count
 
 
 async def test_an_actor_s_name_is_that_of_the_newest_entry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +299,7 @@ async def test_an_actor_s_name_is_that_of_the_newest_entry(api: Api, monkeypatch
 # --- timeline ---
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.one_of(known_queries, known_queries, any_queries),
     st.sampled_from(ZONES),
@@ -328,7 +350,7 @@ async def test_the_first_and_last_quarter_of_a_segment_count(stock: Stock, asked
     for start in range(0, len(events), SEGMENT_EVENTS):
         times = [occurred(event) for event in events[start : start + SEGMENT_EVENTS]]
         for at in (quarter_start(min(times)), quarter_start(max(times))):
-            for limits in ([("since", at)], [("until", at + QUARTER)], [("since", at), ("until", at + QUARTER)]):
+            for limits in ([("since", at)], [("until", at + QUARTER)]):
                 within = [*asked, *((name, limit.isoformat()) for name, limit in limits)]
                 answer = await ask(api, "timeline", within)
                 check_timeline(answer, [event for event in events if matches(event, within)], within, "day", "UTC")
@@ -561,6 +583,8 @@ async def test_what_no_server_can_be_called_is_not_found(api: Api, name: str) ->
 
 def test_the_oracle_knows_what_the_index_knows() -> None:
     """Every filter that the index answers by itself is among those generated, and every facet is counted."""
-    assert set(KNOWN) == {name for name in NAIVE if find.is_known(Selection((Filter(name, ("x",)),)))}
+    values: dict[str, Any] = {"ip": IPv4Network("192.0.2.0/24")}
+    known = {name for name in NAIVE if find.is_known(Selection((Filter(name, (values.get(name, "x"),)),)))}
+    assert known == set(KNOWN)
     assert set(KNOWN) <= set(ASKED)
     assert set(FACETS.values()) == set(terms.NAMED)

@@ -158,8 +158,8 @@ class EventPage(_Answer):
 
 
 class FacetValue(_Answer):
-    """A value and how many events have it; null stands for global events, those without a server. `name`, of actors only: as the newest
-    of these events has it."""
+    """A value (the first 256 characters of it) and how many events have it; null stands for global events, those without a server. `name`,
+    of actors only: as the newest of these events has it."""
 
     value: str | None
     name: str | None = None

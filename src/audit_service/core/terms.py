@@ -12,12 +12,16 @@ the entries that have it. A term is a field and a value. What an event has:
   has grams as well.
 - `quarter`: when it occurred, for counts over time: every zone of the world is whole quarters of an hour from UTC.
 
+Values are cut to VALUE_CHARACTERS, because a key of the index has to fit into a third of a database page, while a path or a folded name
+may have tens of thousands.
+
 Whoever asks the index gets candidates: never too few, sometimes too many. What is exact says so; the rest has to be looked at.
 
 >>> sorted(grams("ana"))
 ['\nan', 'ana', 'na\n']
 """
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -30,6 +34,7 @@ from audit_service.core.folding import fold
 SEGMENT_EVENTS = 16_384
 BUCKETS = 1024
 GRAM_CHARACTERS = 3
+VALUE_CHARACTERS = 256
 # More grams of a word hardly narrow the choice, and each is a look into every segment.
 _GRAMS_LIMIT = 8
 
@@ -69,34 +74,52 @@ class Indexed(Protocol):
 
 
 class Term(NamedTuple):
-    """What to look for: the values of a field with low <= value < high, in the order of code points."""
+    """What to look for: the values of a field with low <= value < high, in the order of code points. Made by one of the class methods,
+    so that it finds values that were cut as well."""
 
     field: str
     low: str
     high: str
 
     @classmethod
+    def between(cls, field: str, low: str, high: str) -> "Term":
+        """Every value with low <= value < high."""
+        return cls(field, cut(low), high if len(high) <= VALUE_CHARACTERS else cut(high) + "\x01")
+
+    @classmethod
     def of(cls, field: str, value: str) -> "Term":
         """This value alone: no text lies between it and itself with the smallest character behind it (NUL is never stored)."""
-        return cls(field, value, value + "\x01")
+        return cls.between(field, value, value + "\x01")
 
     @classmethod
     def beginning(cls, field: str, prefix: str) -> "Term":
         """Every value that begins so."""
-        return cls(field, prefix, after_prefix(prefix))
+        return cls.between(field, prefix, after_prefix(prefix))
+
+    @property
+    def exact(self) -> bool:
+        """Whether no value that was cut can be here by mistake."""
+        return len(self.high) <= VALUE_CHARACTERS
+
+
+def cut(value: str) -> str:
+    """The part of a value that the index keeps. Order stays: a <= b gives cut(a) <= cut(b)."""
+    return value[:VALUE_CHARACTERS]
 
 
 def after_prefix(prefix: str) -> str:
-    """The end of the range of texts that begin with `prefix`, in the order of code points: its last character raised by one."""
+    """The end of the range of texts that begin with `prefix`, in the order of code points: its last character raised by one. Behind
+    the highest character there is none; no text is believed to begin with so many of it."""
     kept = prefix.rstrip("\U0010ffff")
     if not kept:
-        return "\U0010ffff" * (len(prefix) + 1)
+        return "\U0010ffff" * (len(prefix) + VALUE_CHARACTERS)
     following = ord(kept[-1]) + 1
     return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # no surrogates in UTF-8
 
 
 def entry_terms(entry: Indexed) -> Iterator[tuple[str, str]]:
-    """The terms of an entry, (field, value), some of them more than once. None for one whose body was dropped."""
+    """The terms of an entry, (field, value), some of them more than once. None for one whose body was dropped. A damaged row has the terms
+    of what can be read in it."""
     if entry.occurred_at is None:
         return
     if entry.occurred_at.tzinfo is not None:  # a damaged time beyond the calendar comes without
@@ -104,17 +127,16 @@ def entry_terms(entry: Indexed) -> Iterator[tuple[str, str]]:
     for field, column in NAMED.items():
         value: str | None = getattr(entry, column)
         if value is not None:
-            yield field, value
+            yield field, cut(value)
     if entry.server_id is None:
         yield "server_id", NO_SERVER
     for field in HASHED:
         value = getattr(entry, field)
         if value is not None:
             yield from ((field, bucket) for bucket in buckets(value))
-    for key in entry.actor_keys or ():
-        yield "actor", key
-    for path in entry.paths or ():
-        yield "path", path
+    for field, values in (("actor", entry.actor_keys), ("path", entry.paths)):
+        # In a damaged row there may be nulls and arrays among them.
+        yield from ((field, cut(text)) for text in values or () if isinstance(text, str))
     if entry.ip is not None:
         yield "ip", address_digits(entry.ip)
     for gram in grams(entry.search) if entry.search else ():
@@ -160,6 +182,29 @@ def search_words(text: str) -> list[str]:
 def line_terms(line: str) -> tuple[Term, ...]:
     """The terms of every text that has this as one of its lines, whatever its case."""
     return fragment_terms(f"\n{fold(line)}\n")
+
+
+def spelled_lines(value: str) -> list[tuple[str, ...]]:
+    """The lines of the search text when a changed value is one that JSON writes so, a text without its quotes: all lines of one of these
+    alternatives. No lines: nothing can be said."""
+    if value in UNSEARCHED:
+        return [()]
+    if value[:1] not in ("[", "{"):
+        return [(value,)]
+    try:
+        parts = tuple(_scalar_lines(json.loads(value, parse_int=str, parse_float=str)))
+    except (ValueError, RecursionError):
+        return [(value,)]
+    return [(value,), parts]
+
+
+def _scalar_lines(value: object) -> Iterator[str]:
+    """The texts, and the numbers as they are spelled, within a list or object."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _scalar_lines(part)
 
 
 def bucket_terms(field: str, value: str) -> tuple[Term, ...]:

@@ -61,8 +61,8 @@ FACETS = {
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """A value and how many events have it. None stands for global events, those without a server. `name`: the actor's, as the newest
-    of these events has it."""
+    """A value, at most its first VALUE_CHARACTERS, and how many events have it. None stands for global events, those without a server.
+    `name`: the actor's, as the newest of these events has it."""
 
     value: str | None
     count: int
@@ -170,7 +170,8 @@ def _counted_in_log(fields: Sequence[str], where: Sequence[ColumnElement[bool]])
 
 
 def _value(field: str) -> ColumnElement[Any]:
-    stored = _c[NAMED[field]]
+    """As the index has it."""
+    stored = func.left(_c[NAMED[field]], terms.VALUE_CHARACTERS)
     return func.coalesce(stored, NO_SERVER) if field == "server_id" else stored
 
 
@@ -290,7 +291,7 @@ async def _count_named(
 
 
 def _quarters(first: datetime, end: datetime) -> Term:
-    return Term("quarter", quarter_of(first), quarter_of(end))
+    return Term.between("quarter", quarter_of(first), quarter_of(end))
 
 
 def _by_time(counts: Mapping[str, int]) -> Counter[datetime]:

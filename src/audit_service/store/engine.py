@@ -4,9 +4,10 @@ Two engines per worker, so that slow readers never take the connections appends 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -69,7 +70,9 @@ def open_database(
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
 
-    def pool(name: str, timeout_seconds: int, **options: str) -> AsyncEngine:
+    def pool(
+        name: str, timeout_seconds: int, server_settings: Mapping[str, str] = MappingProxyType({}), **options: str
+    ) -> AsyncEngine:
         engine = create_async_engine(
             sqlalchemy_url(url),
             **options,
@@ -94,6 +97,7 @@ def open_database(
                     "timezone": "UTC",
                     # Left to the server, jit would compile plans that run for a millisecond.
                     "jit": "off",
+                    **server_settings,
                 },
             },
         )
@@ -102,7 +106,14 @@ def open_database(
         return engine
 
     return Database(
-        writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds, isolation_level="AUTOCOMMIT")
+        writes=pool("writes", 10),
+        reads=pool(
+            "reads",
+            statement_timeout_seconds,
+            # How many rows a value has decides the plan: one made for any value read all entries of a busy server for a page of fifty.
+            server_settings={"plan_cache_mode": "force_custom_plan"},
+            isolation_level="AUTOCOMMIT",
+        ),
     )
 
 

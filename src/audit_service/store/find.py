@@ -31,13 +31,13 @@ from audit_service.core.terms import (
     HASHED,
     NAMED,
     NO_SERVER,
-    UNSEARCHED,
     Term,
     bucket_terms,
     fragment_terms,
     line_terms,
     network_term,
     search_words,
+    spelled_lines,
 )
 from audit_service.store.engine import bound
 from audit_service.store.rows import (
@@ -135,8 +135,10 @@ async def newest(connection: AsyncConnection, log_id: int, selection: Selection,
 
 def is_known(selection: Selection) -> bool:
     """Whether the index answers all of a selection but its times of occurrence, without a look at the entries."""
-    by_column = all(item.field in NAMED for item in selection.filters)
-    return by_column and selection.recorded_since is None and selection.recorded_until is None
+    clauses = clauses_of(selection)
+    of_every_filter = len(clauses) == len(selection.filters) + (selection.server_id is not None)
+    by_seq = selection.recorded_since is None and selection.recorded_until is None
+    return of_every_filter and by_seq and all(clause.exact for clause in clauses)
 
 
 async def look_up(
@@ -188,10 +190,11 @@ async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool
 @dataclass(frozen=True, slots=True)
 class Clause:
     """A filter as the index sees it: every entry it lets through has all terms of one of the alternatives. When negated, exactly the
-    entries that it does not let through have them."""
+    entries that it does not let through have them. `exact`: no other entries have them, so there is no need to look at each."""
 
     alternatives: tuple[tuple[Term, ...], ...]
     negated: bool = False
+    exact: bool = True
 
 
 def clauses_of(selection: Selection) -> list[Clause]:
@@ -201,8 +204,9 @@ def clauses_of(selection: Selection) -> list[Clause]:
         to_terms = _ALTERNATIVES.get(item.field, _unknown)
         alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
         # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
-        if all(alternatives) and (not item.negated or item.field in NAMED):
-            found.append(Clause(alternatives, item.negated))
+        exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
+        if all(alternatives) and (exact or not item.negated):
+            found.append(Clause(alternatives, item.negated, exact))
     return found
 
 
@@ -216,6 +220,11 @@ def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str],
     return to_terms
 
 
+def _value_terms(value: str) -> list[tuple[Term, ...]]:
+    """Of a changed value."""
+    return [tuple(term for line in lines for term in line_terms(line)) for lines in spelled_lines(value)]
+
+
 # What every entry with a value of a field has: all terms of one of these. No terms: the index cannot tell.
 _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
     **{name: lambda value, name=name: [(Term.of(name, value),)] for name in NAMED},  # type: ignore[misc]
@@ -224,9 +233,9 @@ _ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
     "action": _prefix_or("action"),
     "actor": _prefix_or("actor", fold),
     "ip": lambda value: [(network_term(value),)],
-    "changed": lambda value: [(Term("path", low, high),) for low, high in path_ranges(value)],
-    "old": lambda value: [() if value in UNSEARCHED else line_terms(value)],
-    "new": lambda value: [() if value in UNSEARCHED else line_terms(value)],
+    "changed": lambda value: [(Term.between("path", low, high),) for low, high in path_ranges(value)],
+    "old": _value_terms,
+    "new": _value_terms,
     "q": lambda value: [tuple(term for word in search_words(value) for term in fragment_terms(word))],
 }
 

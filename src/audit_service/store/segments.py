@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain, repeat
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit_service.core import terms
 from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
 from audit_service.store.engine import bound, driver
+from audit_service.store.rows import columns
 from audit_service.store.tables import bound_entry, bound_log, bound_segment, tenant
 
 _c = bound_entry.c
@@ -134,8 +135,7 @@ async def add_segment(reads: AsyncEngine, writes: AsyncEngine, log_id: int, numb
     """Read the entries of a segment and put it into the index; False when another indexer was quicker. The segment must be full."""
     postings: dict[tuple[str, str], list[int]] = defaultdict(list)
     times: list[datetime] = []
-    start = number * terms.SEGMENT_EVENTS
-    end = start + terms.SEGMENT_EVENTS
+    start, end = number * terms.SEGMENT_EVENTS, (number + 1) * terms.SEGMENT_EVENTS
     for first in range(start, end, _SLICE_ENTRIES):
         async with bound(reads, log_id) as connection:
             rows = await _read_slice(connection, log_id, first, min(first + _SLICE_ENTRIES, end))
@@ -150,8 +150,8 @@ async def add_segment(reads: AsyncEngine, writes: AsyncEngine, log_id: int, numb
     return bool(added)
 
 
-async def _read_slice(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> Sequence[Any]:
-    query = select(*(_c[name] for name in _COLUMNS)).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
+async def _read_slice(connection: AsyncConnection, log_id: int, first: int, end: int) -> Sequence[Any]:
+    query = select(*columns(_COLUMNS)).where(_c.log_id == log_id, _c.seq >= first, _c.seq < end)
     return (await connection.execute(query)).all()
 
 
@@ -168,7 +168,8 @@ def collect(rows: Iterable[Any], start: int, postings: dict[tuple[str, str], lis
         for term in set(entry_terms(entry)):
             postings[term].append(position)
         if entry.occurred_at is not None:
-            times.append(entry.occurred_at)
+            # A damaged time beyond the calendar comes without a zone, as the calendar's end.
+            times.append(entry.occurred_at if entry.occurred_at.tzinfo else entry.occurred_at.replace(tzinfo=UTC))
 
 
 def _arguments(postings: dict[tuple[str, str], list[int]]) -> tuple[list[str], list[str], list[int], list[bytes]]:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, INET, TEXT
 
 from audit_service.core.folding import fold
-from audit_service.core.terms import UNSEARCHED, after_prefix, search_words
+from audit_service.core.terms import after_prefix, search_words, spelled_lines
 from audit_service.store.tables import bound_entry, bound_receipt
 
 Sort = Literal["-occurred_at", "occurred_at", "-seq", "seq"]
@@ -154,9 +154,10 @@ def _changes_match(
 
 
 def _has_line(value: str) -> ColumnElement[bool]:
-    if value in UNSEARCHED:
-        return true()
-    return func.strpos(literal("\n") + _c.search + literal("\n"), f"\n{fold(value)}\n") > 0
+    """Whether the search text leaves it possible that a changed value is spelled so."""
+    text = literal("\n") + _c.search + literal("\n")
+    alternatives = ((func.strpos(text, f"\n{fold(line)}\n") > 0 for line in lines) for lines in spelled_lines(value))
+    return or_(*(and_(true(), *all_of) for all_of in alternatives))
 
 
 CONDITIONS: dict[str, Callable[[FilterValue], ColumnElement[bool]]] = {
