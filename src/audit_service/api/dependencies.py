@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING
 from audit_service.core.api_key import is_mistyped, key_hash
-from audit_service.errors import ForbiddenError, UnauthenticatedError
+from audit_service.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from audit_service.ingest import Log, Recipe, stored_form
 from audit_service.settings import Settings
 from audit_service.store import credentials
@@ -159,6 +159,13 @@ def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
         return await authorize(request, scope)
 
     return dependency
+
+
+def server_of(server_id: str) -> str:
+    """The server that a path names. Raises NotFoundError for what no server can be called."""
+    if not 1 <= len(server_id) <= 255 or "\0" in server_id:
+        raise NotFoundError("no such server")
+    return server_id
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]

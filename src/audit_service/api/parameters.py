@@ -6,14 +6,16 @@ Unknown, repeated single-value and malformed parameters are a 400 that names the
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from audit_service.core.terms import GRAM_CHARACTERS, search_words
+from audit_service.core.timeline import Interval, first_moment
 from audit_service.core.verb import VERBS
 from audit_service.errors import Fault, InvalidQueryError
+from audit_service.store.counts import FACETS
 from audit_service.store.selection import CONDITIONS, Filter, FilterValue, Selection, Sort
 
 NOT_SUFFIX = ".not"
@@ -30,6 +32,7 @@ VALUE_CHARACTERS = 1024
 VALUES_LIMIT = 100
 LIMIT_DEFAULT, LIMIT_MAXIMUM = 50, 500
 SORTS: tuple[Sort, ...] = get_args(Sort)
+INTERVALS: tuple[Interval, ...] = get_args(Interval)
 _CHOICES: dict[str, Collection[str]] = {"verb": VERBS, "outcome": ("success", "failure", "unknown")}
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+ -]\d{2}:\d{2})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_.\-\[\]]{1,24}")
@@ -85,8 +88,10 @@ class Query:
                 self._values.setdefault(name, []).append(value)
 
     def fail(self, name: str, detail: str) -> None:
-        """Note a fault of a parameter."""
-        self._faults.append(Fault(detail, parameter=name))
+        """Note a fault of a parameter, once, however many ask for it."""
+        fault = Fault(detail, parameter=name)
+        if fault not in self._faults:
+            self._faults.append(fault)
 
     def has(self, name: str) -> bool:
         """Whether a parameter is given."""
@@ -200,15 +205,16 @@ def _seq(query: Query, name: str, time_name: str) -> int | None:
 
 def _days(query: Query) -> tuple[datetime | None, datetime | None]:
     """[first moment of date_from, first moment after date_to) in `tz`: whole days, the end inclusive."""
-    zone = _zone(query)
+    in_zone = zone(query)
     first, last = _date(query, "date_from"), _date(query, "date_to")
     return (
-        None if first is None else datetime.combine(first, time(), zone).astimezone(UTC),
-        None if last is None else datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC),
+        None if first is None else first_moment(first, in_zone),
+        None if last is None else first_moment(last + timedelta(days=1), in_zone),
     )
 
 
-def _zone(query: Query) -> tzinfo:
+def zone(query: Query) -> tzinfo:
+    """The time zone `tz`, UTC when not given."""
     name = query.one("tz")
     if name is not None:
         try:
@@ -248,9 +254,7 @@ def paging(query: Query) -> Paging:
         sort = SORTS[0]
     if sort not in SORTS:
         query.fail("sort", f"must be one of {', '.join(SORTS)}")
-    limit = whole_number(query, "limit", default=LIMIT_DEFAULT)
-    if limit < 1:
-        query.fail("limit", f"must be 1 to {LIMIT_MAXIMUM}")
+    at_most = limit(query)
     count = query.one("count")
     if count not in {None, "capped"}:
         query.fail("count", "must be capped")
@@ -259,9 +263,31 @@ def paging(query: Query) -> Paging:
         query.fail("fold", "must be burst")
     elif fold is not None and not sort.endswith("occurred_at"):
         query.fail("fold", "needs an order of time: sort=-occurred_at or sort=occurred_at")
-    return Paging(
-        cast("Sort", sort), min(limit, LIMIT_MAXIMUM), query.one("cursor"), count is not None, fold is not None
-    )
+    return Paging(cast("Sort", sort), at_most, query.one("cursor"), count is not None, fold is not None)
+
+
+def limit(query: Query) -> int:
+    """How many are asked for; more than the maximum is the maximum."""
+    number = whole_number(query, "limit", default=LIMIT_DEFAULT)
+    if number < 1:
+        query.fail("limit", f"must be 1 to {LIMIT_MAXIMUM}")
+    return min(number, LIMIT_MAXIMUM)
+
+
+def facet_names(query: Query) -> list[str]:
+    """The facets that `fields` names, each once: several to a parameter, several parameters, or both. All when not given."""
+    names = [name for value in query.many("fields") for name in value.split(",")]
+    if not FACETS.keys() >= set(names):
+        query.fail("fields", f"must be among {', '.join(FACETS)}")
+    return list(dict.fromkeys(names or FACETS))
+
+
+def interval(query: Query) -> Interval:
+    """How long a bucket of the timeline is; a day when not given."""
+    name = query.one("interval")
+    if name is not None and name not in INTERVALS:
+        query.fail("interval", f"must be one of {', '.join(INTERVALS)}")
+    return cast("Interval", name or "day")
 
 
 def around(query: Query) -> Around | None:
@@ -293,6 +319,11 @@ def whole_number(query: Query, name: str, *, default: int) -> int:
 
 
 FILTERS = (*CONDITIONS, *TIMES, *DATES)
+
+
+def filters_of(server_id: str | None) -> tuple[str, ...]:
+    """The parameters that `selection` takes. Where the path names a server, none asks for another."""
+    return FILTERS if server_id is None else tuple(name for name in FILTERS if name != "server_id")
 
 
 def describe() -> list[dict[str, object]]:
@@ -339,5 +370,5 @@ _WHAT = {
     "recorded_until": "recorded_at before (RFC 3339)",
     "date_from": "First day, whole, in `tz`",
     "date_to": "Last day, whole (inclusive), in `tz`",
-    "tz": "IANA time zone of date_from and date_to; default UTC",
+    "tz": "IANA time zone of days, and of the hours and months of a timeline; default UTC",
 }

@@ -13,7 +13,9 @@ from audit_service.api import parameters
 from audit_service.core.checker import BreakKind
 from audit_service.core.event import Event
 from audit_service.core.revert import Reason
+from audit_service.core.timeline import Interval
 from audit_service.core.verb import Verb
+from audit_service.store.counts import FACETS
 
 JSON = Any
 
@@ -288,6 +290,47 @@ class RankedEvents(_Answer):
     capped: bool
 
 
+class FacetValue(_Answer):
+    """A value (the first 256 characters of it) and how many events have it; null stands for global events, those without a server. `name`,
+    of actors only: as the newest of these events has it."""
+
+    value: str | None
+    name: str | None = None
+    count: int
+
+
+class Facet(_Answer):
+    """The most frequent values; `more` when there are others."""
+
+    values: list[FacetValue]
+    more: bool
+
+
+class Facets(_Answer):
+    """Values for filter menus. `capped`: more events match, and the newest `counted` of them were counted."""
+
+    facets: dict[str, Facet]
+    counted: int
+    capped: bool
+
+
+class Bucket(_Answer):
+    """Events with from <= occurred_at < to."""
+
+    from_: datetime = Field(alias="from")
+    to: datetime
+    count: int
+
+
+class Timeline(_Answer):
+    """Buckets without a gap between them. `capped`: more events match, and the newest 10,000 were counted."""
+
+    timeline: list[Bucket]
+    interval: Interval
+    tz: str
+    capped: bool
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -455,6 +498,29 @@ HISTORY_PARAMETERS = [
     *(item for item in LIST_PARAMETERS if str(item["name"]).removesuffix(".not") not in {"target_type", "target_id"}),
     _parameter("at", "The moment of `state` (RFC 3339); default: after the newest event", {"type": "string"}),
 ]
+FACETS_PARAMETERS = [
+    *parameters.describe(),
+    _parameter(
+        "fields",
+        "Facets, also several with commas between them; all when not given",
+        {"type": "array", "items": {"type": "string", "enum": list(FACETS)}},
+    )
+    | {"explode": False},
+    _parameter("limit", "Values of each field", _LIMIT),
+]
+TIMELINE_PARAMETERS = [
+    *parameters.describe(),
+    _parameter(
+        "interval", "Length of a bucket", {"type": "string", "enum": list(parameters.INTERVALS), "default": "day"}
+    ),
+]
+
+
+def of_a_server(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same parameters where the path names the server."""
+    return [item for item in described if item["name"] not in {"server_id", "server_id.not"}]
+
+
 EXPORT_PARAMETERS = [
     *parameters.describe(),
     _parameter("format", "Format", {"type": "string", "enum": ["csv", "json", "ndjson"], "default": "ndjson"}),
@@ -469,6 +535,8 @@ RANGE_PARAMETERS = [
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
+FACETS_RESPONSES = _responses({200: Facets}, 400, 401, 403, 404, 503)
+TIMELINE_RESPONSES = _responses({200: Timeline}, 400, 401, 403, 404, 503)
 EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
 HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
 REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)

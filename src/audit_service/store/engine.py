@@ -164,8 +164,10 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
+async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
     """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here.
+
+    With `one_snapshot` all its statements see the log as it was at the first: for short reads whose parts have to add up.
 
     `engine` is the pool for reads, which leaves transactions to us: begin and binding are one round trip. A connection whose
     transaction cannot be ended is cut, so that no binding ever reaches the next borrower. Raises TimeoutError when the beginning takes
@@ -176,7 +178,8 @@ async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnecti
         ended = False
         try:
             # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
-            await raw.execute(f"BEGIN READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
+            isolation = "REPEATABLE READ" if one_snapshot else "READ COMMITTED"
+            await raw.execute(f"BEGIN ISOLATION LEVEL {isolation} READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
             patience.reschedule(None)
             try:
                 yield connection

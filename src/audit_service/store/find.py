@@ -21,9 +21,8 @@ from operator import and_, or_
 from typing import Any
 
 from pyroaring import BitMap
-from sqlalchemy import ColumnElement, any_, cast, func, literal, select
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy import and_ as sql_and
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
@@ -47,6 +46,7 @@ from audit_service.store.rows import (
     LAST_TIME,
     SIZE_BYTES,
     TIMES,
+    among,
     columns,
     fetch_within_budget,
 )
@@ -65,6 +65,8 @@ from audit_service.store.tables import bound_entry
 
 _c = bound_entry.c
 WALK_ENTRIES = 2000
+# For thousands of matches a longer walk pays: it ends the search for every value that half of all entries have.
+LONG_WALK_ENTRIES = 20_000
 # Entries named by the index that one statement looks at by their seq. Where a segment has more, all of it is compared.
 _NAMED_LIMIT = 4096
 # Segments asked about at a time: the page is mostly filled by the first few.
@@ -103,7 +105,7 @@ async def list_entries(
         found = await _Search(connection, log_id, selection, order).find(after, limit + 1)
         if not found:
             return Page()
-        where = [_c.log_id == log_id, _c.seq == _any([position.seq for position in found])]
+        where = [_c.log_id == log_id, among([position.seq for position in found])]
     # The plain column, so that the index's order stays known to the planner.
     time = _c.occurred_at if order.by_time else TIMES["occurred_at"]
     query = select(*columns(names), SIZE_BYTES, time).where(*where, *_in_calendar(order))
@@ -138,6 +140,29 @@ async def count_entries(
     else:
         count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
     return min(count, cap), count > cap
+
+
+async def newest(connection: AsyncConnection, log_id: int, selection: Selection, limit: int) -> list[Position]:
+    """Where the `limit` latest entries of a selection stand, the latest first."""
+    search = _Search(connection, log_id, selection, Order("-occurred_at"))
+    if is_direct(selection):
+        return await search.fetch_direct(limit)
+    return await search.find(None, limit, walk_entries=LONG_WALK_ENTRIES)
+
+
+def is_known(selection: Selection) -> bool:
+    """Whether the index answers all of a selection but its times of occurrence, without a look at the entries."""
+    clauses = clauses_of(selection)
+    of_every_filter = len(clauses) == len(selection.filters) + (selection.server_id is not None)
+    by_seq = selection.recorded_since is None and selection.recorded_until is None
+    return of_every_filter and by_seq and all(clause.exact for clause in clauses)
+
+
+async def look_up(
+    connection: AsyncConnection, log_id: int, selection: Selection, numbers: Sequence[int]
+) -> dict[int, BitMap]:
+    """What the index names of a selection in some segments, times aside; exactly what is selected where the selection `is_known`."""
+    return await _Index(clauses_of(selection)).look(connection, log_id, numbers)
 
 
 async def candidates(
@@ -184,10 +209,6 @@ def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
     return [_c.occurred_at >= FIRST_TIME, _c.occurred_at <= LAST_TIME] if order.by_time else []
 
 
-def _any(seqs: Sequence[int]) -> Any:
-    return any_(cast(list(seqs), ARRAY(BIGINT)))
-
-
 async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool]], cap: int) -> int:
     inner = select(literal(1)).select_from(bound_entry).where(*where).limit(cap).subquery()
     return (await connection.execute(select(func.count()).select_from(inner))).scalar_one()
@@ -199,10 +220,11 @@ async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool
 @dataclass(frozen=True, slots=True)
 class Clause:
     """A filter as the index sees it: every entry it lets through has all terms of one of the alternatives. When negated, exactly the
-    entries that it does not let through have them."""
+    entries that it does not let through have them. `exact`: no other entries have them, so there is no need to look at each."""
 
     alternatives: tuple[tuple[Term, ...], ...]
     negated: bool = False
+    exact: bool = True
 
 
 def clauses_of(selection: Selection) -> list[Clause]:
@@ -214,7 +236,7 @@ def clauses_of(selection: Selection) -> list[Clause]:
         # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
         exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
         if all(alternatives) and (exact or not item.negated):
-            found.append(Clause(alternatives, item.negated))
+            found.append(Clause(alternatives, item.negated, exact))
     return found
 
 
@@ -307,15 +329,19 @@ class _Search:
         self._index = _Index(clauses_of(selection))
         self._seqs = range(2**63 - 1)
 
-    async def find(self, after: Position | None, wanted: int) -> list[Position]:
-        """The first `wanted` matching entries behind `after`."""
+    async def find(self, after: Position | None, wanted: int, *, walk_entries: int | None = None) -> list[Position]:
+        """The first `wanted` matching entries behind `after`. A walk is WALK_ENTRIES long when not said otherwise."""
         await self._narrow()
-        end = await self._walk_end(after)
+        end = await self._walk_end(after, walk_entries or WALK_ENTRIES)
         within = [] if end is None else [self._order.up_to(end)]
         found = await self._fetch(within, after, wanted)
         if end is None or len(found) >= wanted:
             return found
         return [*found, *await self._find_in_segments(end, wanted - len(found))]
+
+    async def fetch_direct(self, wanted: int) -> list[Position]:
+        """As `find` from the beginning on, for a selection that `is_direct`."""
+        return await self._fetch([], None, wanted)
 
     async def count(self, cap: int) -> int:
         """How many match, at most `cap`."""
@@ -340,14 +366,14 @@ class _Search:
             self._where.append(_c.seq < high)
         self._seqs = range(low or 0, self._seqs.stop if high is None else high)
 
-    async def _walk_end(self, after: Position | None) -> Position | None:
-        """Where a walk of WALK_ENTRIES ends; None when the log ends before."""
+    async def _walk_end(self, after: Position | None, entries: int) -> Position | None:
+        """Where a walk of so many entries ends; None when the log ends before."""
         query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
             *base_conditions(self._log_id, self._selection), *_in_calendar(self._order)
         )
         if after is not None:
             query = query.where(self._order.behind(after))
-        row = (await self._connection.execute(self._order.apply(query).offset(WALK_ENTRIES - 1).limit(1))).first()
+        row = (await self._connection.execute(self._order.apply(query).offset(entries - 1).limit(1))).first()
         return None if row is None else _position(row)
 
     async def _fetch(
@@ -445,11 +471,11 @@ def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
             yield sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
             continue
         if len(seqs) + len(positions) > _NAMED_LIMIT:
-            yield _c.seq == _any(seqs)
+            yield among(seqs)
             seqs = []
         seqs += [start + position for position in positions]
     if seqs:
-        yield _c.seq == _any(seqs)
+        yield among(seqs)
 
 
 def _position(row: Any) -> Position:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, any_, cast, func, or_, select, true
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy import and_, func, or_, select, true
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.errors import UnavailableError
-from audit_service.store.rows import EVENT_COLUMNS, SIZE_BYTES, Slice, columns, fetch_within_budget, readable
+from audit_service.store.rows import EVENT_COLUMNS, SIZE_BYTES, Slice, among, columns, fetch_within_budget, readable
 from audit_service.store.selection import Selection, conditions
 from audit_service.store.tables import bound_entry, bound_log, bound_receipt
 
@@ -66,7 +65,7 @@ async def list_slice(
     of. `names` are those of the columns."""
     where = conditions(log_id, selection) if selection is not None else [_c.log_id == log_id]
     if seqs is not None:
-        where.append(_c.seq == any_(cast(list(seqs), ARRAY(BIGINT))))
+        where.append(among(seqs))
     query = select(*columns(names), SIZE_BYTES).where(*where, _c.seq >= from_seq, _c.seq < to_seq)
     return await fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
 

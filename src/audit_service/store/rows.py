@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Label, Select, case, cast, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, Label, Select, any_, case, cast, func, literal, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -52,6 +52,12 @@ TIMES = {name: readable(_c[name]) for name in ("recorded_at", "occurred_at")}
 def columns(names: Sequence[str]) -> list[ColumnElement[Any]]:
     """Columns of an entry, with times that can be read."""
     return [TIMES.get(name, _c[name]) for name in names]
+
+
+def among(seqs: Sequence[int]) -> ColumnElement[bool]:
+    """Whether an entry is one of these."""
+    found: ColumnElement[bool] = _c.seq == any_(cast(list(seqs), ARRAY(BIGINT)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

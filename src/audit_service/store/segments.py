@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any, cast
 
 from pyroaring import BitMap
@@ -35,6 +36,17 @@ _FETCH = """
         SELECT b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = t.field AND b.value >= t.low AND b.value < t.high
     ) AS p"""
+# The values of one field in a range of it, segment by segment.
+_RANGE = """
+    FROM unnest($2::int[]) AS n(number)
+    CROSS JOIN LATERAL (
+        SELECT b.value, b.events, b.positions FROM audit.bound_posting AS b
+        WHERE b.log_id = $1 AND b.number = n.number AND b.field = $3 AND b.value >= $4 AND b.value < $5
+    ) AS p"""
+_FETCH_VALUES = "SELECT n.number, p.value, p.positions" + _RANGE
+_COUNT_VALUES = "SELECT p.value, sum(p.events)::bigint" + _RANGE + " GROUP BY p.value"
+# Segments that are looked through for the newest entry of a value at a time: that of a frequent one is in the newest few.
+_NEWEST_BATCHES = (4, 32, 256)
 _ADD = "SELECT audit.add_segment($1, $2, $3, $4, $5, $6::text[], $7::text[], $8::int[], $9::bytea[], $10::text[])"
 
 
@@ -84,6 +96,38 @@ async def fetch_postings(
         bitmap = BitMap.deserialize(positions)
         known = found[number].get(place - 1)
         found[number][place - 1] = bitmap if known is None else known | bitmap
+    return found
+
+
+async def fetch_values(
+    connection: AsyncConnection, log_id: int, numbers: Sequence[int], term: Term
+) -> list[tuple[int, str, BitMap]]:
+    """(segment number, value, positions) of every value that the term takes in."""
+    rows = await driver(connection).fetch(_FETCH_VALUES, log_id, list(numbers), *term)
+    return [(number, value, BitMap.deserialize(positions)) for number, value, positions in rows]
+
+
+async def count_values(connection: AsyncConnection, log_id: int, numbers: Sequence[int], term: Term) -> dict[str, int]:
+    """How many entries of these segments together have each value that the term takes in."""
+    return dict(await driver(connection).fetch(_COUNT_VALUES, log_id, list(numbers), *term))
+
+
+async def find_newest(
+    connection: AsyncConnection, log_id: int, segments: int, field: str, values: Sequence[str]
+) -> dict[str, int]:
+    """Value → the highest seq that has it, among the first `segments` segments. What is not there has none."""
+    found: dict[str, int] = {}
+    end = segments
+    for size in chain(_NEWEST_BATCHES, repeat(_NEWEST_BATCHES[-1])):
+        missing = [value for value in values if value not in found]
+        if end <= 0 or not missing:
+            break
+        start = max(0, end - size)
+        wanted = [Term.of(field, value) for value in missing]
+        postings = await fetch_postings(connection, log_id, range(start, end), wanted)
+        for number in sorted(postings):
+            found |= {missing[at]: number * terms.SEGMENT_EVENTS + some.max() for at, some in postings[number].items()}
+        end = start
     return found
 
 
