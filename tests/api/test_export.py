@@ -11,6 +11,8 @@ import pytest
 
 from audit_service import export
 from audit_service.api import schemas
+from audit_service.core.table import CSV_COLUMNS
+from audit_service.core.writer import Format
 from audit_service.store.selection import Selection
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
@@ -126,7 +128,7 @@ async def test_csv_parses_back_to_the_same_values(stocked: Api) -> None:
 
 async def test_a_full_event_fills_its_csv_columns(stocked: Api) -> None:
     row = rows_of((await exported(stocked, format="csv", id="full")).text)[0]
-    assert tuple(row) == export.CSV_COLUMNS
+    assert tuple(row) == CSV_COLUMNS
     expected = {
         "occurred_at": "2026-03-01T09:15:00.123456Z", "ip": "203.0.113.9", "actor_id": "u1", "actor_name": 'Ana, "G"',
         "actor_email": "ana@example.com", "actor_role": "Admin", "on_behalf_of": "Client", "action": "schedule.updated", "verb": "UPDATE",
@@ -189,7 +191,7 @@ async def test_a_tenant_with_any_name_can_export(module_database: TestDatabase) 
 )  # fmt: skip
 async def test_an_export_of_nothing_is_whole(stocked: Api, format_: str, expected: str | None) -> None:
     text = (await exported(stocked, format=format_, action="nothing")).text
-    assert text == (expected or ",".join(export.CSV_COLUMNS) + "\r\n")
+    assert text == (expected or ",".join(CSV_COLUMNS) + "\r\n")
 
 
 # --- what is in it ---
@@ -239,7 +241,7 @@ async def test_entries_appended_after_the_start_are_not_in_it(api: Api) -> None:
 
 
 @pytest.mark.parametrize("format_", ["csv", "json", "ndjson"])
-async def test_memory_is_bounded_by_a_slice(stocked: Api, format_: export.Format) -> None:
+async def test_memory_is_bounded_by_a_slice(stocked: Api, format_: Format) -> None:
     """What is handed on is never more than a slice, and nothing is read before the one before was taken."""
     engine, log_id = stocked.service.database.reads, await default_log(stocked)
     sizes = []

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from audit_service import export
 from audit_service.api import schemas
 from audit_service.core.canonical import canonical_text
+from audit_service.core.table import CSV_COLUMNS
 from tests.support.api import Api
 from tests.support.apps import open_api
 from tests.support.tampering import FULL_SEQ, SIZE, Lab
@@ -163,7 +163,7 @@ def read(format_: str, text: str) -> list[tuple[str, str]]:
     """Seq and summary of what was exported; the file must be whole."""
     if format_ == "csv":
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        assert tuple(rows[0]) == export.CSV_COLUMNS
+        assert tuple(rows[0]) == CSV_COLUMNS
         return [(row["seq"], row["summary"]) for row in rows]
     if format_ == "json":
         document = json.loads(text)
