@@ -51,6 +51,7 @@ DISCLOSURES: dict[str, tuple[str, Any]] = {
     "related of texts": ("target", {"related": ["x"]}),
     "a text that is a list": ("text", ["x"]),
     "metadata that is a list": ("metadata", [1]),
+    "metadata nested deeper than can be written": ("metadata", b'{"a":' * 300 + b"1" + b"}" * 300),
     "changes that are an object": ("changes", {"path": "/a"}),
     "a change that is a number": ("changes", [1]),
     "a change without a path": ("changes", [{"op": "add"}]),

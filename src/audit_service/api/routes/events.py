@@ -16,7 +16,7 @@ from audit_service.api.dependencies import (
     scoped,
 )
 from audit_service.core.entry import JSONObject
-from audit_service.core.view import event_view, stored_from
+from audit_service.core.view import Stored, event_json, event_view, stored_from
 from audit_service.errors import (
     NotFoundError,
 )
@@ -87,7 +87,7 @@ async def list_page(
         counted = await find.count_entries(connection, credential.log_id, selection) if paging.count else None
     links = service.settings.link_templates
     body: dict[str, Any] = {
-        "events": [event_view(stored_from(row), links) for row in page.rows],
+        "events": [orjson.Fragment(event_json(stored_from(row), links)) for row in page.rows],
         "next_cursor": None,
     }
     headers = {"Cache-Control": "no-store"}
@@ -107,12 +107,16 @@ async def list_page(
 async def get_event(event_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """One event with its place in the chain."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
-    view = await find_view(event_id, service, credential)
-    return Response(orjson.dumps(view), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    shown = event_json(await _find_stored(event_id, service, credential), service.settings.link_templates)
+    return Response(shown, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
 async def find_view(event_id: str, service: Service, credential: Credential) -> JSONObject:
     """The event of an id, as it is shown. Raises NotFoundError, also for one whose body was dropped."""
+    return event_view(await _find_stored(event_id, service, credential), service.settings.link_templates)
+
+
+async def _find_stored(event_id: str, service: Service, credential: Credential) -> Stored:
     row = None
     event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
@@ -120,4 +124,4 @@ async def find_view(event_id: str, service: Service, credential: Credential) -> 
             row = await query.find_entry(connection, credential.log_id, event_id)
     if row is None or row.body is None:
         raise NotFoundError("no such event")
-    return event_view(stored_from(row), service.settings.link_templates)
+    return stored_from(row)
