@@ -1,7 +1,6 @@
 """Exports: the same events in three formats, whole, filtered, harmless in a spreadsheet, and never all in memory."""
 
-import csv
-import io
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from audit_service.core.writer import Format
 from audit_service.store.selection import Selection
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.exports import exported, rows_of
 from tests.support.postgres import TestDatabase
 
 PATTERN_ROWS = [
@@ -36,18 +36,6 @@ HARMLESS = [
     "'",
     "|x",
 ]
-
-
-async def exported(api: Api, **parameters: Any) -> Any:
-    """The response of an export."""
-    response = await api.client.get("/v1/export", params=parameters)
-    assert response.status_code == 200, response.text
-    return response
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    """CSV as its readers see it."""
-    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 EVENTS: list[dict[str, Any]] = [
@@ -294,3 +282,22 @@ async def test_an_address_or_a_server_id_cannot_be_a_formula_either(api: Api) ->
     row = rows_of((await exported(api, format="csv")).text)[0]
     assert (row["id"], row["action"], row["category"], row["server_id"]) == ("'=1", "'-x", "'+c", "'@s")
     assert json.loads(row["metadata"]) == {"=k": "=v"}
+
+
+# --- gzip ---
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "ndjson"])
+@pytest.mark.parametrize("filters", [{}, {"id": "full"}], ids=["formatted apart", "formatted here"])
+async def test_a_gzip_export_is_the_same_file(stocked: Api, format_: str, filters: dict[str, str]) -> None:
+    response = await exported(stocked, format=format_, gzip="true", **filters)
+    assert response.headers["content-type"] == "application/gzip"
+    assert "content-encoding" not in response.headers  # it is to stay packed on the reader's disk
+    assert response.headers["content-disposition"] == f'attachment; filename="audit-exported.{format_}.gz"'
+    plain = (await exported(stocked, format=format_, gzip="false", **filters)).content
+    assert gzip.decompress(response.content) == plain
+
+
+@pytest.mark.parametrize("query", ["gzip=1", "gzip=TRUE", "gzip=true&gzip=true"])
+async def test_another_word_for_gzip_is_refused(stocked: Api, query: str) -> None:
+    assert (await stocked.client.get(f"/v1/export?{query}")).status_code == 400

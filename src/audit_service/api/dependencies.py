@@ -36,13 +36,13 @@ class Service:
     settings: Settings
     database: Database
     make_recipe: Callable[[Installation], Recipe]
+    exports: int = 0  # running now
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
     _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
-    _exports: int = 0
 
     async def installation(self) -> Installation:
         """The installation's constants, read at the first use, so that workers start while the database is away."""
@@ -72,13 +72,13 @@ class Service:
     @contextmanager
     def export_slot(self) -> Iterator[None]:
         """One of the exports that may run at a time: each has a process of its own. Raises UnavailableError."""
-        if self._exports >= self.settings.exports_limit:
+        if self.exports >= self.settings.exports_limit:
             raise UnavailableError("too many exports are running", retry_after_seconds=EXPORT_RETRY_SECONDS)
-        self._exports += 1
+        self.exports += 1
         try:
             yield
         finally:
-            self._exports -= 1
+            self.exports -= 1
 
     async def close(self) -> None:
         """Let what is on its way be committed, then close every connection."""
