@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.batch import measure_p2
+from benchmarks.exporting import measure_beside, measure_p4, measure_p6
 from benchmarks.indexes import measure_p7
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
 from benchmarks.options import Options, quick
 from benchmarks.queries import measure_p5
-from benchmarks.reading import measure_p3, measure_p4
+from benchmarks.reading import measure_p3
 from benchmarks.report import BenchmarkError, Section, format_section, format_verdicts, write_json
 from benchmarks.search import measure_search
 from benchmarks.single import measure_load, measure_p1
@@ -42,7 +43,9 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "steps": measure_steps,
     "p3": measure_p3,
     "p4": measure_p4,
+    "beside": measure_beside,
     "p5": measure_p5,
+    "p6": measure_p6,
     "p7": measure_p7,
     "search": measure_search,
 }

@@ -52,6 +52,10 @@ class Settings(BaseSettings):
         50_000, description="Events read back to rebuild a target's fields; over it the answer says `capped`"
     )
 
+    exports_limit: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="Exports running at a time, per worker; over it: 503"
+    )
+
     keep_noop: bool = Field(False, description="Store events whose rows do not differ")
     ignored_fields: Annotated[tuple[str, ...], NoDecode] = Field(
         ("updated_at", "last_updated", "modified_at"),

@@ -15,7 +15,7 @@ from audit_service.api.dependencies import Service
 from audit_service.api.parameters import Paging
 from audit_service.core.bursts import Burst
 from audit_service.core.entry import JSONObject, format_time
-from audit_service.core.view import event_view, stored_from
+from audit_service.core.view import event_json, event_view, stored_from
 from audit_service.store import find
 from audit_service.store.bursts import BurstPage, list_bursts
 from audit_service.store.credentials import Credential
@@ -49,10 +49,11 @@ async def answer_page(
         list_rows = list_bursts if paging.fold else find.list_entries
         page = await list_rows(connection, log_id, selection, sort=paging.sort, after=after, limit=paging.limit)
         counted = await find.count_entries(connection, log_id, selection) if paging.count else None
+    events: list[Any]
     if isinstance(page, BurstPage):
         events = [_burst_view(request, row, burst, links) for row, burst in page.rows]
     else:
-        events = [event_view(stored_from(row), links) for row in page.rows]
+        events = [orjson.Fragment(event_json(stored_from(row), links)) for row in page.rows]
     cursor = None if page.next is None else format_cursor(page.next, secret, binding)
     body: dict[str, Any] = {"events": events, "next_cursor": cursor}
     if counted is not None:

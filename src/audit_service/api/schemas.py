@@ -524,6 +524,7 @@ def of_a_server(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
 EXPORT_PARAMETERS = [
     *parameters.describe(),
     _parameter("format", "Format", {"type": "string", "enum": ["csv", "json", "ndjson"], "default": "ndjson"}),
+    _parameter("gzip", "The file as gzip", {"type": "boolean", "default": False}),
 ]
 RANGE_PARAMETERS = [
     _parameter("from_seq", "First entry to check; default 0", {"type": "integer", "minimum": 0}),
@@ -544,7 +545,7 @@ CHAIN_RESPONSES = _responses({200: Chain}, 400, 401, 403, 503)
 VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
 EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
     200: {
-        "description": "The export. JSON and NDJSON end with the count, so that a cut download shows",
+        "description": "The export, as a file to save. JSON and NDJSON end with the count, and gzip with a check: a cut download shows",
         "content": {
             kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "application/json", "text/csv")
         },

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from audit_service.api import listing, parameters, schemas
 from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
 from audit_service.core.entry import JSONObject
-from audit_service.core.view import event_view, stored_from
+from audit_service.core.view import Stored, event_json, event_view, stored_from
 from audit_service.errors import NotFoundError
 from audit_service.store import query
 from audit_service.store.credentials import Credential
@@ -38,12 +38,16 @@ async def list_events(request: Request, service: ServiceOf, credential: Reader) 
 async def get_event(event_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """One event with its place in the chain."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
-    view = await find_view(event_id, service, credential)
-    return listing.answer(view, {})
+    shown = event_json(await _find_stored(event_id, service, credential), service.settings.link_templates)
+    return Response(shown, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
 async def find_view(event_id: str, service: Service, credential: Credential) -> JSONObject:
     """The event of an id, as it is shown. Raises NotFoundError, also for one whose body was dropped."""
+    return event_view(await _find_stored(event_id, service, credential), service.settings.link_templates)
+
+
+async def _find_stored(event_id: str, service: Service, credential: Credential) -> Stored:
     row = None
     event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
@@ -51,4 +55,4 @@ async def find_view(event_id: str, service: Service, credential: Credential) -> 
             row = await query.find_entry(connection, credential.log_id, event_id)
     if row is None or row.body is None:
         raise NotFoundError("no such event")
-    return event_view(stored_from(row), service.settings.link_templates)
+    return stored_from(row)
