@@ -4,6 +4,7 @@
     python -m benchmarks p1 p2               some of it
     python -m benchmarks --quick             a smoke run: does it all work? (no measurement)
     python -m benchmarks p7 --rows 1000000   the full size of P7
+    python -m benchmarks p5 --events 100000 --events 10000000
 
 Ratios, because only they travel from machine to machine: both sides run in turn, in the same run, on the same server. Every side does all
 of its work: the service runs as a user starts it, with its own PostgreSQL and that one's durable settings, in a temporary folder.
@@ -22,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.batch import measure_p2
+from benchmarks.exporting import measure_beside, measure_p4, measure_p6
 from benchmarks.indexes import measure_p7
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
 from benchmarks.options import Options, quick
-from benchmarks.reading import measure_p3, measure_p4
+from benchmarks.queries import measure_p5
+from benchmarks.reading import measure_p3
 from benchmarks.report import BenchmarkError, Section, format_section, format_verdicts, write_json
+from benchmarks.search import measure_search
 from benchmarks.single import measure_load, measure_p1
 from benchmarks.steps import measure_steps
 
@@ -39,7 +43,11 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "steps": measure_steps,
     "p3": measure_p3,
     "p4": measure_p4,
+    "beside": measure_beside,
+    "p5": measure_p5,
+    "p6": measure_p6,
     "p7": measure_p7,
+    "search": measure_search,
 }
 
 
@@ -76,7 +84,17 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _facts(arguments: argparse.Namespace, options: Options) -> dict[str, Any]:
-    sizes = ("seconds", "rounds", "batch_events", "stored_events", "index_rows", "sample_events", "tenants", "workers")
+    sizes = (
+        "seconds",
+        "rounds",
+        "batch_events",
+        "stored_events",
+        "index_rows",
+        "sample_events",
+        "tenants",
+        "workers",
+        "query_sizes",
+    )
     return {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": arguments.quick,
@@ -107,7 +125,9 @@ def _options(arguments: argparse.Namespace, folder: Path) -> Options:
     options = quick(folder, generator) if arguments.quick else Options(folder, generator)
     if arguments.folder is not None:
         options = replace(options, seeded_folder=arguments.folder / "seeded")
-    return options if arguments.rows is None else replace(options, index_rows=arguments.rows)
+    if arguments.rows is not None:
+        options = replace(options, index_rows=arguments.rows)
+    return replace(options, query_sizes=tuple(arguments.events)) if arguments.events else options
 
 
 def _arguments() -> argparse.Namespace:
@@ -116,6 +136,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"some of {', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="a smoke run of less than a minute: no measurement")
+    parser.add_argument(
+        "--events",
+        type=_positive,
+        action="append",
+        help="size of a log for P5, once for each (default: 100000 and 1000000)",
+    )
     parser.add_argument("--rows", type=_positive, help="rows of P7 (default: 200000; the goal is set at 1000000)")
     parser.add_argument(
         "--generator",

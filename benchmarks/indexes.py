@@ -68,12 +68,12 @@ def measure_p7(options: Options) -> Section:
 
 async def _measure(connection: asyncpg.Connection, base: int, rows: int) -> Section:
     columns = await entry_columns(connection)
-    await _make_source(connection, columns, base, rows)
+    await make_source(connection, columns, base, rows)
     found: dict[str, list[Copied]] = {KEY_ONLY: [], ALL_INDEXES: []}
     sizes: list[Figure] = []
     for like in (KEY_ONLY, ALL_INDEXES, ALL_INDEXES, KEY_ONLY):
         await make_table(connection, "target", like)
-        found[like].append(await _copy(connection, columns, rows))
+        found[like].append(await copy_source(connection, columns, rows))
         if like == ALL_INDEXES:
             sizes = await _sizes(connection, rows)
     indexed, key_only = (statistics.fmean(one.rate() for one in found[like]) for like in (ALL_INDEXES, KEY_ONLY))
@@ -95,7 +95,7 @@ async def _measure(connection: asyncpg.Connection, base: int, rows: int) -> Sect
     )
 
 
-async def _make_source(connection: asyncpg.Connection, columns: list[str], base: int, rows: int) -> None:
+async def make_source(connection: asyncpg.Connection, columns: list[str], base: int, rows: int) -> None:
     """`bench.source`: `rows` rows made of the `base` entries of the log, without any index."""
     values = ", ".join(VARIED.get(column, f"e.{column}").format(base=base) for column in columns)
     await connection.execute("CREATE SCHEMA bench")
@@ -111,7 +111,7 @@ async def _make_source(connection: asyncpg.Connection, columns: list[str], base:
         raise BenchmarkError(f"{rows} rows were to be made, and {found} were")
 
 
-async def _copy(connection: asyncpg.Connection, columns: list[str], rows: int) -> Copied:
+async def copy_source(connection: asyncpg.Connection, columns: list[str], rows: int) -> Copied:
     """COPY the source into bench.target. Reading it is not timed."""
     chunks = []
     for start in range(0, rows, CHUNK_ROWS):

@@ -22,6 +22,7 @@ class Options:
     sample_events: int = 2_000
     tenants: int = 64
     workers: tuple[int, ...] = (1, 2)
+    query_sizes: tuple[int, ...] = (100_000, 1_000_000)
     # Where seeded logs are kept between runs; `folder` goes at the end of each.
     seeded_folder: Path = SEEDED_FOLDER
 
@@ -39,4 +40,5 @@ def quick(folder: Path, generator: Generator) -> Options:
         sample_events=200,
         tenants=8,
         workers=(1,),
+        query_sizes=(20_000, 40_000),
     )

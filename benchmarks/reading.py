@@ -1,29 +1,21 @@
-"""P3 and P4: what does it cost to read the log back, checked or exported, against PostgreSQL merely handing the same bytes over?"""
+"""P3: what does it cost to read the log back and check it, against PostgreSQL merely handing the same bytes over?"""
 
-import re
-import socket
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 
 from audit_service.api.dependencies import Service
-from audit_service.embedded import program
-from audit_service.embedded_process import program_environment
 from audit_service.ingest import Log
 from audit_service.store.credentials import DEFAULT_TENANT
-from audit_service.store.query import EVENT_COLUMNS, HEADER_COLUMNS
+from audit_service.store.rows import HEADER_COLUMNS
 from audit_service.verify import COLUMNS, SLICE_ENTRIES, Report, verify
 from benchmarks.options import Options
 from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio
-from benchmarks.service import Running, running
+from benchmarks.service import running
 
-RECEIVE_BYTES = 1 << 20
 BODY_COLUMNS = (*HEADER_COLUMNS, "body")
 
 
@@ -32,7 +24,7 @@ def measure_p3(options: Options) -> Section:
     times: dict[str, list[float]] = {"verify": [], "all": [], "bodies": [], "copy": []}
     with running(options.folder) as service:
         service.fill(options.stored_events)
-        service.ask(_vacuum)
+        service.ask(vacuum)
         for _ in range(options.rounds + 1):
             times["verify"].append(service.work(_verify))
             times["all"].append(service.ask(lambda connection: _read_slices(connection, COLUMNS)))
@@ -65,7 +57,8 @@ def measure_p3(options: Options) -> Section:
     )
 
 
-async def _vacuum(connection: asyncpg.Connection) -> None:
+async def vacuum(connection: asyncpg.Connection) -> None:
+    """Vacuum the entries."""
     # So that whoever reads first does not pay for setting hint bits.
     await connection.execute("VACUUM ANALYZE audit.entry")
 
@@ -110,78 +103,3 @@ async def _read_copy(connection: asyncpg.Connection) -> float:
         f"SELECT {', '.join(COLUMNS)} FROM audit.entry ORDER BY log_id, seq", output=take, format="binary"
     )
     return time.perf_counter() - began
-
-
-def measure_p4(options: Options) -> Section:
-    """CSV and NDJSON over HTTP ÷ psql's \\copy to a file, in turn."""
-    times: dict[str, list[float]] = {"csv": [], "ndjson": [], "psql": []}
-    with running(options.folder) as service:
-        service.fill(options.stored_events)
-        service.ask(_vacuum)
-        target = options.folder / "copy.csv"
-        for _ in range(options.rounds + 1):
-            times["csv"].append(_timed(lambda: _export(service, "csv", options.stored_events)))
-            times["ndjson"].append(_timed(lambda: _export(service, "ndjson", options.stored_events)))
-            times["psql"].append(_timed(lambda: _psql_copy(service, target, options.stored_events)))
-        target.unlink()
-    rate = {name: options.stored_events / statistics.median(found[1:]) for name, found in times.items()}
-    return Section(
-        "P4",
-        "P4: export over HTTP ÷ psql \\copy of the same rows",
-        [
-            ratio("P4: CSV", rate["csv"], rate["psql"], 0.6),
-            ratio("P4: NDJSON", rate["ndjson"], rate["psql"], 0.6),
-            Figure("CSV export", rate["csv"], "entries/s"),
-            Figure("NDJSON export", rate["ndjson"], "entries/s"),
-            Figure("psql \\copy", rate["psql"], "rows/s"),
-        ],
-        [
-            (
-                f"{options.stored_events} entries, 1 worker, medians over {counted(options.rounds, 'round')} in turn. "
-                "Both sides read the same columns (header, body, disclosures); "
-                "psql writes them to a CSV file as they are, the export parses, renders and sends them."
-            ),
-        ],
-    )
-
-
-def _timed(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def _export(service: Running, format_: str, expected: int) -> None:
-    """Download an export and throw it away. Raises BenchmarkError unless it came whole."""
-    place = urlsplit(service.url)
-    assert place.hostname is not None
-    assert place.port is not None
-    request = (
-        f"GET /v1/export?format={format_} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {service.key}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    lines, head, tail = 0, b"", b""
-    buffer = bytearray(RECEIVE_BYTES)
-    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
-        connection.sendall(request.encode("ascii"))
-        while received := connection.recv_into(buffer):
-            head = head or bytes(buffer[:15])
-            lines += buffer.count(b"\n", 0, received)
-            tail = (tail + bytes(buffer[max(received - 256, 0) : received]))[-256:]
-    if not head.startswith(b"HTTP/1.1 200") or not tail.endswith(b"\r\n0\r\n\r\n") or lines < expected:
-        raise BenchmarkError(f"the {format_} export did not come whole: {head!r} … {tail!r}")
-
-
-def _psql_copy(service: Running, target: Path, expected: int) -> None:
-    columns = ", ".join(EVENT_COLUMNS)
-    copy = f"\\copy (SELECT {columns} FROM audit.entry ORDER BY log_id, seq) TO '{target}' WITH (FORMAT csv)"
-    ended = subprocess.run(
-        [program("psql"), "-X", "--set=ON_ERROR_STOP=1", service.database_url(), "-c", copy],
-        env=program_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    copied = re.fullmatch(r"COPY (\d+)", ended.stdout.strip())
-    if ended.returncode != 0 or copied is None or int(copied[1]) != expected:
-        raise BenchmarkError(f"psql failed: {ended.stdout}{ended.stderr}")

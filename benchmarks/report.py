@@ -13,20 +13,27 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number. With a `goal` it is reached when it is at least that; `share` is its part of some whole, 0 to 1."""
+    """One number. With a `goal` it is reached when it is at least that, or at most; `share` is its part of some whole, 0 to 1."""
 
     name: str
     value: float
     unit: str
     goal: float | None = None
     share: float | None = None
+    at_most: bool = False  # the goal is an upper bound
 
     @property
     def verdict(self) -> str:
         """`reached` or `not reached`; empty without a goal. Compared as it is, not as it is rounded for the table."""
         if self.goal is None:
             return ""
-        return "reached" if self.value >= self.goal else "not reached"
+        holds = self.value <= self.goal if self.at_most else self.value >= self.goal
+        return "reached" if holds else "not reached"
+
+    @property
+    def shown_goal(self) -> str:
+        """The goal as the table prints it."""
+        return "" if self.goal is None else f"{'≤' if self.at_most else '≥'} {self.goal:g}"
 
     @property
     def shown(self) -> str:
@@ -66,17 +73,14 @@ def counted(count: int, noun: str) -> str:
 def format_section(section: Section) -> str:
     """The section as a Markdown table with its notes below."""
     header = ("figure", "value", "goal", "verdict")
-    lines = [
-        (item.name, item.shown, "" if item.goal is None else f"≥ {item.goal:g}", item.verdict)
-        for item in section.figures
-    ]
+    lines = [(item.name, item.shown, item.shown_goal, item.verdict) for item in section.figures]
     return "\n".join([f"\n## {section.title}\n", *table(header, lines), *(f"\n{note}" for note in section.notes)])
 
 
 def format_verdicts(sections: list[Section]) -> str:
     """Every figure that has a goal, misses included."""
     lines = [
-        (section.key, item.name, item.shown, f"≥ {item.goal:g}", item.verdict)
+        (section.key, item.name, item.shown, item.shown_goal, item.verdict)
         for section in sections
         for item in section.figures
         if item.goal is not None

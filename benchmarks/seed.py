@@ -25,7 +25,7 @@ from benchmarks.seeding.cache import SEED, Seeded, seeded
 _SEALING = {"events": "making events up", "seal": "sealing", "copy": "COPY", "wait": "waiting for their turn"}
 _STEPS = {
     "start": "starting PostgreSQL", "prepare": "migrating", "load": "sealing and loading", "indexes": "indexes", "vacuum": "VACUUM",
-    "stop": "stopping PostgreSQL",
+    "search": "search index", "stop": "stopping PostgreSQL",
 }  # fmt: skip
 
 

@@ -73,6 +73,14 @@ class Running:
 
         return uvloop.run(run())
 
+    def run(self, task: Callable[[], Awaitable[Result]]) -> Result:
+        """What `task` answers."""
+
+        async def run() -> Result:
+            return await task()
+
+        return uvloop.run(run())
+
     def work(self, task: Callable[[Service, Log], Awaitable[Result]]) -> Result:
         """What `task` answers, given the parts a worker works with: pools of the serving role, recipe, and the default log."""
 

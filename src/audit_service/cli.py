@@ -8,7 +8,7 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -29,11 +29,12 @@ from audit_service import verify as verifying
 from audit_service.api import parameters
 from audit_service.api.routes.keys import key_view
 from audit_service.app import recipe_of
+from audit_service.core.writer import Format
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.errors import AuditError, InputError
 from audit_service.ingest import Log, stored_form
 from audit_service.settings import Settings
-from audit_service.store import credentials, query
+from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT, Installation
 from audit_service.store.engine import bound, connected, open_database, sqlalchemy_url
 from audit_service.store.failures import translated
@@ -177,11 +178,16 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write; - for standard output")] = Path("-"),
     format_: Annotated[str, typer.Option("--format", help="csv, json or ndjson")] = "ndjson",
     tenant: Tenant = DEFAULT_TENANT,
+    *,
+    gzip: Annotated[
+        bool | None, typer.Option("--gzip/--no-gzip", help="Write gzip (default: when the file's name ends in .gz)")
+    ] = None,
 ) -> None:
     """Write everything the filters select. Filters are those of GET /v1/events, as options: `--actor ana* --server_id s9`."""
-    if format_ not in get_args(exporting.Format):
+    if format_ not in get_args(Format):
         raise InputError("--format must be csv, json or ndjson")
-    asyncio.run(_export(tenant, _pairs(context.args), cast("exporting.Format", format_), output))
+    packed = output.suffix == ".gz" if gzip is None else gzip
+    asyncio.run(_export(tenant, _pairs(context.args), cast("Format", format_), output, gzip=packed))
 
 
 def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
@@ -204,7 +210,7 @@ def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-async def _export(tenant: str, pairs: list[tuple[str, str]], format_: exporting.Format, output: Path) -> None:
+async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, output: Path, *, gzip: bool) -> None:
     settings = Settings()
     async with reading(settings, tenant) as (engine, log, installed):
         log_id = log.log_id
@@ -212,21 +218,37 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: exporting.
         recipe = recipe_of(settings, installed)
         selection = parameters.selection(asked, stored_form=lambda name, value: stored_form(name, value, recipe, log))
         asked.finish()
-        async with translated(), bound(engine, log_id) as connection:
-            count, capped = await query.count_entries(connection, log_id, selection, cap=10_000_000)
-        to_stdout = str(output) == "-"
-        partial = output.with_name(output.name + ".part")
-        target = sys.stdout.buffer if to_stdout else partial.open("wb")
-        with progress_bar("pieces", hidden=to_stdout) as bar:
-            task = bar.add_task("exporting", total=None if capped else -(-count // exporting.SLICE_ENTRIES) + 2)
-            async for piece in exporting.export(engine, log_id, selection, format_, settings.link_templates):
-                target.write(piece)
-                bar.advance(task)
-        target.flush()
-        if not to_stdout:
-            # Only a complete file gets the name that was asked for.
-            target.close()
-            partial.replace(output)
+        with progress_bar("entries", hidden=str(output) == "-") as bar:
+            task = bar.add_task("exporting", total=None)
+            if not bar.disable:  # counting reads, too
+                async with translated(), bound(engine, log_id) as connection:
+                    count, capped = await find.count_entries(connection, log_id, selection, cap=10_000_000)
+                bar.update(task, total=None if capped else count)
+            pieces = exporting.export(
+                engine,
+                log_id,
+                selection,
+                format_,
+                settings.link_templates,
+                gzip=gzip,
+                report=lambda entries: bar.advance(task, entries),
+            )
+            async with aclosing(pieces):
+                await _write(pieces, output)
+
+
+async def _write(pieces: AsyncIterator[bytes], output: Path) -> None:
+    """Write a file, or to standard output. Only a complete file gets the name that was asked for."""
+    if str(output) == "-":
+        async for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    partial = output.with_name(output.name + ".part")
+    with partial.open("wb") as target:
+        async for piece in pieces:
+            target.write(piece)
+    partial.replace(output)
 
 
 @keys_app.command("create")

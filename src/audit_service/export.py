@@ -1,148 +1,182 @@
-"""Export: everything a selection matches, as CSV, JSON or NDJSON, with bounded memory.
+"""Export: everything a selection matches, as CSV, JSON or NDJSON, plain or as gzip, with bounded memory.
 
 The size is fixed at the start; entries below it are read in short slices, each its own transaction, so no snapshot is
-held and appends are never slowed. A download that was cut shows: NDJSON and JSON end with the count, and a broken stream
-never ends its chunked body.
+held and appends are never slowed. The steps:
+
+1. *Read.* Slices of raw rows, the next while one is formatted and sent, and no further: whoever takes nothing stops the reading.
+2. *Format.* In a child process (`formatter`), so that the worker goes on answering; an export of one slice is not worth its start.
+3. *Hand on.* A piece at a time. A download that was cut shows: a broken stream never ends its chunked body, NDJSON and JSON end with
+   the count, and gzip with its check.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
-import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from audit_service.core.entry import JSONObject
-from audit_service.core.spreadsheet import csv_lines
-from audit_service.core.view import event_view, stored_from
+from audit_service.core.writer import Format, Writer
+from audit_service.errors import UnavailableError
+from audit_service.formatter import LENGTH, message
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import EVENT_COLUMNS, Selection, fetch_sound_head, list_slice
+from audit_service.store.query import fetch_sound_head
+from audit_service.store.selection import Selection
+from audit_service.store.slices import SIZE, stream_slices
 
-Format = Literal["csv", "json", "ndjson"]
 MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "json": "application/json",
     "ndjson": "application/x-ndjson",
 }
-SLICE_ENTRIES = 500
-# What is parsed and written at once: views of JSON are many times its size.
+GZIP_MEDIA_TYPE = "application/gzip"
+# What is formatted at once: views of JSON are many times its size.
 PIECE_BYTES = 1024 * 1024
-# The columns the reference panels show, then what a reader needs to find the entry in the chain.
-CSV_COLUMNS = (
-    "occurred_at", "ip", "actor_id", "actor_name", "actor_email", "actor_role", "on_behalf_of", "action", "verb", "category",
-    "target_type", "target_id", "target_name", "server_id", "outcome", "old_values", "new_values", "description", "reason",
-    "metadata", "summary", "id", "seq", "recorded_at", "prev_hash", "hash",
-)  # fmt: skip
+# Pieces a formatter has been given and has not handed back: one in work, and one for when it is done.
+_PIECES_AHEAD = 2
+_FORMATTER = (sys.executable, "-P", "-m", "audit_service.formatter")
+
+Rows = Sequence[Sequence[Any]]
 
 
 async def export(
-    engine: AsyncEngine, log_id: int, selection: Selection, format_: Format, link_templates: Mapping[str, str]
-) -> AsyncIterator[bytes]:
+    engine: AsyncEngine,
+    log_id: int,
+    selection: Selection,
+    format_: Format,
+    link_templates: Mapping[str, str],
+    *,
+    gzip: bool = False,
+    report: Callable[[int], None] | None = None,
+) -> AsyncGenerator[bytes]:
     """The export as it goes over the wire, a piece at a time, in seq order: exactly the matching entries that existed at the
-    start. Raises UnavailableError, also in the middle."""
-    async with translated(), bound(engine, log_id) as connection:
-        size = (await fetch_sound_head(connection, log_id)).size
-    begin, write, end = _FORMATS[format_]
-    count = 0
-    yield begin()
-    async for rows in _slices(engine, log_id, selection, size):
-        for some in _pieces(rows):
-            views = [event_view(stored_from(row), link_templates) for row in some]
-            yield write(views, first=count == 0)
-            count += len(views)
-            del views  # or they would live on while the next slice is read
-    yield end(count, size)
+    start. Raises UnavailableError, also in the middle. Close it when it is not read to its end.
+
+    `report` is told of entries as they go into the file: how many more.
+    """
+    arguments: dict[str, Any] = {"format_": format_, "link_templates": link_templates, "gzip": gzip}
+    async with translated():
+        async with bound(engine, log_id) as connection:
+            size = (await fetch_sound_head(connection, log_id)).size
+        async with aclosing(_ahead(stream_slices(engine, log_id, selection, size=size))) as read:
+            beginning = [rows async for rows in _first(read, 2)]
+            is_short = len(beginning) < 2
+            slices = _reported(_chain(beginning, read), report)
+            formatted = _format_here if is_short else _format_apart
+            async with aclosing(formatted(arguments, slices, size)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
 
-def _pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """The rows in groups of about PIECE_BYTES: one when they are small, a row by itself when it is large."""
-    start = size_bytes = 0
-    for place, row in enumerate(rows):
-        if place > start and size_bytes + row.size_bytes > PIECE_BYTES:
-            yield rows[start:place]
-            start, size_bytes = place, 0
-        size_bytes += row.size_bytes
-    yield rows[start:]
+async def _ahead(slices: AsyncGenerator[Rows]) -> AsyncGenerator[Rows]:
+    """The same slices; while one is worked on, the next is read."""
+    coming = asyncio.ensure_future(anext(slices, None))
+    try:
+        while (rows := await coming) is not None:
+            coming = asyncio.ensure_future(anext(slices, None))
+            yield rows
+            del rows  # or it would live on while the next is waited for
+    finally:
+        coming.cancel()
+        with suppress(asyncio.CancelledError, Exception):  # whatever it is, nobody waits for it any more
+            await coming
+        await slices.aclose()
 
 
-async def _slices(engine: AsyncEngine, log_id: int, selection: Selection, size: int) -> AsyncIterator[Any]:
-    position = 0
-    while position < size:
-        async with translated(), bound(engine, log_id) as connection:
-            found = await list_slice(
-                connection,
-                log_id,
-                EVENT_COLUMNS,
-                from_seq=position,
-                to_seq=size,
-                limit=SLICE_ENTRIES,
-                selection=selection,
-            )
-        if found.rows:
-            yield found.rows
-        if not found.more:
+async def _first(slices: AsyncGenerator[Rows], count: int) -> AsyncIterator[Rows]:
+    for _ in range(count):
+        rows = await anext(slices, None)
+        if rows is None:
             return
-        position = found.rows[-1].seq + 1
+        yield rows
 
 
-def csv_row(event: JSONObject) -> list[str | int | None]:
-    """The cells of CSV_COLUMNS for an event as shown. Old and new values are JSON objects of path → value."""
-    actor, target = _part(event, "actor"), _part(event, "target")
-    behalf, context, proof = _part(event, "on_behalf_of"), _part(event, "context"), _part(event, "proof")
-    changes = cast("list[JSONObject]", event["changes"])
-    cells = {
-        **{name: event.get(name) for name in CSV_COLUMNS},
-        "ip": context.get("ip"),
-        **{f"actor_{name}": actor.get(name) for name in ("id", "name", "email", "role")},
-        "on_behalf_of": behalf.get("name") or behalf.get("email") or behalf.get("id"),
-        **{f"target_{name}": target.get(name) for name in ("type", "id", "name")},
-        "old_values": _values(changes, "old"),
-        "new_values": _values(changes, "new"),
-        "metadata": None if event["metadata"] is None else orjson.dumps(event["metadata"]).decode(),
-        "prev_hash": proof["prev_hash"],
-        "hash": proof["hash"],
-    }
-    return [cast("str | int | None", cells[name]) for name in CSV_COLUMNS]
+async def _chain(beginning: list[Rows], slices: AsyncIterator[Rows]) -> AsyncIterator[Rows]:
+    while beginning:
+        yield beginning.pop(0)
+    async for rows in slices:
+        yield rows
 
 
-def _part(event: JSONObject, name: str) -> JSONObject:
-    return cast("JSONObject | None", event.get(name)) or {}
+async def _reported(slices: AsyncIterator[Rows], report: Callable[[int], None] | None) -> AsyncIterator[Rows]:
+    async for rows in slices:
+        yield rows
+        if report is not None:
+            report(len(rows))
 
 
-def _values(changes: Iterable[JSONObject], side: str) -> str | None:
-    missing_op = "add" if side == "old" else "remove"
-    shown = {
-        cast("str", change["path"]): "[redacted]" if change.get("redacted") else change.get(side)
-        for change in changes
-        if change["op"] != missing_op
-    }
-    return orjson.dumps(shown).decode() if shown else None
+def _groups(rows: Rows) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows in groups of about PIECE_BYTES: one when they are small, a row by itself when it is large."""
+    group: list[tuple[Any, ...]] = []
+    size_bytes = 0
+    for row in rows:
+        if group and size_bytes + row[SIZE] > PIECE_BYTES:
+            yield group
+            group, size_bytes = [], 0
+        group.append(tuple(row))
+        size_bytes += row[SIZE]
+    yield group
 
 
-def _write_csv(views: list[JSONObject], *, first: bool) -> bytes:
-    del first
-    return csv_lines(csv_row(view) for view in views)
+async def _format_here(arguments: Any, slices: AsyncIterator[Rows], log_size: int) -> AsyncGenerator[bytes]:
+    """The file of few entries."""
+    writer = Writer(**arguments)
+    yield writer.begin()
+    async for rows in slices:
+        for group in _groups(rows):
+            yield writer.write(group)
+    yield writer.end(log_size)
 
 
-def _write_json(views: list[JSONObject], *, first: bool) -> bytes:
-    return (b"\n" if first else b",\n") + b",\n".join(orjson.dumps(view) for view in views)
+async def _format_apart(arguments: Any, slices: AsyncIterator[Rows], log_size: int) -> AsyncGenerator[bytes]:
+    """The file, formatted by a child process that has work waiting whenever it hands back a piece."""
+    async with _formatter(arguments) as formatter:
+        waiting = 1  # it begins by itself
+        async for rows in slices:
+            for group in _groups(rows):
+                formatter.send(group)
+                waiting += 1
+                if waiting > _PIECES_AHEAD:
+                    yield await formatter.receive()
+                    waiting -= 1
+        formatter.send(log_size)
+        for _ in range(waiting + 1):
+            yield await formatter.receive()
 
 
-def _write_ndjson(views: list[JSONObject], *, first: bool) -> bytes:
-    del first
-    return b"".join(orjson.dumps(view) + b"\n" for view in views)
+class _Formatter:
+    """A running formatter."""
+
+    def __init__(self, process: Process) -> None:
+        assert process.stdin is not None  # noqa: S101 - both are pipes
+        assert process.stdout is not None  # noqa: S101
+        self._stdin, self._stdout = process.stdin, process.stdout
+
+    def send(self, value: Any) -> None:
+        """Give it something to do. It waits in memory, so never much at a time."""
+        self._stdin.write(message(value))
+
+    async def receive(self) -> bytes:
+        """What it made of the oldest thing it was given. Raises UnavailableError when it is gone."""
+        try:
+            (size,) = LENGTH.unpack(await self._stdout.readexactly(LENGTH.size))
+            return await self._stdout.readexactly(size)
+        except (asyncio.IncompleteReadError, OSError):
+            raise UnavailableError("the export was broken off: its formatter has ended") from None
 
 
-_FORMATS: dict[Format, tuple[Callable[[], bytes], Callable[..., bytes], Callable[[int, int], bytes]]] = {
-    "csv": (lambda: csv_lines([CSV_COLUMNS]), _write_csv, lambda _count, _size: b""),
-    "json": (
-        lambda: b'{"events":[',
-        _write_json,
-        lambda count, size: b'\n],"count":%d,"log_size":%d,"complete":true}\n' % (count, size),
-    ),
-    "ndjson": (
-        lambda: b"",
-        _write_ndjson,
-        lambda count, size: b'{"trailer":true,"count":%d,"log_size":%d,"complete":true}\n' % (count, size),
-    ),
-}
+@asynccontextmanager
+async def _formatter(arguments: Any) -> AsyncIterator[_Formatter]:
+    """Start a formatter, and end it, whatever it is doing. Raises OSError."""
+    process = await asyncio.create_subprocess_exec(*_FORMATTER, stdin=PIPE, stdout=PIPE, limit=PIECE_BYTES)
+    formatter = _Formatter(process)
+    try:
+        formatter.send(arguments)
+        yield formatter
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()  # takes what was still in the pipes, and waits for the end

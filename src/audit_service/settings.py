@@ -48,6 +48,13 @@ class Settings(BaseSettings):
     )
     keys_limit: Annotated[int, Field(ge=16)] = Field(5_000, description="Object members and list elements in one event")
     changes_limit: Annotated[int, Field(ge=1)] = Field(2_000, description="Changes in one event")
+    history_limit_events: Annotated[int, Field(ge=1)] = Field(
+        50_000, description="Events read back to rebuild a target's fields; over it the answer says `capped`"
+    )
+
+    exports_limit: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="Exports running at a time, per worker; over it: 503"
+    )
 
     keep_noop: bool = Field(False, description="Store events whose rows do not differ")
     ignored_fields: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -213,10 +213,11 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
         make_private_dir(folder)
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.resolve())
     line = json.dumps({"parent": os.getpid(), "settings": dict(settings)}, default=_plain).encode() + b"\n"
-    return [
+    workers = [
         Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),), environment)
         for number in range(1, settings.workers + 1)
     ]
+    return [*workers, Child("indexer", "audit_service.indexer", line)]
 
 
 def _plain(value: object) -> str:

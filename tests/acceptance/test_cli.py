@@ -1,15 +1,19 @@
 """Commands on the database, as an operator runs them: what they say, their exit codes, and that they never wait for ever."""
 
 import asyncio
+import gzip
 import json
 import os
+import pty
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from sqlalchemy import text
 
 from audit_service.cli import EXIT_GOOD, EXIT_UNKNOWN, as_owner
+from tests.support.api import Api
 from tests.support.postgres import Server, TestDatabase
 
 # The interpreter needs its time to start, too; a command that waits for a paused database needs minutes.
@@ -71,3 +75,88 @@ async def test_commands_give_up_on_a_paused_database(server: Server, database: T
         told = await asyncio.gather(tell(database, "keys", "list"), tell(database, "verify", "--json"))
     for one in told:
         assert one == (EXIT_UNKNOWN, b"", b"audit-service: the database is not reachable\n")
+
+
+@pytest.fixture
+async def stocked(api: Api) -> Api:
+    """A log of 1,100 events, of which 100 are by Ana."""
+    for start in (0, 550):
+        many = [{"action": "x", "actor": {"name": "Ana" if n % 11 == 0 else "Bo"}} for n in range(start, start + 550)]
+        assert (await api.client.post("/v1/events", json=many)).status_code == 201
+    return api
+
+
+async def test_an_export_is_the_file_that_http_gives(database: TestDatabase, stocked: Api, tmp_path: Path) -> None:
+    downloads = {
+        f: (await stocked.client.get("/v1/export", params={"format": f})).content for f in ("csv", "json", "ndjson")
+    }
+    for format_, content in downloads.items():
+        plain, packed = tmp_path / f"audit.{format_}", tmp_path / f"audit.{format_}.gz"
+        for file in (plain, packed):
+            told = await tell(database, "export", "-o", str(file), "--format", format_)
+            assert told == (EXIT_GOOD, b"", b"")
+        assert plain.read_bytes() == content
+        assert gzip.decompress(packed.read_bytes()) == content
+    assert len(_names(tmp_path)) == 6  # no unfinished one is left
+
+
+async def test_an_export_goes_to_standard_output_and_takes_the_filters_of_http(
+    database: TestDatabase, stocked: Api
+) -> None:
+    told = await tell(database, "export", "--gzip", "--actor", "ana", "--action=x")
+    assert (told.status, told.err) == (EXIT_GOOD, b"")
+    over_http = await stocked.client.get("/v1/export", params={"actor": "ana"})
+    assert gzip.decompress(told.out) == over_http.content
+    assert json.loads(over_http.text.splitlines()[-1])["count"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--format", "xml"], "--format must be csv, json or ndjson"), (["--colour", "red"], "colour"), (["--actor"], "needs a value")],
+)  # fmt: skip
+async def test_a_refused_export_writes_nothing(
+    database: TestDatabase, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    told = await tell(database, "export", "-o", str(tmp_path / "audit"), *arguments)
+    assert told.status == EXIT_UNKNOWN
+    assert said in told.err.decode()
+    assert _names(tmp_path) == []
+
+
+async def test_a_terminal_sees_how_far_an_export_is(database: TestDatabase, stocked: Api, tmp_path: Path) -> None:
+    assert stocked is not None
+    ours, terminal = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "audit_service.cli", "export", "-o", str(tmp_path / "audit.ndjson")),
+        env={
+            **os.environ,
+            "AUDIT_DATABASE_URL": database.owner_url,
+            "TERM": "xterm",
+            "COLUMNS": "100",
+            "NO_COLOR": "1",
+        },
+        stderr=terminal,
+    )
+    os.close(terminal)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            shown = await asyncio.to_thread(_read_terminal, ours)
+            assert await process.wait() == EXIT_GOOD
+    finally:
+        os.close(ours)
+    assert "exporting" in shown
+    assert "1100/1100 entries" in shown
+
+
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+def _read_terminal(descriptor: int) -> str:
+    """All that is written to a terminal until its last writer ends."""
+    shown = b""
+    while True:
+        try:
+            shown += os.read(descriptor, 4096)
+        except OSError:  # EIO: nobody writes there any more
+            return shown.decode()

@@ -16,7 +16,7 @@ import pytest
 
 from audit_service.api.parameters import FILTERS, NOT_SUFFIX, PAGING
 from audit_service.http_protocol import HEADER_LIMIT_BYTES
-from audit_service.store.query import CONDITIONS
+from audit_service.store.selection import CONDITIONS
 from tests.support.postgres import BOOTSTRAP_KEY
 from tests.support.processes import start_service
 from tests.support.raw_http import connected, request
@@ -208,6 +208,7 @@ async def test_strings_in_paths_are_found_or_not(client: Client, naughty: list[s
     for number, text in enumerate(naughty):
         name = quote(text, safe="")
         paths = [("GET", f"/v1/events/{name}"), ("GET", f"/v1/servers/{name}/activity")]
+        paths.append((("GET", f"/v1/events/{name}/revert"), ("GET", f"/v1/targets/{name}/{name}/history"))[number % 2])
         paths.append((("DELETE", f"/v1/keys/{name}"), ("GET", f"/{name}"))[number % 2])
         for method, path in paths:
             response = await answered(client, method, path)

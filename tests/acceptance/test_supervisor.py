@@ -1,5 +1,6 @@
 """`serve` as real processes: what it starts and restarts, what survives a kill, what is left behind."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,10 +13,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import psutil
 import pytest
 
+from audit_service.core.terms import SEGMENT_EVENTS
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.embedded_process import cluster_processes
 from tests.support.processes import SERVE, Service, is_alive, start_service, wait_until
@@ -85,6 +88,50 @@ def test_a_killed_supervisor_takes_all_down_and_the_next_one_has_the_data(tmp_pa
             assert append(again, "first") == digest
             assert again.stop() == 0
             assert_all_gone(again)
+
+
+def indexer_of(service: Service) -> psutil.Process | None:
+    """The indexer's process, if it runs now."""
+    running = (process for process in service.children() if "audit_service.indexer" in process.cmdline())
+    return next(running, None)
+
+
+def segments_of(service: Service) -> int:
+    """How many segments are in the search index."""
+
+    async def count() -> int:
+        connection = await asyncpg.connect(EmbeddedPostgres.attach(service.data_dir).url("postgres"))
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM audit.segment"))
+        finally:
+            await connection.close()
+
+    return asyncio.run(count())
+
+
+def test_a_killed_indexer_comes_back_and_catches_up(tmp_path: Path) -> None:
+    """Killed before there was anything to index; meanwhile, and after, events are taken and found."""
+    with start_service(tmp_path / "var", AUDIT_WORKERS="1") as service:
+        wait_until(lambda: indexer_of(service) is not None, "the indexer")
+        killed = indexer_of(service)
+        assert killed is not None
+        killed.kill()
+        service.wait_for_line(r"^indexer ended with status -9; starting it again")
+        headers = {"Authorization": f"Bearer {service.admin_key}"}
+        with httpx.Client(base_url=service.url, headers=headers, timeout=30, trust_env=False) as client:
+            assert segments_of(service) == 0
+            for start in range(0, SEGMENT_EVENTS, 1000):
+                size = min(1000, SEGMENT_EVENTS - start)
+                events = [{"action": "needle.found" if start + n == 77 else "server.created"} for n in range(size)]
+                assert client.post("/v1/events", json=events).status_code == 201
+            wait_until(lambda: segments_of(service) == 1, "the segment", 60)
+            again = indexer_of(service)
+            assert again is not None
+            assert again.pid != killed.pid
+            found = client.get("/v1/events", params={"action": "needle.*", "count": "capped"}).json()
+            assert ([event["seq"] for event in found["events"]], found["count"]) == ([77], 1)
+        assert service.stop() == 0
+        assert_all_gone(service)
 
 
 def test_a_killed_postgres_comes_back_under_the_same_workers(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Exports: the same events in three formats, whole, filtered, harmless in a spreadsheet, and never all in memory."""
 
-import csv
-import io
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +10,12 @@ import pytest
 
 from audit_service import export
 from audit_service.api import schemas
-from audit_service.store.query import Selection
+from audit_service.core.table import CSV_COLUMNS
+from audit_service.core.writer import Format
+from audit_service.store.selection import Selection
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.exports import exported, rows_of
 from tests.support.postgres import TestDatabase
 
 PATTERN_ROWS = [
@@ -34,18 +36,6 @@ HARMLESS = [
     "'",
     "|x",
 ]
-
-
-async def exported(api: Api, **parameters: Any) -> Any:
-    """The response of an export."""
-    response = await api.client.get("/v1/export", params=parameters)
-    assert response.status_code == 200, response.text
-    return response
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    """CSV as its readers see it."""
-    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 EVENTS: list[dict[str, Any]] = [
@@ -126,7 +116,7 @@ async def test_csv_parses_back_to_the_same_values(stocked: Api) -> None:
 
 async def test_a_full_event_fills_its_csv_columns(stocked: Api) -> None:
     row = rows_of((await exported(stocked, format="csv", id="full")).text)[0]
-    assert tuple(row) == export.CSV_COLUMNS
+    assert tuple(row) == CSV_COLUMNS
     expected = {
         "occurred_at": "2026-03-01T09:15:00.123456Z", "ip": "203.0.113.9", "actor_id": "u1", "actor_name": 'Ana, "G"',
         "actor_email": "ana@example.com", "actor_role": "Admin", "on_behalf_of": "Client", "action": "schedule.updated", "verb": "UPDATE",
@@ -189,7 +179,7 @@ async def test_a_tenant_with_any_name_can_export(module_database: TestDatabase) 
 )  # fmt: skip
 async def test_an_export_of_nothing_is_whole(stocked: Api, format_: str, expected: str | None) -> None:
     text = (await exported(stocked, format=format_, action="nothing")).text
-    assert text == (expected or ",".join(export.CSV_COLUMNS) + "\r\n")
+    assert text == (expected or ",".join(CSV_COLUMNS) + "\r\n")
 
 
 # --- what is in it ---
@@ -239,7 +229,7 @@ async def test_entries_appended_after_the_start_are_not_in_it(api: Api) -> None:
 
 
 @pytest.mark.parametrize("format_", ["csv", "json", "ndjson"])
-async def test_memory_is_bounded_by_a_slice(stocked: Api, format_: export.Format) -> None:
+async def test_memory_is_bounded_by_a_slice(stocked: Api, format_: Format) -> None:
     """What is handed on is never more than a slice, and nothing is read before the one before was taken."""
     engine, log_id = stocked.service.database.reads, await default_log(stocked)
     sizes = []
@@ -292,3 +282,22 @@ async def test_an_address_or_a_server_id_cannot_be_a_formula_either(api: Api) ->
     row = rows_of((await exported(api, format="csv")).text)[0]
     assert (row["id"], row["action"], row["category"], row["server_id"]) == ("'=1", "'-x", "'+c", "'@s")
     assert json.loads(row["metadata"]) == {"=k": "=v"}
+
+
+# --- gzip ---
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "ndjson"])
+@pytest.mark.parametrize("filters", [{}, {"id": "full"}], ids=["formatted apart", "formatted here"])
+async def test_a_gzip_export_is_the_same_file(stocked: Api, format_: str, filters: dict[str, str]) -> None:
+    response = await exported(stocked, format=format_, gzip="true", **filters)
+    assert response.headers["content-type"] == "application/gzip"
+    assert "content-encoding" not in response.headers  # it is to stay packed on the reader's disk
+    assert response.headers["content-disposition"] == f'attachment; filename="audit-exported.{format_}.gz"'
+    plain = (await exported(stocked, format=format_, gzip="false", **filters)).content
+    assert gzip.decompress(response.content) == plain
+
+
+@pytest.mark.parametrize("query", ["gzip=1", "gzip=TRUE", "gzip=true&gzip=true"])
+async def test_another_word_for_gzip_is_refused(stocked: Api, query: str) -> None:
+    assert (await stocked.client.get(f"/v1/export?{query}")).status_code == 400

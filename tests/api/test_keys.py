@@ -23,7 +23,13 @@ CALLS: list[tuple[str, str, str, int]] = [
     ("POST", "/v1/events", "ingest", 201),
     ("GET", "/v1/events", "read", 200),
     ("GET", "/v1/events/known", "read", 200),
+    ("GET", "/v1/events/known/revert", "read", 200),
     ("GET", "/v1/servers/s1/activity", "read", 200),
+    ("GET", "/v1/facets", "read", 200),
+    ("GET", "/v1/servers/s1/facets", "read", 200),
+    ("GET", "/v1/timeline", "read", 200),
+    ("GET", "/v1/servers/s1/timeline", "read", 200),
+    ("GET", "/v1/targets/a-type/an-id/history", "read", 200),
     ("GET", "/v1/export", "export", 200),
     ("GET", "/v1/chain", "verify", 200),
     ("GET", "/v1/chain/verify", "verify", 200),
@@ -86,10 +92,14 @@ async def test_the_matrix_names_every_call_that_needs_a_key(shared_api: Api) -> 
         for method, operation in operations.items()
         if operation.get("security")
     }
-    named = {
-        (method, path.replace("known", "{event_id}").replace("s1", "{server_id}").replace("{spare}", "{key_id}"))
-        for method, path, _, _ in CALLS
+    templates = {
+        "known": "{event_id}",
+        "s1": "{server_id}",
+        "{spare}": "{key_id}",
+        "a-type": "{target_type}",
+        "an-id": "{target_id}",
     }
+    named = {(method, "/".join(templates.get(part, part) for part in path.split("/"))) for method, path, _, _ in CALLS}
     assert secured == named
 
 

@@ -8,7 +8,9 @@ from audit_service import verify as verifying
 from audit_service.core.chain import body_hash, entry_hash, header_bytes
 from audit_service.core.checker import EPOCH, Checker, Head
 from audit_service.store.engine import bound
-from audit_service.store.query import Filter, Selection, find_entry, list_entries
+from audit_service.store.find import list_entries
+from audit_service.store.query import find_entry
+from audit_service.store.selection import Filter, Selection
 from audit_service.verify import COLUMNS
 from tests.support.tampering import FULL_SEQ, SIZE, Lab, kinds_at, seqs
 

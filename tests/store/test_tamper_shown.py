@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from audit_service import export
 from audit_service.api import schemas
 from audit_service.core.canonical import canonical_text
+from audit_service.core.table import CSV_COLUMNS
 from tests.support.api import Api
 from tests.support.apps import open_api
 from tests.support.tampering import FULL_SEQ, SIZE, Lab
@@ -51,6 +51,7 @@ DISCLOSURES: dict[str, tuple[str, Any]] = {
     "related of texts": ("target", {"related": ["x"]}),
     "a text that is a list": ("text", ["x"]),
     "metadata that is a list": ("metadata", [1]),
+    "metadata nested deeper than can be written": ("metadata", b'{"a":' * 300 + b"1" + b"}" * 300),
     "changes that are an object": ("changes", {"path": "/a"}),
     "a change that is a number": ("changes", [1]),
     "a change without a path": ("changes", [{"op": "add"}]),
@@ -163,7 +164,7 @@ def read(format_: str, text: str) -> list[tuple[str, str]]:
     """Seq and summary of what was exported; the file must be whole."""
     if format_ == "csv":
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        assert tuple(rows[0]) == export.CSV_COLUMNS
+        assert tuple(rows[0]) == CSV_COLUMNS
         return [(row["seq"], row["summary"]) for row in rows]
     if format_ == "json":
         document = json.loads(text)

@@ -10,30 +10,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from audit_service.core import terms
 from audit_service.core.canonical import JSONValue
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import compile_ruleset
+from audit_service.indexer import index_all
 from audit_service.ingest import Log, Receipt, Recipe, ingest
 from audit_service.store import credentials
 from audit_service.store.engine import Database, bound, open_database
+from audit_service.store.find import list_entries
 from audit_service.store.group_commit import GroupCommit
-from audit_service.store.query import Filter, Selection, fetch_head, find_entry, list_entries
-from audit_service.store.tables import bound_entry
+from audit_service.store.query import fetch_head, find_entry
+from audit_service.store.selection import Filter, Selection
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import SERVICE_NAME, SERVING_PASSWORD, TEMPLATE, Server, TestDatabase
 
 BATCH, FIRST_BATCHES, SECOND_BATCHES = 250, 8, 4
+SEGMENT = 500
 SIZES = {"first": BATCH * FIRST_BATCHES, "second": BATCH * SECOND_BATCHES}
-VIEWS = ("bound_entry", "bound_log", "bound_receipt")
-TABLES = ("entry", "log", "receipt")
+VIEWS = ("bound_entry", "bound_log", "bound_receipt", "bound_segment", "bound_posting", "bound_tally")
+TABLES = ("entry", "log", "receipt", "segment", "posting", "tally")
 BIND = "SELECT set_config('audit.log_id', $1, true)"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -62,13 +67,16 @@ class Walled:
 
 @pytest.fixture(scope="module")
 async def walled(server: Server) -> AsyncIterator[Walled]:
-    """Two tenants with 3,000 entries, appended in turn; both logs must be intact when the tests are through."""
+    """Two tenants with 3,000 entries, appended in turn and indexed; both logs must be intact when the tests are through."""
     database = await server.create()
     pools = database.open()
     logs = [await _create_log(database, name) for name in SIZES]
     await _append(pools, *logs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terms, "SEGMENT_EVENTS", SEGMENT)
+        assert await index_all(pools) == sum(SIZES.values()) // SEGMENT
     owner = await database.owner()
-    await owner.execute("ANALYZE audit.entry, audit.log, audit.receipt")
+    await owner.execute(f"ANALYZE {', '.join(f'audit.{table}' for table in TABLES)}")
     yield Walled(database, pools, {name: log.log_id for name, log in zip(SIZES, logs, strict=True)})
     for size, log in zip(SIZES.values(), logs, strict=True):
         await assert_log_intact(owner, log.log_id, size)
@@ -235,12 +243,20 @@ async def test_without_the_wall_both_tenants_are_seen(walled: Walled, owner: asy
 
 @pytest.mark.parametrize("tenant", list(SIZES))
 @pytest.mark.parametrize("view", VIEWS)
-async def test_a_dropped_where_shows_only_the_bound_log(walled: Walled, view: str, tenant: str) -> None:
+async def test_a_dropped_where_shows_only_the_bound_log(
+    walled: Walled, owner: asyncpg.Connection, view: str, tenant: str
+) -> None:
     """And all of it."""
+    table = view.removeprefix("bound_")
+    size = await owner.fetchval(f"SELECT count(*) FROM audit.{table} WHERE log_id = $1", walled.logs[tenant])
+    assert size == {"log": 1, "segment": SIZES[tenant] // SEGMENT}.get(table, SIZES[tenant]) or table in (
+        "posting",
+        "tally",
+    )
     async with bound(walled.pools.reads, walled.logs[tenant]) as connection:
         rows = await connection.execute(text(f"SELECT log_id, count(*) FROM audit.{view} GROUP BY log_id"))
         found = {row[0]: row[1] for row in rows}
-    assert found == {walled.logs[tenant]: 1 if view == "bound_log" else SIZES[tenant]}
+    assert found == {walled.logs[tenant]: size}
 
 
 async def test_a_wrong_join_stays_within_the_bound_log(walled: Walled) -> None:
@@ -356,16 +372,16 @@ async def test_every_function_that_runs_as_its_owner_pins_its_search_path(owner:
         WHERE prosecdef AND pronamespace = 'audit'::regnamespace AND has_function_privilege('audit_serving', oid, 'EXECUTE')
         """
     )
-    assert "append_entries" in {row["proname"] for row in rows}
+    assert {row["proname"] for row in rows} == {"append_entries", "add_segment"}
     for row in rows:
         assert "search_path=pg_catalog, pg_temp" in (row["proconfig"] or []), row["proname"]
 
 
 async def test_the_statistics_of_the_tables_are_hidden(serving: asyncpg.Connection, owner: asyncpg.Connection) -> None:
     """They hold the most common values of all tenants."""
-    sampled = "SELECT count(*) FROM pg_stats WHERE schemaname = 'audit' AND tablename IN ('entry', 'log', 'receipt')"
-    assert await owner.fetchval(sampled) > 0
-    assert await serving.fetchval(sampled) == 0
+    sampled = "SELECT count(*) FROM pg_stats WHERE schemaname = 'audit' AND tablename = ANY ($1)"
+    assert await owner.fetchval(sampled, TABLES) > 0
+    assert await serving.fetchval(sampled, TABLES) == 0
 
 
 WRITE = text(
@@ -417,7 +433,7 @@ async def _explained(connection: AsyncConnection, statement: str, parameters: An
 async def _plans(
     walled: Walled, run: Callable[[AsyncConnection, int], Awaitable[object]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """How the serving role's last statement in `run` is planned through the view, and how the owner's on the bare table is."""
+    """How the serving role's statements in `run` are planned through the views, and how the owner's on the bare tables are."""
     statements: list[tuple[str, Any]] = []
 
     def keep(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
@@ -426,12 +442,13 @@ async def _plans(
     async with bound(walled.pools.reads, walled.first) as connection:
         event.listen(connection.sync_connection, "before_cursor_execute", keep)
         await run(connection, walled.first)
-        statement, parameters = statements[-1]
-        through_the_view = await _explained(connection, statement, parameters)
-    assert "audit.bound_entry" in statement
+        event.remove(connection.sync_connection, "before_cursor_execute", keep)
+        through_the_view = [node for asked in statements for node in await _explained(connection, *asked)]
+    assert all("audit.bound_" in statement for statement, _ in statements)
     engine = walled.database.owner_engine()
     async with engine.connect() as connection:
-        bare = await _explained(connection, statement.replace("audit.bound_", "audit."), parameters)
+        uncovered = [(statement.replace("audit.bound_", "audit."), parameters) for statement, parameters in statements]
+        bare = [node for asked in uncovered for node in await _explained(connection, *asked)]
     await engine.dispose()
     return through_the_view, bare
 
@@ -440,19 +457,10 @@ def _listing(*filters: Filter) -> Callable[[AsyncConnection, int], Awaitable[obj
     return lambda connection, log_id: list_entries(connection, log_id, Selection(filters))
 
 
-async def _by_actor_id(connection: AsyncConnection, log_id: int) -> object:
-    c = bound_entry.c
-    query = select(c.seq, c.body).where(c.log_id == log_id, c.actor_id == "u7", c.occurred_at.is_not(None))
-    return await connection.execute(query.order_by(c.occurred_at.desc(), c.seq.desc()).limit(51))
-
-
 LISTINGS = {
     "by time": _listing(),
     "by server": _listing(Filter("server_id", ("s7",))),
-    "by actor id": _by_actor_id,
     "by target": _listing(Filter("target_type", ("server",)), Filter("target_id", ("t7",))),
-    "by action": _listing(Filter("action", ("server.updated",))),
-    "by a common action prefix": _listing(Filter("action", ("server.*",))),
 }
 
 
@@ -467,21 +475,18 @@ async def test_a_first_page_through_the_wall_walks_an_index_in_order(walled: Wal
     assert all("log_id = " in node["Index Cond"] for node in scans), plan
 
 
-async def test_a_rare_action_prefix_through_the_wall_is_a_range_of_an_index(walled: Walled) -> None:
-    """Few rows may be sorted; they are found by the prefix, not by walking the log."""
-    plan, _ = await _plans(walled, _listing(Filter("action", ("licence.*",))))
-    assert not any(node["Node Type"] == "Seq Scan" for node in plan), plan
-    assert any("action >= 'licence.'" in node.get("Index Cond", "") for node in plan), plan
+SEARCHES = {
+    "by action": _listing(Filter("action", ("server.updated",))),
+    "by a common action prefix": _listing(Filter("action", ("server.*",))),
+    "by a rare action prefix": _listing(Filter("action", ("licence.*",))),
+    "by address": _listing(Filter("ip", (ip_network("203.0.113.7"),))),
+    "by a key of the actor": _listing(Filter("actor", ("u7",))),
+}
 
 
-@pytest.mark.parametrize("listing", [*LISTINGS, "by a rare action prefix", "by address", "by a key of the actor"])
+@pytest.mark.parametrize("listing", [*LISTINGS, *SEARCHES])
 async def test_the_wall_changes_no_plan(walled: Walled, listing: str) -> None:
     """Also where an operator is not leakproof, which row-level security or a security_barrier view would not let near an index."""
-    more = {
-        "by a rare action prefix": _listing(Filter("action", ("licence.*",))),
-        "by address": _listing(Filter("ip", ("203.0.113.7",))),
-        "by a key of the actor": _listing(Filter("actor", ("u7",))),
-    }
-    plan, bare = await _plans(walled, (LISTINGS | more)[listing])
+    plan, bare = await _plans(walled, (LISTINGS | SEARCHES)[listing])
     shape = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter", "Plan Rows")
     assert [[node.get(key) for key in shape] for node in plan] == [[node.get(key) for key in shape] for node in bare]

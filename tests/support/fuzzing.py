@@ -197,6 +197,8 @@ def _read(random: Random) -> bytes:
             "/v1/export?id=fuzz-1", "/healthz", "/readyz", "/metrics", "/openapi.json", "/services/collector/health",
             f"/v1/events/{_nasty_text(random)}",
             f"/v1/servers/{_nasty_text(random)}/activity",
+            f"/v1/events/{_nasty_text(random)}/revert",
+            f"/v1/targets/{_nasty_text(random)}/{_nasty_text(random)}/history",
         )
     )  # fmt: skip
     parts = [_parameter(random) for _ in range(random.randrange(4))]

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from audit_service.core.checker import EPOCH, microseconds
 from audit_service.errors import Fault, InvalidQueryError
-from audit_service.store.query import Position
+from audit_service.store.selection import Position
 
 _BODY = struct.Struct(">Bqq")
 _MAC_BYTES = 16

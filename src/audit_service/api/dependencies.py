@@ -2,7 +2,8 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING
 from audit_service.core.api_key import is_mistyped, key_hash
-from audit_service.errors import ForbiddenError, UnauthenticatedError
+from audit_service.errors import ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
 from audit_service.ingest import Log, Recipe, stored_form
 from audit_service.settings import Settings
 from audit_service.store import credentials
@@ -25,6 +26,7 @@ CREDENTIAL_CACHE_SECONDS = 1.0
 CREDENTIAL_CACHE_ENTRIES = 10_000
 TOUCH_SECONDS = 60.0
 KEY_CHARACTERS = 256
+EXPORT_RETRY_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class Service:
     settings: Settings
     database: Database
     make_recipe: Callable[[Installation], Recipe]
+    exports: int = 0  # running now
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
@@ -65,6 +68,17 @@ class Service:
             )
             PENDING.set_function(lambda: self._appender.pending_events if self._appender else 0)
         return self._appender
+
+    @contextmanager
+    def export_slot(self) -> Iterator[None]:
+        """One of the exports that may run at a time: each has a process of its own. Raises UnavailableError."""
+        if self.exports >= self.settings.exports_limit:
+            raise UnavailableError("too many exports are running", retry_after_seconds=EXPORT_RETRY_SECONDS)
+        self.exports += 1
+        try:
+            yield
+        finally:
+            self.exports -= 1
 
     async def close(self) -> None:
         """Let what is on its way be committed, then close every connection."""
@@ -159,6 +173,13 @@ def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
         return await authorize(request, scope)
 
     return dependency
+
+
+def server_of(server_id: str) -> str:
+    """The server that a path names. Raises NotFoundError for what no server can be called."""
+    if not 1 <= len(server_id) <= 255 or "\0" in server_id:
+        raise NotFoundError("no such server")
+    return server_id
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]

@@ -14,7 +14,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 EVENTS = Counter("audit_events_total", "Events by what became of them", ["outcome"])
 REQUESTS = Counter("audit_http_requests_total", "Requests by route, method and status", ["route", "method", "status"])

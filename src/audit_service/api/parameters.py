@@ -6,27 +6,39 @@ Unknown, repeated single-value and malformed parameters are a 400 that names the
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from audit_service.core.terms import GRAM_CHARACTERS, search_words
+from audit_service.core.timeline import Interval, first_moment
 from audit_service.core.verb import VERBS
 from audit_service.errors import Fault, InvalidQueryError
-from audit_service.store.query import CONDITIONS, Filter, FilterValue, Selection, Sort
+from audit_service.store.counts import FACETS
+from audit_service.store.selection import CONDITIONS, Filter, FilterValue, Selection, Sort
 
 NOT_SUFFIX = ".not"
 TIMES = ("since", "until", "recorded_since", "recorded_until")
 DATES = ("date_from", "date_to", "tz")
-PAGING = ("sort", "limit", "cursor", "count")
+# The seq beside a time: where exactly, among events of the same moment, a range begins and ends. For lists, which have an order.
+SEQS = ("since_seq", "until_seq")
+PAGING = ("sort", "limit", "cursor", "count", "fold")
+AROUND = ("around", "window")
+WINDOW_HOURS_DEFAULT, WINDOW_HOURS_MAXIMUM = 24, 168
+# What came shortly after a moment may be its cause: clocks differ.
+AFTERMATH = timedelta(minutes=5)
 VALUE_CHARACTERS = 1024
 VALUES_LIMIT = 100
 LIMIT_DEFAULT, LIMIT_MAXIMUM = 50, 500
 SORTS: tuple[Sort, ...] = get_args(Sort)
+INTERVALS: tuple[Interval, ...] = get_args(Interval)
 _CHOICES: dict[str, Collection[str]] = {"verb": VERBS, "outcome": ("success", "failure", "unknown")}
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+ -]\d{2}:\d{2})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_.\-\[\]]{1,24}")
 
+
+_FIRST_TIME, _LAST_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 StoredForm = Callable[[str, str], str]
 
@@ -39,6 +51,25 @@ class Paging:
     limit: int
     cursor: str | None
     count: bool
+    fold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The moment near which changes are looked for, and how far back."""
+
+    at: datetime
+    window: timedelta
+
+    @property
+    def since(self) -> datetime:
+        """The beginning of the window, within the calendar."""
+        return self.at - min(self.window, self.at - _FIRST_TIME)
+
+    @property
+    def until(self) -> datetime:
+        """Its end, exclusive."""
+        return self.at + min(AFTERMATH, _LAST_TIME - self.at)
 
 
 class Query:
@@ -51,14 +82,20 @@ class Query:
             if name not in allowed and name.removesuffix(NOT_SUFFIX) not in CONDITIONS.keys() & set(allowed):
                 # A name that cannot be a slip of a name of ours may be anything, also a secret: it is not repeated.
                 self.fail(name if _NAME.fullmatch(name) else "", "is not a parameter of this endpoint")
-            elif "\0" in value or len(value) > VALUE_CHARACTERS or not _is_text(value):
+            elif not is_askable(value):
                 self.fail(name, f"must be text of at most {VALUE_CHARACTERS} characters without NUL")
             else:
                 self._values.setdefault(name, []).append(value)
 
     def fail(self, name: str, detail: str) -> None:
-        """Note a fault of a parameter."""
-        self._faults.append(Fault(detail, parameter=name))
+        """Note a fault of a parameter, once, however many ask for it."""
+        fault = Fault(detail, parameter=name)
+        if fault not in self._faults:
+            self._faults.append(fault)
+
+    def has(self, name: str) -> bool:
+        """Whether a parameter is given."""
+        return name in self._values
 
     def many(self, name: str) -> list[str]:
         """The values of a repeatable parameter."""
@@ -81,9 +118,11 @@ class Query:
             raise InvalidQueryError(f"these parameters are not valid: {names}", self._faults)
 
 
-def _is_text(value: str) -> bool:
+def is_askable(value: str) -> bool:
+    """Whether a parameter may have this value."""
     # What was not UTF-8 after percent-decoding arrives as replacement characters or surrogates.
-    return "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    is_text = "\ufffd" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    return is_text and "\0" not in value and len(value) <= VALUE_CHARACTERS
 
 
 def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = None) -> Selection:
@@ -95,15 +134,20 @@ def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = 
             values = [_filter_value(query, name, field, value, stored_form) for value in query.many(name)]
             if values:
                 filters.append(Filter(field, tuple(values), negated))
-    since, until = _instant(query, "since"), _instant(query, "until")
+    since, until = instant(query, "since"), instant(query, "until")
+    since_seq, until_seq = _seq(query, "since_seq", "since"), _seq(query, "until_seq", "until")
     first, after_last = _days(query)
+    low, high = _later(since, first), _earlier(until, after_last)
     return Selection(
         filters=tuple(filters),
         server_id=None if server_id is None else stored_form("server_id", server_id),
-        since=_later(since, first),
-        until=_earlier(until, after_last),
-        recorded_since=_instant(query, "recorded_since"),
-        recorded_until=_instant(query, "recorded_until"),
+        since=low,
+        until=high,
+        # Beside another time than their own they would mean nothing.
+        since_seq=since_seq if low == since else None,
+        until_seq=until_seq if high == until else None,
+        recorded_since=instant(query, "recorded_since"),
+        recorded_until=instant(query, "recorded_until"),
     )
 
 
@@ -116,6 +160,8 @@ def _filter_value(query: Query, name: str, field: str, value: str, stored_form: 
         query.fail(name, f"must be one of {', '.join(_CHOICES[field])}")
     if field == "ip":
         return _network(query, name, value)
+    if field == "q" and (not search_words(value) or min(map(len, search_words(value))) < GRAM_CHARACTERS):
+        query.fail(name, f"each word must have at least {GRAM_CHARACTERS} characters; put a phrase in double quotes")
     return stored_form(field, value)
 
 
@@ -131,7 +177,8 @@ def _network(query: Query, name: str, value: str) -> IPv4Network | IPv6Network:
     return network
 
 
-def _instant(query: Query, name: str) -> datetime | None:
+def instant(query: Query, name: str) -> datetime | None:
+    """A parameter that is a moment, RFC 3339 with an offset."""
     text = query.one(name)
     if text is None:
         return None
@@ -148,17 +195,26 @@ def _instant(query: Query, name: str) -> datetime | None:
     return None
 
 
+def _seq(query: Query, name: str, time_name: str) -> int | None:
+    if not query.has(name):
+        return None
+    if not query.has(time_name):
+        query.fail(name, f"needs {time_name}")
+    return whole_number(query, name, default=0)
+
+
 def _days(query: Query) -> tuple[datetime | None, datetime | None]:
     """[first moment of date_from, first moment after date_to) in `tz`: whole days, the end inclusive."""
-    zone = _zone(query)
+    in_zone = zone(query)
     first, last = _date(query, "date_from"), _date(query, "date_to")
     return (
-        None if first is None else datetime.combine(first, time(), zone).astimezone(UTC),
-        None if last is None else datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC),
+        None if first is None else first_moment(first, in_zone),
+        None if last is None else first_moment(last + timedelta(days=1), in_zone),
     )
 
 
-def _zone(query: Query) -> tzinfo:
+def zone(query: Query) -> tzinfo:
+    """The time zone `tz`, UTC when not given."""
     name = query.one("tz")
     if name is not None:
         try:
@@ -198,13 +254,57 @@ def paging(query: Query) -> Paging:
         sort = SORTS[0]
     if sort not in SORTS:
         query.fail("sort", f"must be one of {', '.join(SORTS)}")
-    limit = whole_number(query, "limit", default=LIMIT_DEFAULT)
-    if limit < 1:
-        query.fail("limit", f"must be 1 to {LIMIT_MAXIMUM}")
+    at_most = limit(query)
     count = query.one("count")
     if count not in {None, "capped"}:
         query.fail("count", "must be capped")
-    return Paging(cast("Sort", sort), min(limit, LIMIT_MAXIMUM), query.one("cursor"), count is not None)
+    fold = query.one("fold")
+    if fold not in {None, "burst"}:
+        query.fail("fold", "must be burst")
+    elif fold is not None and not sort.endswith("occurred_at"):
+        query.fail("fold", "needs an order of time: sort=-occurred_at or sort=occurred_at")
+    return Paging(cast("Sort", sort), at_most, query.one("cursor"), count is not None, fold is not None)
+
+
+def limit(query: Query) -> int:
+    """How many are asked for; more than the maximum is the maximum."""
+    number = whole_number(query, "limit", default=LIMIT_DEFAULT)
+    if number < 1:
+        query.fail("limit", f"must be 1 to {LIMIT_MAXIMUM}")
+    return min(number, LIMIT_MAXIMUM)
+
+
+def facet_names(query: Query) -> list[str]:
+    """The facets that `fields` names, each once: several to a parameter, several parameters, or both. All when not given."""
+    names = [name for value in query.many("fields") for name in value.split(",")]
+    if not FACETS.keys() >= set(names):
+        query.fail("fields", f"must be among {', '.join(FACETS)}")
+    return list(dict.fromkeys(names or FACETS))
+
+
+def interval(query: Query) -> Interval:
+    """How long a bucket of the timeline is; a day when not given."""
+    name = query.one("interval")
+    if name is not None and name not in INTERVALS:
+        query.fail("interval", f"must be one of {', '.join(INTERVALS)}")
+    return cast("Interval", name or "day")
+
+
+def around(query: Query) -> Around | None:
+    """The moment to rank changes around, if one is asked for. The answer is one ranked list, so nothing of a page but `limit` goes
+    with it."""
+    hours = whole_number(query, "window", default=WINDOW_HOURS_DEFAULT)
+    if not 1 <= hours <= WINDOW_HOURS_MAXIMUM:
+        query.fail("window", f"must be 1 to {WINDOW_HOURS_MAXIMUM} hours")
+    if not query.has("around"):
+        if query.has("window"):
+            query.fail("window", "needs around")
+        return None
+    for name in ("sort", "cursor", "count", "fold"):
+        if query.has(name):
+            query.fail(name, "does not go with around")
+    at = instant(query, "around")
+    return None if at is None else Around(at, timedelta(hours=hours))
 
 
 def whole_number(query: Query, name: str, *, default: int) -> int:
@@ -219,6 +319,11 @@ def whole_number(query: Query, name: str, *, default: int) -> int:
 
 
 FILTERS = (*CONDITIONS, *TIMES, *DATES)
+
+
+def filters_of(server_id: str | None) -> tuple[str, ...]:
+    """The parameters that `selection` takes. Where the path names a server, none asks for another."""
+    return FILTERS if server_id is None else tuple(name for name in FILTERS if name != "server_id")
 
 
 def describe() -> list[dict[str, object]]:
@@ -254,11 +359,16 @@ _WHAT = {
     "id": "Event id",
     "session": "Session id as the panel knows it; compared by its keyed hash",
     "request_id": "Request id",
+    "changed": "Path of a changed field (JSON Pointer), with all below it; a prefix with `*` at the end",
+    "old": "Value that a changed field had before, as JSON writes it, strings without quotes; with `changed`, that field's",
+    "new": "Value that a changed field got",
+    "q": "Search in names, e-mails, ids, description, reason and changed values: every word, or phrase in double quotes, of three or more "
+    "characters has to occur, case- and accent-insensitive",
     "since": "occurred_at at or after (RFC 3339)",
     "until": "occurred_at before (RFC 3339)",
     "recorded_since": "recorded_at at or after (RFC 3339)",
     "recorded_until": "recorded_at before (RFC 3339)",
     "date_from": "First day, whole, in `tz`",
     "date_to": "Last day, whole (inclusive), in `tz`",
-    "tz": "IANA time zone of date_from and date_to; default UTC",
+    "tz": "IANA time zone of days, and of the hours and months of a timeline; default UTC",
 }

@@ -7,12 +7,15 @@ it; tests hold the dicts and these models together.
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from audit_service.api import parameters
 from audit_service.core.checker import BreakKind
 from audit_service.core.event import Event
+from audit_service.core.revert import Reason
+from audit_service.core.timeline import Interval
 from audit_service.core.verb import Verb
+from audit_service.store.counts import FACETS
 
 JSON = Any
 
@@ -146,13 +149,186 @@ class EventView(_Answer):
     summary: str
 
 
-class EventPage(_Answer):
-    """A page. `next_cursor` null is the only end; `count` only with count=capped."""
+class BurstView(_Answer):
+    """Neighbouring events by the same actor with the same action, not over a minute apart, told as one row. `targets`: how many different
+    ones; `members`: the list of exactly these events; `more`: cut at 5,000 events, the next row may go on with it."""
 
-    events: list[EventView]
+    count: int
+    from_: datetime = Field(alias="from")
+    to: datetime
+    targets: int
+    members: str
+    more: bool
+
+
+class ListedEvent(EventView):
+    """An event in a list. With fold=burst, `burst` says of which events it is the newest; null when it stands for itself."""
+
+    burst: BurstView | None = None
+
+
+class EventPage(_Answer):
+    """A page. `next_cursor` null is the only end; `count` (of events, folded or not) only with count=capped."""
+
+    events: list[ListedEvent]
     next_cursor: str | None
     count: int | None = None
     count_capped: bool | None = None
+
+
+class Writer(_Answer):
+    """Who wrote something, and by which event. Null members: nobody said, or it was erased since."""
+
+    actor: ActorView | None
+    on_behalf_of: dict[str, JSON] | None
+    event_id: str | None
+    seq: int
+    occurred_at: datetime | None
+    action: str | None
+
+
+class FieldView(_Answer):
+    """What is known of one place of a row: one of `value`, `absent` (it was removed), `redacted` (it has a value that is not in the
+    log; beside `value`: parts of it are not) and `erased`. `set_by` null: known from the deletion alone."""
+
+    value: JSON = None
+    absent: Literal[True] | None = None
+    redacted: Literal[True] | None = None
+    erased: Literal[True] | None = None
+    set_by: Writer | None
+
+
+class DriftView(_Answer):
+    """A change made outside the log: `logged` was written last, `found` is what the next event says it found."""
+
+    path: str
+    logged: FieldView
+    found: FieldView
+
+
+class DeletedView(_Answer):
+    """The row as it was when it was deleted. `complete`: as the deletion itself brought it, or rebuilt since its creation."""
+
+    at: datetime | None
+    by: Writer
+    complete: bool
+    fields: dict[str, FieldView]
+
+
+class TargetState(_Answer):
+    """A row as of a time, by JSON Pointer. What is not in `fields` is unknown unless `complete`; `exists` null: the log cannot tell.
+    `incomplete`: seqs of events whose changes cannot be read any more. `capped`: older events were not read."""
+
+    at: datetime
+    exists: bool | None
+    complete: bool
+    fields: dict[str, FieldView]
+    deleted: DeletedView | None
+    drift: list[DriftView]
+    drift_total: int
+    incomplete: list[int]
+    events_read: int
+    capped: bool
+
+
+class HistoryPage(EventPage):
+    """A page of a target's events. `state` stands on the first page only."""
+
+    state: TargetState | None
+
+
+class PatchOperation(BaseModel):
+    """One operation of a JSON Patch (RFC 6902). A `remove` has no value."""
+
+    model_config = ConfigDict(extra="forbid")
+    op: Literal["test", "add", "remove", "replace"]
+    path: str
+    value: JSON = None
+
+
+class SkippedChange(_Answer):
+    """A change that the patch does not undo."""
+
+    path: str
+    reason: Reason
+
+
+class UndoneEvent(_Answer):
+    """The event that a patch is the inverse of."""
+
+    action: str | None
+    verb: Verb | None
+    occurred_at: datetime | None
+    target: TargetView | None
+
+
+class RevertView(_Answer):
+    """A guarded patch that would undo an event. `unguarded`: paths it adds although it cannot test that they are absent."""
+
+    id: str | None
+    seq: int
+    inverse_of: UndoneEvent
+    patch: list[PatchOperation]
+    reverts: int
+    unguarded: list[str]
+    skipped: list[SkippedChange]
+
+
+class RankedEvent(EventView):
+    """An event near a moment. `score`, 0 to 100: how likely it is the cause; `why`: the reasons, in English."""
+
+    score: float
+    why: list[str]
+
+
+class RankedEvents(_Answer):
+    """What changed near a moment, the likeliest causes first. `capped`: not all that happened near it was looked at or fitted in; a shorter
+    `window` or more filters help."""
+
+    events: list[RankedEvent]
+    next_cursor: None
+    capped: bool
+
+
+class FacetValue(_Answer):
+    """A value (the first 256 characters of it) and how many events have it; null stands for global events, those without a server. `name`,
+    of actors only: as the newest of these events has it."""
+
+    value: str | None
+    name: str | None = None
+    count: int
+
+
+class Facet(_Answer):
+    """The most frequent values; `more` when there are others."""
+
+    values: list[FacetValue]
+    more: bool
+
+
+class Facets(_Answer):
+    """Values for filter menus. `capped`: more events match, and the newest `counted` of them were counted."""
+
+    facets: dict[str, Facet]
+    counted: int
+    capped: bool
+
+
+class Bucket(_Answer):
+    """Events with from <= occurred_at < to."""
+
+    from_: datetime = Field(alias="from")
+    to: datetime
+    count: int
+
+
+class Timeline(_Answer):
+    """Buckets without a gap between them. `capped`: more events match, and the newest 10,000 were counted."""
+
+    timeline: list[Bucket]
+    interval: Interval
+    tz: str
+    capped: bool
 
 
 class Chain(_Answer):
@@ -290,12 +466,65 @@ PAGING_PARAMETERS = [
     _parameter("limit", "Events a page", _LIMIT),
     _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
     _parameter("count", "Also count the matches, exactly up to 10,000", {"type": "string", "enum": ["capped"]}),
+    _parameter(
+        "fold",
+        "Neighbours by the same actor with the same action, not over a minute apart, as one row; in orders of time",
+        {"type": "string", "enum": ["burst"]},
+    ),
 ]
-LIST_PARAMETERS = [*parameters.describe(), *PAGING_PARAMETERS]
-ACTIVITY_PARAMETERS = [item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}]
+_SEQ = {"type": "integer", "minimum": 0}
+_SEQ_PARAMETERS = [
+    _parameter("since_seq", "Of the events at exactly `since`, those from this seq on", _SEQ),
+    _parameter("until_seq", "Also the events at exactly `until` with a seq below this one", _SEQ),
+]
+LIST_PARAMETERS = [*parameters.describe(), *_SEQ_PARAMETERS, *PAGING_PARAMETERS]
+_WINDOW = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": parameters.WINDOW_HOURS_MAXIMUM,
+    "default": parameters.WINDOW_HOURS_DEFAULT,
+}
+ACTIVITY_PARAMETERS = [
+    *(item for item in LIST_PARAMETERS if item["name"] not in {"server_id", "server_id.not"}),
+    _parameter(
+        "around",
+        "A moment (RFC 3339): rank what changed before it (and 5 minutes after), on this server and on what its events name. Not "
+        "with sort, cursor, count or fold",
+        {"type": "string"},
+    ),
+    _parameter("window", "With `around`: how many hours before it", _WINDOW),
+]
+HISTORY_PARAMETERS = [
+    *(item for item in LIST_PARAMETERS if str(item["name"]).removesuffix(".not") not in {"target_type", "target_id"}),
+    _parameter("at", "The moment of `state` (RFC 3339); default: after the newest event", {"type": "string"}),
+]
+FACETS_PARAMETERS = [
+    *parameters.describe(),
+    _parameter(
+        "fields",
+        "Facets, also several with commas between them; all when not given",
+        {"type": "array", "items": {"type": "string", "enum": list(FACETS)}},
+    )
+    | {"explode": False},
+    _parameter("limit", "Values of each field", _LIMIT),
+]
+TIMELINE_PARAMETERS = [
+    *parameters.describe(),
+    _parameter(
+        "interval", "Length of a bucket", {"type": "string", "enum": list(parameters.INTERVALS), "default": "day"}
+    ),
+]
+
+
+def of_a_server(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same parameters where the path names the server."""
+    return [item for item in described if item["name"] not in {"server_id", "server_id.not"}]
+
+
 EXPORT_PARAMETERS = [
     *parameters.describe(),
     _parameter("format", "Format", {"type": "string", "enum": ["csv", "json", "ndjson"], "default": "ndjson"}),
+    _parameter("gzip", "The file as gzip", {"type": "boolean", "default": False}),
 ]
 RANGE_PARAMETERS = [
     _parameter("from_seq", "First entry to check; default 0", {"type": "integer", "minimum": 0}),
@@ -306,12 +535,17 @@ RANGE_PARAMETERS = [
     ),
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
+ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
+FACETS_RESPONSES = _responses({200: Facets}, 400, 401, 403, 404, 503)
+TIMELINE_RESPONSES = _responses({200: Timeline}, 400, 401, 403, 404, 503)
 EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
+HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
+REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)
 CHAIN_RESPONSES = _responses({200: Chain}, 400, 401, 403, 503)
 VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
 EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
     200: {
-        "description": "The export. JSON and NDJSON end with the count, so that a cut download shows",
+        "description": "The export, as a file to save. JSON and NDJSON end with the count, and gzip with a check: a cut download shows",
         "content": {
             kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "application/json", "text/csv")
         },

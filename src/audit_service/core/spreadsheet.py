@@ -4,14 +4,12 @@ A cell is dangerous when, after blanks and quotes, it starts with one of = + - @
 character that starts a new cell or line. Such a cell gets an apostrophe in front. JSON exports keep the raw value.
 """
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
 
 # Also what a spreadsheet may take for them after normalising: full-width and small forms, the minus sign, the en dash.
 _SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u2013"
 _INVISIBLE = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+_QUOTING = re.compile('[",\\r\\n]')
 _FORMULA = re.compile(rf"[\s\"'{_INVISIBLE}]*[{_SIGNS}\t\r\n]")
 
 
@@ -21,13 +19,14 @@ def neutral(cell: str) -> str:
     >>> neutral('=1+1'), neutral(' @SUM(A1)'), neutral('plain -1')
     ("'=1+1", "' @SUM(A1)", 'plain -1')
     """
-    return "'" + cell if _FORMULA.match(cell) else cell
+    # Nearly every cell begins with a letter or digit, and is settled by that.
+    return cell if cell[:1].isalnum() or not _FORMULA.match(cell) else "'" + cell
 
 
-def csv_lines(rows: Iterable[Sequence[str | int | None]]) -> bytes:
-    """Rows as CSV with CRLF (RFC 4180), text neutralised, None as an empty cell."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    for row in rows:
-        writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in row])
-    return buffer.getvalue().encode()
+def quoted(cell: str) -> str:
+    """`cell` as it stands between commas: in quotes when it holds a comma, a quote or a line break.
+
+    >>> quoted('plain'), quoted('a "b", c')
+    ('plain', '"a ""b"", c"')
+    """
+    return '"' + cell.replace('"', '""') + '"' if _QUOTING.search(cell) else cell

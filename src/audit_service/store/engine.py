@@ -4,9 +4,10 @@ Two engines per worker, so that slow readers never take the connections appends 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -69,7 +70,9 @@ def open_database(
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
 
-    def pool(name: str, timeout_seconds: int, **options: str) -> AsyncEngine:
+    def pool(
+        name: str, timeout_seconds: int, server_settings: Mapping[str, str] = MappingProxyType({}), **options: str
+    ) -> AsyncEngine:
         engine = create_async_engine(
             sqlalchemy_url(url),
             **options,
@@ -94,6 +97,7 @@ def open_database(
                     "timezone": "UTC",
                     # Left to the server, jit would compile plans that run for a millisecond.
                     "jit": "off",
+                    **server_settings,
                 },
             },
         )
@@ -102,7 +106,14 @@ def open_database(
         return engine
 
     return Database(
-        writes=pool("writes", 10), reads=pool("reads", statement_timeout_seconds, isolation_level="AUTOCOMMIT")
+        writes=pool("writes", 10),
+        reads=pool(
+            "reads",
+            statement_timeout_seconds,
+            # How many rows a value has decides the plan: one made for any value read all entries of a busy server for a page of fifty.
+            server_settings={"plan_cache_mode": "force_custom_plan"},
+            isolation_level="AUTOCOMMIT",
+        ),
     )
 
 
@@ -153,8 +164,10 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
+async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
     """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here.
+
+    With `one_snapshot` all its statements see the log as it was at the first: for short reads whose parts have to add up.
 
     `engine` is the pool for reads, which leaves transactions to us: begin and binding are one round trip. A connection whose
     transaction cannot be ended is cut, so that no binding ever reaches the next borrower. Raises TimeoutError when the beginning takes
@@ -165,7 +178,8 @@ async def bound(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnecti
         ended = False
         try:
             # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
-            await raw.execute(f"BEGIN READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
+            isolation = "REPEATABLE READ" if one_snapshot else "READ COMMITTED"
+            await raw.execute(f"BEGIN ISOLATION LEVEL {isolation} READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
             patience.reschedule(None)
             try:
                 yield connection

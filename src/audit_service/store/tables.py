@@ -110,9 +110,7 @@ entry = Table(
     PrimaryKeyConstraint("log_id", "seq", name="entry_pkey"),
     Index("entry_time", "log_id", "occurred_at", "seq"),
     Index("entry_server", "log_id", "server_id", "occurred_at", "seq"),
-    Index("entry_actor", "log_id", "actor_id", "occurred_at", "seq"),
     Index("entry_target", "log_id", "target_id", "target_type", "occurred_at", "seq"),
-    Index("entry_action", "log_id", "action", "occurred_at", "seq"),
 )
 
 receipt = Table(
@@ -149,6 +147,40 @@ api_key = Table(
 )
 
 
+segment = Table(
+    "segment",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("first_at", _time),
+    Column("last_at", _time),
+    Column("number", Integer, nullable=False, autoincrement=False),
+    Column("events", Integer, nullable=False),
+    PrimaryKeyConstraint("log_id", "number", name="segment_pkey"),
+)
+
+posting = Table(
+    "posting",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("number", Integer, nullable=False, autoincrement=False),
+    Column("events", Integer, nullable=False),
+    Column("field", _c, nullable=False),
+    Column("value", _c, nullable=False),
+    Column("positions", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("log_id", "number", "field", "value", name="posting_pkey"),
+)
+
+tally = Table(
+    "tally",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("events", BigInteger, nullable=False),
+    Column("field", _c, nullable=False),
+    Column("value", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "field", "value", name="tally_pkey"),
+)
+
+
 def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> Any:
     columns: list[Any] = [column(c.name, c.type) for c in source.columns if c.name not in leave_out]
     return table(name, *columns, schema=SCHEMA)
@@ -157,3 +189,6 @@ def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> 
 bound_entry = _view("bound_entry", entry)
 bound_log = _view("bound_log", log)
 bound_receipt = _view("bound_receipt", receipt, frozenset({"salt", "fingerprint", "ruleset"}))
+bound_segment = _view("bound_segment", segment)
+bound_posting = _view("bound_posting", posting)
+bound_tally = _view("bound_tally", tally)

@@ -1,7 +1,8 @@
 """The chain: its head, and its verification. And exports, which read the whole of it."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, cast, get_args
 
 import orjson
@@ -10,10 +11,12 @@ from fastapi.responses import Response, StreamingResponse
 
 from audit_service import export, verify
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
+from audit_service.api.download import Download
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import format_time
+from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
@@ -85,28 +88,34 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
     response_model=None,
 )
 async def export_events(request: Request, service: ServiceOf, credential: Exporter) -> Response:
-    """Everything the filters select, in seq order, streamed. Exactly what existed when the export began."""
-    asked = parameters.Query(request.query_params.multi_items(), (*parameters.FILTERS, "format"))
+    """Everything the filters select, in seq order, as a file. Exactly what existed when the export began."""
+    asked = parameters.Query(request.query_params.multi_items(), (*parameters.FILTERS, "format", "gzip"))
     selection = parameters.selection(asked, stored_form=await service.stored_form(credential))
-    format_ = asked.one("format") or "ndjson"
-    if format_ not in get_args(export.Format):
+    format_, gzip = asked.one("format") or "ndjson", asked.one("gzip") or "false"
+    if format_ not in get_args(Format):
         asked.fail("format", "must be csv, json or ndjson")
+    if gzip not in {"true", "false"}:
+        asked.fail("gzip", "must be true or false")
     asked.finish()
-    chosen = cast("export.Format", format_)
-    stream = export.export(
-        service.database.reads, credential.log_id, selection, chosen, service.settings.link_templates
+    chosen, packed = cast("Format", format_), gzip == "true"
+    links = service.settings.link_templates
+    stream = _in_slot(
+        service, export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed)
     )
-    first = await anext(stream)
-
-    async def body() -> AsyncIterator[bytes]:
-        yield first
-        async for piece in stream:
-            yield piece
-
+    first = await anext(stream)  # a database that is away gets a status of its own
     # A tenant's name may hold anything; a header and a file name may not.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", credential.tenant)
-    headers = {
-        "Content-Disposition": f'attachment; filename="audit-{name}.{chosen}"',
-        "Cache-Control": "no-store",
-    }
-    return StreamingResponse(body(), media_type=export.MEDIA_TYPES[chosen], headers=headers)
+    return Download(
+        stream,
+        first,
+        media_type=export.GZIP_MEDIA_TYPE if packed else export.MEDIA_TYPES[chosen],
+        filename=f"audit-{name}.{chosen}{'.gz' if packed else ''}",
+    )
+
+
+async def _in_slot(service: Service, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same pieces, while one of the service's slots for exports is taken. Raises UnavailableError when none is free."""
+    with service.export_slot():
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece

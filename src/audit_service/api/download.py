@@ -1,0 +1,65 @@
+"""A file that is made while it is sent: the response of an export."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from audit_service.api.logs import Receive, Scope, Send
+
+# A client that takes nothing for this long is cut. The pieces are up to a few MB, and each has this long.
+STALL_SECONDS = 120.0
+
+
+class Download(Response):
+    """A response with a stream of pieces as its body.
+
+    Whoever stops reading stops the stream: it is asked for a piece only when the one before is on its way, and closed as soon as the
+    client has gone, has taken nothing for STALL_SECONDS, or anything failed. Then the body never gets its end, which is how a client
+    knows. (Starlette's StreamingResponse would leave the stream to the garbage collector.)
+    """
+
+    def __init__(self, stream: AsyncGenerator[bytes], first: bytes, *, media_type: str, filename: str) -> None:
+        super().__init__(media_type=media_type)
+        del self.headers["content-length"]
+        self.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+        self.headers["Cache-Control"] = "no-store"
+        self._stream, self._first = stream, first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file. Raises ClientDisconnect, and what the stream raises."""
+        del scope
+        sending = asyncio.ensure_future(self._send(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise ClientDisconnect
+            sending.result()
+        finally:
+            for task in (sending, gone):
+                task.cancel()
+            await asyncio.wait((sending, gone))
+            await self._stream.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await _send_piece(send, self._first)
+        async for piece in self._stream:
+            await _send_piece(send, piece)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_piece(send: Send, piece: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except TimeoutError:
+        raise ClientDisconnect from None
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Returns when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,483 @@
+"""Finding the entries of a selection in order, however rare they are and however large the log (decision 0007).
+
+A page is found in three steps, and each is tried only when the one before has not filled it:
+
+1. *Direct.* What an index of the table answers by itself in the order asked for: everything, one server, one target.
+2. *Walk.* The next WALK_ENTRIES entries in the order asked for, each compared. This fills the page for every value that is common there.
+3. *Segments.* From where the walk ended, segment by segment of the search index, nearest first, a few at first and then more at a time.
+   Only entries that the index names are looked at, and segments in which nothing is named cost next to nothing. Entries that are not in
+   the index yet are compared one by one.
+
+The index only ever narrows down; every entry found is compared in SQL with the selection. So it may know too many, and an entry is found
+as soon as its append has returned.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, reduce
+from itertools import chain, repeat
+from operator import and_, or_
+from typing import Any
+
+from pyroaring import BitMap
+from sqlalchemy import ColumnElement, func, literal, select
+from sqlalchemy import and_ as sql_and
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit_service.core import terms
+from audit_service.core.folding import fold
+from audit_service.core.terms import (
+    HASHED,
+    NAMED,
+    NO_SERVER,
+    Term,
+    bucket_terms,
+    fragment_terms,
+    line_terms,
+    network_term,
+    search_words,
+    spelled_lines,
+)
+from audit_service.store.engine import bound
+from audit_service.store.rows import (
+    EVENT_COLUMNS,
+    FIRST_TIME,
+    LAST_TIME,
+    SIZE_BYTES,
+    TIMES,
+    among,
+    columns,
+    fetch_within_budget,
+)
+from audit_service.store.segments import Segment, fetch_postings, list_segments
+from audit_service.store.selection import (
+    Order,
+    Position,
+    Selection,
+    Sort,
+    base_conditions,
+    conditions,
+    is_direct,
+    path_ranges,
+)
+from audit_service.store.tables import bound_entry
+
+_c = bound_entry.c
+WALK_ENTRIES = 2000
+# For thousands of matches a longer walk pays: it ends the search for every value that half of all entries have.
+LONG_WALK_ENTRIES = 20_000
+# Entries named by the index that one statement looks at by their seq. Where a segment has more, all of it is compared.
+_NAMED_LIMIT = 4096
+# Segments asked about at a time: the page is mostly filled by the first few.
+_BATCHES = (4, 16, 64, 256)
+_EXPORT_SEGMENTS = 64
+_NO_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of one page and where the next begins; `next` is None at the end."""
+
+    rows: Sequence[Any] = field(default_factory=tuple)
+    next: Position | None = None
+
+
+async def list_entries(
+    connection: AsyncConnection,
+    log_id: int,
+    selection: Selection,
+    *,
+    sort: Sort = "-occurred_at",
+    after: Position | None = None,
+    limit: int = 50,
+    names: Sequence[str] = EVENT_COLUMNS,
+) -> Page:
+    """One page of entries in `sort` order, those after `after`, with the columns of these names, `occurred_at` and `size_bytes`. The cost
+    does not grow with the page's number.
+
+    A damaged entry whose occurred_at is beyond the calendar has no place in the order of time; `seq` order and exports show it.
+    """
+    order = Order(sort)
+    if is_direct(selection):
+        where = _direct(log_id, selection, order, after)
+    else:
+        found = await _Search(connection, log_id, selection, order).find(after, limit + 1)
+        if not found:
+            return Page()
+        where = [_c.log_id == log_id, among([position.seq for position in found])]
+    # The plain column, so that the index's order stays known to the planner.
+    time = _c.occurred_at if order.by_time else TIMES["occurred_at"]
+    query = select(*columns(names), SIZE_BYTES, time).where(*where, *_in_calendar(order))
+    brought = await fetch_within_budget(connection, order.apply(query), sort, limit)
+    last = brought.rows[-1] if brought.more else None
+    return Page(brought.rows, None if last is None else Position(last.occurred_at, last.seq))
+
+
+async def list_positions(
+    connection: AsyncConnection,
+    log_id: int,
+    selection: Selection,
+    *,
+    sort: Sort = "-occurred_at",
+    after: Position | None = None,
+    limit: int,
+) -> list[Position]:
+    """Where the first `limit` entries of a selection behind `after` stand, for who needs only little of many entries."""
+    order = Order(sort)
+    if not is_direct(selection):
+        return await _Search(connection, log_id, selection, order).find(after, limit)
+    where = [*_direct(log_id, selection, order, after), *_in_calendar(order)]
+    return await _fetch_positions(connection, order, where, limit)
+
+
+async def count_entries(
+    connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000
+) -> tuple[int, bool]:
+    """(count, whether it was capped): exact up to `cap`, because an exact count of everything reads everything."""
+    if is_direct(selection):
+        count = await _count(connection, conditions(log_id, selection), cap + 1)
+    else:
+        count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
+    return min(count, cap), count > cap
+
+
+async def newest(connection: AsyncConnection, log_id: int, selection: Selection, limit: int) -> list[Position]:
+    """Where the `limit` latest entries of a selection stand, the latest first."""
+    search = _Search(connection, log_id, selection, Order("-occurred_at"))
+    if is_direct(selection):
+        return await search.fetch_direct(limit)
+    return await search.find(None, limit, walk_entries=LONG_WALK_ENTRIES)
+
+
+def is_known(selection: Selection) -> bool:
+    """Whether the index answers all of a selection but its times of occurrence, without a look at the entries."""
+    clauses = clauses_of(selection)
+    of_every_filter = len(clauses) == len(selection.filters) + (selection.server_id is not None)
+    by_seq = selection.recorded_since is None and selection.recorded_until is None
+    return of_every_filter and by_seq and all(clause.exact for clause in clauses)
+
+
+async def look_up(
+    connection: AsyncConnection, log_id: int, selection: Selection, numbers: Sequence[int]
+) -> dict[int, BitMap]:
+    """What the index names of a selection in some segments, times aside; exactly what is selected where the selection `is_known`."""
+    return await _Index(clauses_of(selection)).look(connection, log_id, numbers)
+
+
+async def candidates(
+    engine: AsyncEngine, log_id: int, selection: Selection, *, from_seq: int, to_seq: int
+) -> AsyncIterator[Sequence[int]]:
+    """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, and lists of single seqs. Each
+    look at the index is a transaction of its own, for whoever reads for a long time."""
+    clauses = clauses_of(selection)
+    first, end = from_seq // terms.SEGMENT_EVENTS, from_seq
+    while clauses and end < to_seq:
+        async with bound(engine, log_id) as connection:
+            numbers = range(first, min(first + _EXPORT_SEGMENTS, -(-to_seq // terms.SEGMENT_EVENTS)))
+            known = {segment.number for segment in await list_segments(connection, log_id)}
+            index = _Index(clauses)
+            some = await index.look(connection, log_id, [number for number in numbers if number in known])
+        if not some:
+            break
+        for number, positions in some.items():
+            start = number * terms.SEGMENT_EVENTS
+            if len(positions) > _NAMED_LIMIT:
+                yield range(max(start, from_seq), min(start + terms.SEGMENT_EVENTS, to_seq))
+            else:
+                yield [start + at for at in positions if from_seq <= start + at < to_seq]
+            end = start + terms.SEGMENT_EVENTS
+        first += len(some)
+    if end < to_seq:
+        yield range(end, to_seq)
+
+
+def _direct(log_id: int, selection: Selection, order: Order, after: Position | None) -> list[ColumnElement[bool]]:
+    """The WHERE of what an index of the table answers by itself."""
+    where = conditions(log_id, selection)
+    return where if after is None else [*where, order.behind(after)]
+
+
+async def _fetch_positions(
+    connection: AsyncConnection, order: Order, where: Sequence[ColumnElement[bool]], wanted: int
+) -> list[Position]:
+    query = select(_c.seq, *([_c.occurred_at] if order.by_time else [])).where(*where)
+    return [_position(row) for row in await connection.execute(order.apply(query).limit(wanted))]
+
+
+def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
+    return [_c.occurred_at >= FIRST_TIME, _c.occurred_at <= LAST_TIME] if order.by_time else []
+
+
+async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool]], cap: int) -> int:
+    inner = select(literal(1)).select_from(bound_entry).where(*where).limit(cap).subquery()
+    return (await connection.execute(select(func.count()).select_from(inner))).scalar_one()
+
+
+# --- what the index knows of a selection ---
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A filter as the index sees it: every entry it lets through has all terms of one of the alternatives. When negated, exactly the
+    entries that it does not let through have them. `exact`: no other entries have them, so there is no need to look at each."""
+
+    alternatives: tuple[tuple[Term, ...], ...]
+    negated: bool = False
+    exact: bool = True
+
+
+def clauses_of(selection: Selection) -> list[Clause]:
+    """What the index can say of a selection. A filter it knows too little about has no clause."""
+    found = [] if selection.server_id is None else [Clause(((Term.of("server_id", selection.server_id),),))]
+    for item in selection.filters:
+        to_terms = _ALTERNATIVES.get(item.field, _unknown)
+        alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
+        # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
+        exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
+        if all(alternatives) and (exact or not item.negated):
+            found.append(Clause(alternatives, item.negated, exact))
+    return found
+
+
+def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str], list[tuple[Term, ...]]]:
+    """A value, or with `*` at its end what begins so."""
+
+    def to_terms(value: str) -> list[tuple[Term, ...]]:
+        text = prefix(value)
+        return [(Term.beginning(name, text[:-1]) if value.endswith("*") else Term.of(name, text),)]
+
+    return to_terms
+
+
+def _value_terms(value: str) -> list[tuple[Term, ...]]:
+    """Of a changed value."""
+    return [tuple(term for line in lines for term in line_terms(line)) for lines in spelled_lines(value)]
+
+
+# What every entry with a value of a field has: all terms of one of these. No terms: the index cannot tell.
+_ALTERNATIVES: dict[str, Callable[[Any], list[tuple[Term, ...]]]] = {
+    **{name: lambda value, name=name: [(Term.of(name, value),)] for name in NAMED},  # type: ignore[misc]
+    **{name: lambda value, name=name: [bucket_terms(name, value)] for name in HASHED},  # type: ignore[misc]
+    "server_id": lambda value: [(Term.of("server_id", NO_SERVER if value == "none" else value),)],
+    "action": _prefix_or("action"),
+    "actor": _prefix_or("actor", fold),
+    "ip": lambda value: [(network_term(value),)],
+    "changed": lambda value: [(Term.between("path", low, high),) for low, high in path_ranges(value)],
+    "old": _value_terms,
+    "new": _value_terms,
+    "q": lambda value: [tuple(term for word in search_words(value) for term in fragment_terms(word))],
+}
+
+
+@cache
+def _positions(count: int) -> BitMap:
+    return BitMap(range(count))
+
+
+def every() -> BitMap:
+    """All positions of a segment."""
+    return _positions(terms.SEGMENT_EVENTS)
+
+
+def _unknown(value: Any) -> list[tuple[Term, ...]]:
+    """Of a field that is not in the index."""
+    del value
+    return [()]
+
+
+class _Index:
+    """Asks the index for the entries that fulfil some clauses."""
+
+    def __init__(self, clauses: Sequence[Clause]) -> None:
+        self._clauses = clauses
+        self._terms = list({term: None for clause in clauses for all_of in clause.alternatives for term in all_of})
+        self._places = {term: place for place, term in enumerate(self._terms)}
+
+    async def look(self, connection: AsyncConnection, log_id: int, numbers: Sequence[int]) -> dict[int, BitMap]:
+        """Of each of these segments, the positions that fulfil every clause."""
+        postings = await fetch_postings(connection, log_id, numbers, self._terms)
+        return {number: self._named(postings.get(number, {})) for number in numbers}
+
+    def _named(self, postings: dict[int, BitMap]) -> BitMap:
+        return reduce(and_, (self._of_clause(clause, postings) for clause in self._clauses), every())
+
+    def _of_clause(self, clause: Clause, postings: dict[int, BitMap]) -> BitMap:
+        nothing = BitMap()
+        found = reduce(
+            or_,
+            (
+                reduce(and_, (postings.get(self._places[term], nothing) for term in all_of))
+                for all_of in clause.alternatives
+            ),
+        )
+        return every() - found if clause.negated else found
+
+
+# --- the search ---
+
+
+class _Search:
+    """One search: walks, then goes through the segments."""
+
+    def __init__(self, connection: AsyncConnection, log_id: int, selection: Selection, order: Order) -> None:
+        self._connection = connection
+        self._log_id = log_id
+        self._selection = selection
+        self._order = order
+        self._where = [*conditions(log_id, selection), *_in_calendar(order)]
+        self._index = _Index(clauses_of(selection))
+        self._seqs = range(2**63 - 1)
+
+    async def find(self, after: Position | None, wanted: int, *, walk_entries: int | None = None) -> list[Position]:
+        """The first `wanted` matching entries behind `after`. A walk is WALK_ENTRIES long when not said otherwise."""
+        await self._narrow()
+        end = await self._walk_end(after, walk_entries or WALK_ENTRIES)
+        within = [] if end is None else [self._order.up_to(end)]
+        found = await self._fetch(within, after, wanted)
+        if end is None or len(found) >= wanted:
+            return found
+        return [*found, *await self._find_in_segments(end, wanted - len(found))]
+
+    async def fetch_direct(self, wanted: int) -> list[Position]:
+        """As `find` from the beginning on, for a selection that `is_direct`."""
+        return await self._fetch([], None, wanted)
+
+    async def count(self, cap: int) -> int:
+        """How many match, at most `cap`."""
+        await self._narrow()
+        segments = await list_segments(self._connection, self._log_id)
+        total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * terms.SEGMENT_EVENTS], cap)
+        for some in _batches(list(filter(self._is_asked_for, segments[::-1]))):
+            if total >= cap:
+                break
+            for where in _wheres(await self._named_in(some)):
+                if total >= cap:
+                    break
+                total += await _count(self._connection, [*self._where, where], cap - total)
+        return total
+
+    async def _narrow(self) -> None:
+        """Times of recording as ranges of seq, which the log is in order of."""
+        low, high = await _first_recorded(self._connection, self._log_id, self._selection)
+        if low is not None:
+            self._where.append(_c.seq >= low)
+        if high is not None:
+            self._where.append(_c.seq < high)
+        self._seqs = range(low or 0, self._seqs.stop if high is None else high)
+
+    async def _walk_end(self, after: Position | None, entries: int) -> Position | None:
+        """Where a walk of so many entries ends; None when the log ends before."""
+        query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
+            *base_conditions(self._log_id, self._selection), *_in_calendar(self._order)
+        )
+        if after is not None:
+            query = query.where(self._order.behind(after))
+        row = (await self._connection.execute(self._order.apply(query).offset(entries - 1).limit(1))).first()
+        return None if row is None else _position(row)
+
+    async def _fetch(
+        self, within: Sequence[ColumnElement[bool]], after: Position | None, wanted: int
+    ) -> list[Position]:
+        behind = [] if after is None else [self._order.behind(after)]
+        return await _fetch_positions(self._connection, self._order, [*self._where, *within, *behind], wanted)
+
+    async def _find_in_segments(self, after: Position, wanted: int) -> list[Position]:
+        segments = await list_segments(self._connection, self._log_id)
+        # What is not in the index yet may be of any time: first of all.
+        found = await self._fetch([_c.seq >= len(segments) * terms.SEGMENT_EVENTS], after, wanted)
+        near = [segment for segment in segments if self._is_asked_for(segment) and self._is_behind(segment, after)]
+        near.sort(key=self._nearest, reverse=self._order.descending)
+        for some in _batches(near):
+            if len(found) >= wanted and not self._reaches(some[0], found[wanted - 1]):
+                break
+            for where in _wheres(await self._named_in(some)):
+                found += await self._fetch([where], after, wanted)
+            found = sorted(found, key=self._order.key, reverse=self._order.descending)[:wanted]
+        return found
+
+    async def _named_in(self, some: Sequence[Segment]) -> dict[int, BitMap]:
+        """What the index names in some segments."""
+        return await self._index.look(self._connection, self._log_id, [segment.number for segment in some])
+
+    def _is_asked_for(self, segment: Segment) -> bool:
+        """Whether the times asked for leave anything of a segment."""
+        start = segment.number * terms.SEGMENT_EVENTS
+        if start >= self._seqs.stop or start + terms.SEGMENT_EVENTS <= self._seqs.start:
+            return False
+        if segment.first_at is None or segment.last_at is None:
+            return not self._order.by_time  # nothing in it has a place in time
+        since, until = self._selection.since, self._selection.until
+        if since is not None and segment.last_at < since:
+            return False
+        # With a seq beside it, the moment of `until` is in the range too.
+        at_end = self._selection.until_seq is not None and segment.first_at == until
+        return until is None or segment.first_at < until or at_end
+
+    def _nearest(self, segment: Segment) -> Any:
+        """What segments are gone through by: the time or number of their first entry in the order."""
+        if not self._order.by_time:
+            return segment.number
+        return segment.last_at if self._order.descending else segment.first_at
+
+    def _is_behind(self, segment: Segment, position: Position) -> bool:
+        """Whether an entry of the segment may stand behind the position."""
+        start = segment.number * terms.SEGMENT_EVENTS
+        if not self._order.by_time:
+            return start < position.seq if self._order.descending else start + terms.SEGMENT_EVENTS > position.seq
+        assert segment.first_at is not None and segment.last_at is not None  # noqa: S101, PT018 - those without are not asked for
+        if self._order.descending:
+            return segment.first_at <= position.occurred_at
+        return segment.last_at >= position.occurred_at
+
+    def _reaches(self, segment: Segment, position: Position) -> bool:
+        """Whether an entry of the segment may stand before the position."""
+        if not self._order.by_time:
+            last = (segment.number + 1) * terms.SEGMENT_EVENTS - 1
+            return (
+                last > position.seq if self._order.descending else segment.number * terms.SEGMENT_EVENTS < position.seq
+            )
+        nearest = self._nearest(segment)
+        return bool(nearest >= position.occurred_at if self._order.descending else nearest <= position.occurred_at)
+
+
+async def _first_recorded(
+    connection: AsyncConnection, log_id: int, selection: Selection
+) -> tuple[int | None, int | None]:
+    """The seqs where the times of recording that are asked for begin and end."""
+    found = []
+    for at in (selection.recorded_since, selection.recorded_until):
+        query = select(func.audit.first_recorded(log_id, at))
+        found.append(None if at is None else (await connection.execute(query)).scalar_one())
+    return found[0], found[1]
+
+
+def _batches(segments: Sequence[Segment]) -> Iterator[Sequence[Segment]]:
+    """The segments in their order, a few at first and then more at a time."""
+    start = 0
+    for size in chain(_BATCHES, repeat(_BATCHES[-1])):
+        if start >= len(segments):
+            return
+        yield segments[start : start + size]
+        start += size
+
+
+def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
+    """The named entries of some segments, in as few statements as make sense."""
+    seqs: list[int] = []
+    for number, positions in named.items():
+        start = number * terms.SEGMENT_EVENTS
+        if len(positions) > _NAMED_LIMIT:
+            yield sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
+            continue
+        if len(seqs) + len(positions) > _NAMED_LIMIT:
+            yield among(seqs)
+            seqs = []
+        seqs += [start + position for position in positions]
+    if seqs:
+        yield among(seqs)
+
+
+def _position(row: Any) -> Position:
+    """Where a row stands. In the order of seq no time is needed, and a damaged one could not be read."""
+    return Position(getattr(row, "occurred_at", _NO_TIME), row.seq)

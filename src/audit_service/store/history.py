@@ -1,0 +1,46 @@
+"""Reading the events of one target from the newest back, for `core.history`."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
+from audit_service.store.find import list_entries
+from audit_service.store.selection import Position, Selection
+from audit_service.store.tables import bound_entry
+
+# The first slice is small: most histories are short, or end soon at the event that created the row.
+FIRST_SLICE_ENTRIES = 50
+SLICE_ENTRIES = 500
+# Who wrote, and what: the groups that a state is made of, and no others.
+STATE_GROUPS = ("actor", "actor_email", "on_behalf_of", "changes")
+_COLUMNS = ("seq", "id", "body", *(f"d_{group}" for group in STATE_GROUPS))
+_c = bound_entry.c
+
+
+async def stream_newest(engine: AsyncEngine, log_id: int, selection: Selection) -> AsyncIterator[Sequence[Any]]:
+    """The selected entries in slices, newest first by (occurred_at, seq), each its own transaction and within the store's byte
+    budget. The caller stops when it has seen enough. Raises UnavailableError."""
+    position: Position | None = None
+    limit = FIRST_SLICE_ENTRIES
+    while True:
+        async with translated(), bound(engine, log_id) as connection:
+            page = await list_entries(
+                connection, log_id, selection, sort="-occurred_at", after=position, limit=limit, names=_COLUMNS
+            )
+        if page.rows:
+            yield page.rows
+        if page.next is None:
+            return
+        position, limit = page.next, SLICE_ENTRIES
+
+
+async def is_dropped_after(connection: AsyncConnection, log_id: int, seq: int) -> bool:
+    """Whether retention took the body of any event after `seq`: it may have been any target's. One probe of the index by time, in
+    which entries without a time stand together, by seq."""
+    dropped = select(_c.seq).where(_c.log_id == log_id, _c.occurred_at.is_(None), _c.seq > seq)
+    query = dropped.where(_c.kind == "event", _c.body.is_(None)).limit(1)
+    return (await connection.execute(query)).first() is not None

@@ -1,0 +1,217 @@
+"""What a search costs: no statement of it reads the table through, or sorts more than a segment, however rare what is asked for is.
+
+A log of 69,000 entries in segments of 4,096, analysed. Statements are taken from the driver as the search sends them, as the serving
+role, inside `bound`; what they read is counted by PostgreSQL itself, also when it plans without looking at the values.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit_service.core import terms
+from audit_service.indexer import index_all
+from audit_service.store import find, segments
+from audit_service.store.engine import Database, bound, driver
+from audit_service.store.selection import Filter, FilterValue, Selection, Sort
+from tests.support.appends import owner
+from tests.support.postgres import Server, TestDatabase, default_log_id
+
+ENTRIES, SEGMENT, WALK, PAGE = 69_000, 4096, 500, 50
+# A walk is looked for and then gone through, each among entries of which two of five have what an index was asked for; then comes the
+# tail, and the rows that were found are brought.
+READ_LIMIT = 5 * WALK + SEGMENT + 2 * (PAGE + 1)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SORTS: tuple[Sort, ...] = ("-occurred_at", "occurred_at", "-seq", "seq")
+
+# Two of five entries have `common`, one in 20,000 has `rare`, the others one of many values. Late arrivals: every seventh came a day late.
+# Nothing here is a chain, and nobody verifies it: rows made by the database in seconds, for the planner to look at.
+_FILL = """
+    INSERT INTO audit.entry (log_id, seq, recorded_at, occurred_at, epoch, kind, prev_hash, body_hash, hash, body, d_changes, id, action,
+        verb, category, outcome, actor_type, actor_id, actor_role, actor_keys, target_type, target_id, server_id, ip, session, request_id,
+        paths, search)
+    SELECT $1, n, t, t - CASE WHEN n % 7 = 0 THEN interval '1 day' ELSE interval '0' END, 1, 'event', h, h, h,
+        '{"v":1,"id":"e' || n || '","action":"x","verb":"UPDATE","category":"x","occurred_at":"2026-01-01T00:00:00.000000Z"}',
+        substr(h || h, 1, 32) || convert_to('[{"path":"/' || v || '","op":"replace","old":"' || v || '-old","new":"' || v || '"}]', 'UTF8'),
+        'e' || n, v, v, v, v, v, v, v, ARRAY[v, 'u' || n % 900], v, v, v, a, v, v, ARRAY['/' || v, '/updated'],
+        'e' || n || chr(10) || v || chr(10) || v || '-old' || chr(10) || 'operator ' || n % 900
+    FROM generate_series(0, $2::bigint - 1) AS n,
+        LATERAL (SELECT $3::timestamptz + n * interval '7 seconds' AS t, sha256(int8send(n)) AS h,
+            CASE WHEN n % 5 < 2 THEN 'common' WHEN n % 20000 = 1234 THEN 'rare' ELSE 'value-' || n % 300 END AS v,
+            CASE WHEN n % 5 < 2 THEN inet '203.0.113.9' WHEN n % 20000 = 1234 THEN inet '198.51.100.1'
+                ELSE inet '10.0.0.0' + n % 300 END AS a) AS x
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The database of this module, and its log."""
+
+    database: TestDatabase
+    pools: Database
+    log_id: int
+
+
+@pytest.fixture(scope="module")
+async def filled(server: Server) -> AsyncIterator[Filled]:
+    """The log, indexed but for its tail, and analysed."""
+    database = await server.create()
+    pools = database.open()
+    log_id = await default_log_id(database)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terms, "SEGMENT_EVENTS", SEGMENT)
+        patch.setattr(find, "WALK_ENTRIES", WALK)
+        async with owner(database) as connection:
+            await connection.execute(_FILL, log_id, ENTRIES, START)
+            await connection.execute(
+                "UPDATE audit.log SET size = $2::bigint, frontier = decode(repeat('00', 32 * bit_count($2::bigint::bit(64))::int), 'hex') "
+                "WHERE log_id = $1",
+                log_id,
+                ENTRIES,
+            )
+            assert await index_all(pools) == ENTRIES // SEGMENT
+            await connection.execute(
+                "VACUUM (ANALYZE) audit.entry, audit.segment, audit.posting, audit.tally, audit.log"
+            )
+        yield Filled(database, pools, log_id)
+    await pools.dispose()
+    await server.drop(database)
+
+
+def asked(field: str, how: str) -> tuple[FilterValue, ...]:
+    """A value of a filter that two of five entries have, or three entries, or none."""
+    if field == "ip":
+        return (ip_network({"common": "203.0.113.9", "rare": "198.51.100.0/24", "never": "192.0.2.1"}[how]),)
+    before, after = {"changed": ("/", ""), "old": ("", "-old"), "q": ('"', '"')}.get(field, ("", ""))
+    return (f"{before}{how}{after}",)
+
+
+FIELDS = (
+    "actor", "actor_type", "role", "action", "verb", "category", "target_type", "target_id", "server_id", "ip", "outcome", "session",
+    "request_id", "changed", "old", "new", "q",
+)  # fmt: skip
+HOW = ("common", "rare", "never")
+SINGLE = {f"{field}={how}": (Filter(field, asked(field, how)),) for field in FIELDS for how in HOW}
+PREFIXES = {
+    f"{field}={how}*": (Filter(field, (f"{asked(field, how)[0]}*",)),)
+    for field in ("action", "actor", "changed")
+    for how in HOW
+}
+PAIRS = {
+    f"{one}={how} {other}={another}": (Filter(one, asked(one, how)), Filter(other, asked(other, another)))
+    for one, other in (("server_id", "actor"), ("action", "actor"), ("target_type", "target_id"), ("server_id", "q"), ("changed", "new"),
+                       ("category", "outcome"))
+    for how, another in (("common", "common"), ("common", "rare"), ("rare", "never"), ("never", "common"))
+}  # fmt: skip
+# Each common, never together: candidates are few or none, and a walk would go through everything.
+APART = {"q of words that never meet": (Filter("q", ("common value-17",)),)}
+SELECTIONS: dict[str, tuple[Filter, ...]] = {**SINGLE, **PREFIXES, **PAIRS, **APART, "nothing": ()}
+
+
+@contextmanager
+def statements(connection: AsyncConnection, patch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
+    """What is sent on the connection: through SQLAlchemy, and past it."""
+    found: list[tuple[str, Any]] = []
+
+    def keep(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        found.append((statement, parameters))
+
+    class Kept:
+        async def fetch(self, statement: str, *arguments: Any) -> Any:
+            found.append((statement, arguments))
+            return await driver(connection).fetch(statement, *arguments)
+
+    event.listen(connection.sync_connection, "before_cursor_execute", keep)
+    with patch.context() as inner:
+        inner.setattr(segments, "driver", lambda _: Kept())
+        yield found
+    event.remove(connection.sync_connection, "before_cursor_execute", keep)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All of a plan."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+async def explained(connection: AsyncConnection, statement: str, parameters: Any) -> list[dict[str, Any]]:
+    """The nodes of a plan with what each really brought."""
+    rows = await driver(connection).fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+    (plan,) = rows[0][0]
+    return list(nodes(plan["Plan"]))
+
+
+async def fetched(connection: AsyncConnection) -> int:
+    """Rows of the table that this transaction has looked at so far: in an index, and by reading it through."""
+    count = """SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class AS c
+        LEFT JOIN pg_index AS i ON i.indexrelid = c.oid WHERE to_regclass('audit.entry') IN (c.oid, i.indrelid)"""
+    return int((await connection.execute(text(count))).scalar_one())
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", SELECTIONS)
+async def test_a_page_is_found_by_reading_little(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str, sort: Sort
+) -> None:
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        with statements(connection, monkeypatch) as sent:
+            before = await fetched(connection)
+            await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
+            assert await fetched(connection) - before <= READ_LIMIT
+        asked = [one for one in sent if "pg_stat" not in one[0]]
+        assert asked
+        for statement, parameters in asked:
+            for node in await explained(connection, statement, parameters):
+                assert not (node["Node Type"] == "Seq Scan" and node.get("Relation Name") in TABLES), statement
+                assert "Sort" not in node["Node Type"] or rows_of(node) <= SEGMENT, statement
+
+
+TABLES = ("entry", "posting")
+
+
+def rows_of(node: dict[str, Any]) -> float:
+    """What a node has brought."""
+    return float(node["Actual Rows"] * node["Actual Loops"])
+
+
+@pytest.mark.parametrize("name", ["server_id=common", "target_type=common target_id=common", "server_id=common q=rare"])
+async def test_a_page_asked_for_often_is_found_by_reading_little_every_time(filled: Filled, name: str) -> None:
+    """A statement that a connection has seen five times PostgreSQL may plan once for all values."""
+    for sort in SORTS:
+        assert max(await often(filled, name, sort)) <= READ_LIMIT
+
+
+async def test_control_a_plan_for_any_value_reads_all_of_a_busy_server(filled: Filled) -> None:
+    assert min(await often(filled, "server_id=common", "seq", "force_generic_plan")) >= 0.4 * ENTRIES
+
+
+async def often(filled: Filled, name: str, sort: Sort, mode: str | None = None) -> list[int]:
+    """Rows that each of seven searches on one connection reads."""
+    found = []
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        if mode is not None:
+            await connection.execute(text(f"SET LOCAL plan_cache_mode = {mode}"))
+        for _ in range(7):
+            before = await fetched(connection)
+            await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
+            found.append(await fetched(connection) - before)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in SELECTIONS if "common" not in name])
+async def test_a_count_reads_little_where_there_is_little(filled: Filled, name: str) -> None:
+    """Of what is common as many rows are read as are counted."""
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection)
+        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name]))
+        assert await fetched(connection) - before <= (COUNT_CAP if name == "nothing" else SEGMENT + PAGE)
+
+
+COUNT_CAP = 10_001
