@@ -78,6 +78,7 @@ class Child:
     settings_line: bytes = field(repr=False)
     descriptors: tuple[int, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    essential: bool = True  # without it there is no service
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -217,7 +218,7 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
         Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),), environment)
         for number in range(1, settings.workers + 1)
     ]
-    return [*workers, Child("indexer", "audit_service.indexer", line)]
+    return [*workers, Child("indexer", "audit_service.indexer", line, essential=False)]
 
 
 def _plain(value: object) -> str:
@@ -287,7 +288,7 @@ class _Watch:
             failures = 0 if lived_seconds > _HEALTHY_SECONDS else failures
             # Killed is not broken: only a child that ends by itself, again and again, will never work.
             broken = broken + 1 if ending.by_itself and lived_seconds < _HEALTHY_SECONDS else 0
-            if broken == _BROKEN_LIVES:
+            if broken == _BROKEN_LIVES and child.essential:
                 _say(f"{child.name} {ending.how} {broken} times in a row; giving up")
                 return
             delay = _CHILD_DELAYS_SECONDS[min(failures, len(_CHILD_DELAYS_SECONDS) - 1)]

@@ -34,6 +34,18 @@ def broken(settings, listener):
 supervisor._children = broken
 """
 
+# Children called so are of a module that is not there: they end by themselves, with a failure.
+MISSING_MODULE = """
+import audit_service.supervisor as supervisor
+from dataclasses import replace
+supervisor._CHILD_DELAYS_SECONDS = (0.0, 0.05)
+children = supervisor._children
+supervisor._children = lambda settings, listener: [
+    replace(child, module="audit_service.no_such_module") if child.name.startswith({name!r}) else child
+    for child in children(settings, listener)
+]
+"""
+
 
 def append(service: Service, identifier: str) -> str:
     """Append one event and return the hash of its entry."""
@@ -260,6 +272,25 @@ def test_a_child_that_never_starts_well_is_tried_again_and_again(tmp_path: Path)
         service.wait_for_line("broken ended with status 0; starting it again in 0.1 s")
         service.wait_for_line("broken ended with status 0; starting it again in 0.1 s")
         assert service.stop() == 0
+
+
+def test_without_workers_that_can_work_there_is_no_service(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-c", MISSING_MODULE.format(name="worker") + SERVE]
+    with start_service(tmp_path / "var", wait=False, command=command) as service:
+        service.wait_for_line("worker 1 ended with status 1 5 times in a row; giving up")
+        assert service.process.wait(20) == 1
+        assert_all_gone(service)
+
+
+def test_an_indexer_that_cannot_work_takes_nothing_down(tmp_path: Path) -> None:
+    """Searches get slower without it; nothing else does."""
+    command = [sys.executable, "-P", "-c", MISSING_MODULE.format(name="indexer") + SERVE]
+    with start_service(tmp_path / "var", command=command) as service:
+        for _ in range(7):  # a worker would be given up after five
+            service.wait_for_line("indexer ended with status 1; starting it again")
+        append(service, "still there")
+        assert service.stop() == 0
+        assert_all_gone(service)
 
 
 def test_a_database_that_cannot_start_is_tried_until_it_can(tmp_path: Path) -> None:
