@@ -10,6 +10,7 @@ import pytest
 from audit_service import export
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import ENTROPY_BYTES, prepare
+from audit_service.core.writer import Format
 from audit_service.store.append import Candidate, append_entries
 from audit_service.store.engine import Database, bound
 from audit_service.store.find import list_entries
@@ -69,9 +70,7 @@ async def peak_bytes(work: Callable[[], Coroutine[None, None, None]]) -> int:
 
 
 @pytest.mark.parametrize("format_", ["csv", "json", "ndjson"])
-async def test_an_export_of_large_events_holds_few_of_them(
-    large: tuple[TestLog, Database], format_: export.Format
-) -> None:
+async def test_an_export_of_large_events_holds_few_of_them(large: tuple[TestLog, Database], format_: Format) -> None:
     log, pools = large
     seqs: list[int] = []
     pieces = 0
