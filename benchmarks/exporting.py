@@ -109,10 +109,17 @@ def _resident_bytes() -> int:
     total = 0
     for process in _service_processes():
         try:
-            total += process.memory_info().rss
+            if not _is_being_started(process):
+                total += process.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def _is_being_started(process: psutil.Process) -> bool:
+    """Whether it still is its parent's copy, whose memory is the parent's own: between fork and exec."""
+    parent = process.parent()
+    return parent is not None and parent.cmdline() == process.cmdline()
 
 
 @contextmanager
