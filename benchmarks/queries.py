@@ -37,8 +37,9 @@ class Question:
     judged: bool = True
 
 
-def _filter(name: str, value: str) -> Question:
-    return Question(f"{name}={value}", ((name, value),))
+def _filter(name: str, value: str, what: str) -> Question:
+    """One filter. Named by `what` the value is, which is the same at every size."""
+    return Question(f"{name}: {what}", ((name, value),))
 
 
 def _also(name: str, *parameters: tuple[str, str], path: str = LIST) -> Question:
@@ -49,28 +50,31 @@ def questions(sample: Mapping[str, str]) -> list[Question]:
     """The mix. `sample` has values of an entry in the middle of the log."""
     rare_action, _ = NEEDLES.rare_actions[0]
     fragments = [*NEEDLES.common_fragments, NEEDLES.rare_fragment, NEEDLES.absent_fragment]
-    people = (
-        NEEDLES.busy_actor,
-        sample["actor_id"],
-        f"{sample['actor_name'][:4]}*",
-        NEEDLES.retired_actor,
-        NEEDLES.absent_actor,
-    )
-    actions = (sample["action"], f"{sample['category']}.*", NEEDLES.retired_action, rare_action, "no.such")
+    action, category, at = sample["action"], sample["category"], sample["occurred_at"]
+    people = {
+        "40 % of the log": NEEDLES.busy_actor, "somebody": sample["actor_id"], "a prefix": f"{sample['actor_name'][:4]}*",
+        "gone for half the log": NEEDLES.retired_actor, "never seen": NEEDLES.absent_actor,
+    }  # fmt: skip
+    actions = {
+        "somebody's": action, "a category by prefix": f"{category}.*", "gone for half the log": NEEDLES.retired_action,
+        "a few in the log": rare_action, "never seen": "no.such",
+    }  # fmt: skip
     plain = ("actor_type", "verb", "category", "target_type", "target_id", "server_id", "ip", "request_id", "id")
+    others = (
+        ("role", "Support", "a role"), ("outcome", "failure", "2 % of the log"), ("server_id", "none", "global"),
+        ("ip", "198.51.100.0/24", "a network"), ("session", "no such", "never seen"), ("changed", "/memory", "a path"),
+        ("changed", "/no/such", "never seen"), ("new", "suspended", "a value"), ("old", "30", "a short value"),
+        ("action.not", action, "all but one"), ("actor_type.not", "user", "all but one"),
+        ("since", at, "half the log"), ("until", at, "half the log"), ("recorded_until", at, "half the log"),
+    )  # fmt: skip
     one = [
         Question("no filter"),
-        *(_filter("actor", value) for value in people),
-        *(_filter("action", value) for value in actions),
-        *(_filter(name, sample[name]) for name in plain),
-        *(_filter(name, value) for name, value in (
-            ("role", "Support"), ("outcome", "failure"), ("server_id", "none"), ("ip", "198.51.100.0/24"), ("session", "no such"),
-            ("changed", "/memory"), ("changed", "/no/such"), ("new", "suspended"), ("old", "30"),
-            ("action.not", sample["action"]), ("actor_type.not", "user"),
-        )),
-        *(_filter(name, sample["occurred_at"]) for name in ("since", "until", "recorded_until")),
-        *(_filter("q", f'"{fragment}"') for fragment in fragments),
-    ]  # fmt: skip
+        *(_filter("actor", value, what) for what, value in people.items()),
+        *(_filter("action", value, what) for what, value in actions.items()),
+        *(_filter(name, sample[name], "a sample's") for name in plain),
+        *(_filter(*other) for other in others),
+        *(_filter("q", f'"{fragment}"', fragment) for fragment in fragments),
+    ]
     return [
         *one,
         _also("q of two fragments that never meet", ("q", " ".join(NEEDLES.never_meeting))),

@@ -64,6 +64,7 @@ def small() -> Iterator[Counter[str]]:
         patch.setattr(terms, "SEGMENT_EVENTS", SEGMENT)
         patch.setattr(find, "WALK_ENTRIES", WALK)
         patch.setattr(find, "_NAMED_LIMIT", NAMED)
+        patch.setattr(find, "_LISTED_LIMIT", NAMED)
         patch.setattr(find, "_BATCHES", (1, 2, 4))
         patch.setattr(find, "_EXPORT_SEGMENTS", 5)
         patch.setattr(segments, "_SLICE_ENTRIES", 3)
@@ -75,12 +76,12 @@ def _watch(patch: pytest.MonkeyPatch, ways: Counter[str]) -> None:
     """Count each way through the search, and leave it as it is."""
     wheres, batches, search = find._wheres, find._batches, find._Search
 
-    def count_wheres(named: Mapping[int, BitMap]) -> Iterator[Any]:
+    def count_wheres(some: Sequence[Any], named: Mapping[int, BitMap]) -> Iterator[Any]:
         sizes = [len(positions) for positions in named.values()]
         ways["a dense segment"] += any(size > NAMED for size in sizes)
         ways["a segment with nothing named"] += 0 in sizes
-        found = list(wheres(named))
-        lists = sum(" = ANY " in str(where) for where in found)
+        found = list(wheres(some, named))
+        lists = sum(" = ANY " in str(where) for _, where in found)
         ways["a list"] += lists == 1
         ways["several lists"] += lists > 1
         return iter(found)

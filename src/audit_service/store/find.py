@@ -56,10 +56,10 @@ from audit_service.store.selection import (
     Position,
     Selection,
     Sort,
-    base_conditions,
     conditions,
     is_direct,
     path_ranges,
+    walk_conditions,
 )
 from audit_service.store.tables import bound_entry
 
@@ -69,6 +69,8 @@ WALK_ENTRIES = 2000
 LONG_WALK_ENTRIES = 20_000
 # Entries named by the index that one statement looks at by their seq. Where a segment has more, all of it is compared.
 _NAMED_LIMIT = 4096
+# And of several segments together: a page may be full before the others.
+_LISTED_LIMIT = 512
 # Segments asked about at a time: the page is mostly filled by the first few.
 _BATCHES = (4, 16, 64, 256)
 _EXPORT_SEGMENTS = 64
@@ -328,6 +330,7 @@ class _Search:
         self._where = [*conditions(log_id, selection), *_in_calendar(order)]
         self._index = _Index(clauses_of(selection))
         self._seqs = range(2**63 - 1)
+        self._bounds: list[ColumnElement[bool]] = []
 
     async def find(self, after: Position | None, wanted: int, *, walk_entries: int | None = None) -> list[Position]:
         """The first `wanted` matching entries behind `after`. A walk is WALK_ENTRIES long when not said otherwise."""
@@ -351,7 +354,7 @@ class _Search:
         for some in _batches(list(filter(self._is_asked_for, segments[::-1]))):
             if total >= cap:
                 break
-            for where in _wheres(await self._named_in(some)):
+            for _, where in _wheres(some, await self._named_in(some)):
                 if total >= cap:
                     break
                 total += await _count(self._connection, [*self._where, where], cap - total)
@@ -360,16 +363,14 @@ class _Search:
     async def _narrow(self) -> None:
         """Times of recording as ranges of seq, which the log is in order of."""
         low, high = await _first_recorded(self._connection, self._log_id, self._selection)
-        if low is not None:
-            self._where.append(_c.seq >= low)
-        if high is not None:
-            self._where.append(_c.seq < high)
         self._seqs = range(low or 0, self._seqs.stop if high is None else high)
+        if not self._order.by_time:  # where it would tempt the planner away from the index by time
+            self._bounds = [_c.seq >= self._seqs.start, _c.seq < self._seqs.stop]
 
     async def _walk_end(self, after: Position | None, entries: int) -> Position | None:
         """Where a walk of so many entries ends; None when the log ends before."""
         query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
-            *base_conditions(self._log_id, self._selection), *_in_calendar(self._order)
+            *walk_conditions(self._log_id, self._selection), *_in_calendar(self._order), *self._bounds
         )
         if after is not None:
             query = query.where(self._order.behind(after))
@@ -380,7 +381,8 @@ class _Search:
         self, within: Sequence[ColumnElement[bool]], after: Position | None, wanted: int
     ) -> list[Position]:
         behind = [] if after is None else [self._order.behind(after)]
-        return await _fetch_positions(self._connection, self._order, [*self._where, *within, *behind], wanted)
+        where = [*self._where, *self._bounds, *within, *behind]
+        return await _fetch_positions(self._connection, self._order, where, wanted)
 
     async def _find_in_segments(self, after: Position, wanted: int) -> list[Position]:
         segments = await list_segments(self._connection, self._log_id)
@@ -389,12 +391,18 @@ class _Search:
         near = [segment for segment in segments if self._is_asked_for(segment) and self._is_behind(segment, after)]
         near.sort(key=self._nearest, reverse=self._order.descending)
         for some in _batches(near):
-            if len(found) >= wanted and not self._reaches(some[0], found[wanted - 1]):
+            if self._is_filled(found, wanted, some[0]):
                 break
-            for where in _wheres(await self._named_in(some)):
+            for segment, where in _wheres(some, await self._named_in(some)):
+                if self._is_filled(found, wanted, segment):
+                    break
                 found += await self._fetch([where], after, wanted)
-            found = sorted(found, key=self._order.key, reverse=self._order.descending)[:wanted]
+                found = sorted(found, key=self._order.key, reverse=self._order.descending)[:wanted]
         return found
+
+    def _is_filled(self, found: Sequence[Position], wanted: int, coming: Segment) -> bool:
+        """Whether nothing from this segment on can stand among the first `wanted`."""
+        return len(found) >= wanted and not self._reaches(coming, found[wanted - 1])
 
     async def _named_in(self, some: Sequence[Segment]) -> dict[int, BitMap]:
         """What the index names in some segments."""
@@ -462,20 +470,24 @@ def _batches(segments: Sequence[Segment]) -> Iterator[Sequence[Segment]]:
         start += size
 
 
-def _wheres(named: Mapping[int, BitMap]) -> Iterator[ColumnElement[bool]]:
-    """The named entries of some segments, in as few statements as make sense."""
+def _wheres(segments: Sequence[Segment], named: Mapping[int, BitMap]) -> Iterator[tuple[Segment, ColumnElement[bool]]]:
+    """The named entries of some segments, in their order: what to compare, and the first segment that it is in."""
     seqs: list[int] = []
-    for number, positions in named.items():
-        start = number * terms.SEGMENT_EVENTS
-        if len(positions) > _NAMED_LIMIT:
-            yield sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
-            continue
-        if len(seqs) + len(positions) > _NAMED_LIMIT:
-            yield among(seqs)
+    first = segments[0]
+    for segment in segments:
+        positions = named[segment.number]
+        start = segment.number * terms.SEGMENT_EVENTS
+        dense = len(positions) > _NAMED_LIMIT
+        if seqs and (dense or len(seqs) + len(positions) > _LISTED_LIMIT):
+            yield first, among(seqs)
             seqs = []
-        seqs += [start + position for position in positions]
+        if dense:
+            yield segment, sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
+        elif positions:
+            first = first if seqs else segment
+            seqs += [start + position for position in positions]
     if seqs:
-        yield among(seqs)
+        yield first, among(seqs)
 
 
 def _position(row: Any) -> Position:

@@ -202,17 +202,20 @@ _PLAIN: dict[str, ColumnElement[Any]] = {
 
 
 def base_conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
-    """What of a selection an index of the table answers in the order of time or of seq: the log, the times, and one server or one target.
+    """What can be said of a selection without its filters, save those that lead to one server or one target."""
+    recorded = _between(_c.recorded_at, selection.recorded_since, selection.recorded_until)
+    return [*walk_conditions(log_id, selection), *recorded]
+
+
+def _between(column: ColumnElement[Any], low: datetime | None, high: datetime | None) -> list[ColumnElement[bool]]:
+    return [*([] if low is None else [column >= low]), *([] if high is None else [column < high])]
+
+
+def walk_conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
+    """What of a selection an index of the table answers in the order of time: the log, when it occurred, and one server or one target.
     Entries whose body was dropped are in no list, so `occurred_at` is always asked for."""
     found: list[ColumnElement[bool]] = [_c.log_id == log_id, _c.occurred_at.is_not(None)]
-    for column, low, high in (
-        (_c.occurred_at, selection.since, selection.until if selection.until_seq is None else None),
-        (_c.recorded_at, selection.recorded_since, selection.recorded_until),
-    ):
-        if low is not None:
-            found.append(column >= low)
-        if high is not None:
-            found.append(column < high)
+    found += _between(_c.occurred_at, selection.since, selection.until if selection.until_seq is None else None)
     by_time = Order("occurred_at")
     if selection.since is not None and selection.since_seq is not None:
         found.append(by_time.behind(Position(selection.since, selection.since_seq), inclusive=True))
