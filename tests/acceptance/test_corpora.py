@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from audit_service.api.parameters import FILTERS, NOT_SUFFIX, PAGING
+from audit_service.core.terms import GRAM_CHARACTERS, search_words
 from audit_service.http_protocol import HEADER_LIMIT_BYTES
 from audit_service.store.selection import CONDITIONS
 from tests.support.postgres import BOOTSTRAP_KEY
@@ -218,13 +219,17 @@ async def test_strings_in_paths_are_found_or_not(client: Client, naughty: list[s
 async def test_strings_in_parameters_select_or_are_refused(client: Client, naughty: list[str]) -> None:
     """All filters that take any text at once; and one parameter alone, another for each string in turn."""
     parameters = (*FILTERS, *(name + NOT_SUFFIX for name in CONDITIONS), *PAGING)
-    free = {name for name in CONDITIONS if name not in {"ip", "verb", "outcome"}}
+    free = {name for name in CONDITIONS if name not in {"ip", "verb", "outcome", "q"}}
     for number, text in enumerate(naughty):
         expected = (
             431 if len(quote(text)) * len(free) > HEADER_LIMIT_BYTES else 200 if text and "\ufffd" not in text else 400
         )
         response = await answered(client, "GET", "/v1/events", params=dict.fromkeys(sorted(free), text))
         assert response.status_code == expected, text
+        response = await answered(client, "GET", "/v1/events", params={"q": text})
+        words = search_words(text)
+        asked = bool(words) and min(map(len, words)) >= GRAM_CHARACTERS and "\ufffd" not in text
+        assert response.status_code == (200 if asked else 400), text
         name = parameters[number % len(parameters)]
         response = await answered(
             client, "GET", "/v1/events", params={name: text, "limit": "1"} if name != "limit" else {name: text}

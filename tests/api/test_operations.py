@@ -211,7 +211,7 @@ async def test_a_request_is_one_line_with_its_route_and_key_and_nothing_it_held(
             {"id": CANARY, "action": "x", "reason": CANARY, "metadata": {"password": CANARY}},
             **{"X-Something": CANARY, "User-Agent": CANARY, "Idempotency-Key": CANARY},
         )
-        await shared_api.client.get(f"/v1/events?actor={CANARY}&old={CANARY}")
+        await shared_api.client.get(f"/v1/events?actor={CANARY}&nothing={CANARY}")
         await shared_api.client.get(f"/v1/events/{CANARY}", headers={"Authorization": f"Bearer {CANARY}"})
         await shared_api.client.post("/v1/events", content=CANARY, headers={"Content-Type": "application/json"})
     found = [line for line in lines(capsys) if line["event"] == "request"]
