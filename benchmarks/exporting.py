@@ -22,6 +22,7 @@ from audit_service.embedded_process import program_environment
 from audit_service.store.rows import EVENT_COLUMNS
 from benchmarks.events import batch_bytes
 from benchmarks.load import send_batches
+from benchmarks.memory import resident_bytes, sampled
 from benchmarks.options import Options
 from benchmarks.reading import vacuum
 from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio
@@ -76,7 +77,7 @@ def measure_p6(options: Options) -> Section:
         before = _resident_bytes()
         growth = {}
         for format_ in EXPORTS:
-            with _peak() as peak:
+            with sampled(_resident_bytes, SAMPLE_SECONDS) as peak:
                 _export(service, format_, expected)
             growth[format_] = (max(peak) - before) / 2**20
     return Section(
@@ -93,9 +94,9 @@ def measure_p6(options: Options) -> Section:
     )
 
 
-def _service_processes() -> list[psutil.Process]:
-    """The Python processes below this one: the service under test."""
-    return [child for child in psutil.Process().children(recursive=True) if "python" in _name(child)]
+def _resident_bytes() -> int:
+    """Of the Python processes below this one: the service under test."""
+    return resident_bytes(child for child in psutil.Process().children(recursive=True) if "python" in _name(child))
 
 
 def _name(process: psutil.Process) -> str:
@@ -103,41 +104,6 @@ def _name(process: psutil.Process) -> str:
         return process.name()
     except psutil.NoSuchProcess:
         return ""
-
-
-def _resident_bytes() -> int:
-    total = 0
-    for process in _service_processes():
-        try:
-            if not _is_being_started(process):
-                total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
-
-
-def _is_being_started(process: psutil.Process) -> bool:
-    """Whether it still is its parent's copy, whose memory is the parent's own: between fork and exec."""
-    parent = process.parent()
-    return parent is not None and parent.cmdline() == process.cmdline()
-
-
-@contextmanager
-def _peak() -> Iterator[list[int]]:
-    """A list that has, at the end, what the service's memory was at each look."""
-    found, ended = [_resident_bytes()], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(SAMPLE_SECONDS):
-            found.append(_resident_bytes())
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        looking.join()
 
 
 def measure_beside(options: Options) -> Section:

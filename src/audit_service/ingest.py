@@ -162,7 +162,7 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     content. Raises InvalidEventError."""
     # 2. validate
     event = validate(value, now=now, limits=recipe.limits)
-    if not _is_safe_action(cast("str", event["action"]), recipe.rules):
+    if _holds_token(cast("str", event["action"]), recipe.rules):
         # It stays for ever, even after an erasure, and cannot be redacted and still be an action.
         raise InvalidEventError("the event breaks its schema", [Fault("must not hold a secret", "/action")])
     # 3. diff
@@ -174,7 +174,7 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     _hash_session(event, recipe.secret, log.log_id)
     sent_id = cast("str | None", event.pop("id", None))
     server_id = cast("str | None", event.get("server_id"))
-    if server_id is not None and not _is_safe_server_id(server_id, recipe.rules):
+    if server_id is not None and _holds_token(server_id, recipe.rules):
         # Two servers must never share a feed, whatever they are called.
         event["server_id"] = safe_id(server_id, recipe, log)
     event, changes = redaction.redact_event(event, changes, recipe.rules)
@@ -191,19 +191,13 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
 
 
-@lru_cache(maxsize=4096)
-def _is_safe_action(action: str, rules: Ruleset) -> bool:
-    return not redaction.holds_token(action, rules)
-
-
-@lru_cache(maxsize=4096)
-def _is_safe_server_id(server_id: str, rules: Ruleset) -> bool:
-    return redaction.redact_text(server_id, rules, is_id=True) == server_id
+# Actions and servers recur; ids of events do not.
+_holds_token = lru_cache(maxsize=8192)(redaction.holds_token)
 
 
 def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
     """The id as it is stored: itself, or a keyed hash of it when it holds a secret, so that such ids stay apart and retries safe."""
-    if redaction.redact_text(sent, recipe.rules, is_id=True) == sent:
+    if not redaction.holds_token(sent, recipe.rules):
         return sent
     return "redacted:" + hmac.new(recipe.secret, f"id\n{log.log_id}\n{sent}".encode(), sha256).hexdigest()[:32]
 

@@ -3,13 +3,12 @@
 `python -m benchmarks p6` measures the same at a million events.
 """
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import psutil
 import pytest
+from benchmarks.memory import resident_bytes, sampled
 
 from tests.support.processes import Service, start_service
 
@@ -41,7 +40,7 @@ def test_an_export_takes_memory_for_a_few_pieces_only(service: Service, query: s
     before, total = _resident_bytes(service), 0
     headers = {"Authorization": f"Bearer {service.admin_key}"}
     with (
-        _looks(service) as found,
+        sampled(lambda: _resident_bytes(service), SAMPLE_SECONDS) as found,
         httpx.stream("GET", f"{service.url}/v1/export?{query}", headers=headers, trust_env=False, timeout=60) as answer,
     ):
         assert answer.status_code == 200
@@ -53,36 +52,5 @@ def test_an_export_takes_memory_for_a_few_pieces_only(service: Service, query: s
 
 
 def _resident_bytes(service: Service) -> int:
-    """Of supervisor, worker, indexer and formatter; not of PostgreSQL, whose shared memory would count once for each process."""
-    total = 0
-    for process in [*service.children(), psutil.Process(service.process.pid)]:
-        try:
-            if process.name() != "postgres" and not _is_being_started(process):
-                total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
-
-
-def _is_being_started(process: psutil.Process) -> bool:
-    """Whether it still is its parent's copy, whose memory is the parent's own: between fork and exec."""
-    parent = process.parent()
-    return parent is not None and parent.cmdline() == process.cmdline()
-
-
-@contextmanager
-def _looks(service: Service) -> Iterator[list[int]]:
-    """What the service's memory is at each look until the end."""
-    found, ended = [_resident_bytes(service)], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(SAMPLE_SECONDS):
-            found.append(_resident_bytes(service))
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        yield found
-    finally:
-        ended.set()
-        looking.join()
+    """Of supervisor, worker, indexer and formatter."""
+    return resident_bytes([*service.children(), psutil.Process(service.process.pid)])

@@ -183,5 +183,7 @@ def server_of(server_id: str) -> str:
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]
+# In a route it stands behind the credential: who is nobody is told so first.
+ServerId = Annotated[str, Depends(server_of)]
 _documented = Depends(_bearer)  # adds the scheme to openapi.yaml; the check itself is `authenticate`
 documented_security = [_documented]

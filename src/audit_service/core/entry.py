@@ -30,7 +30,6 @@ _SALT_OF = {
     group: slice(NONCE_BYTES + SALT_BYTES * position, NONCE_BYTES + SALT_BYTES * (position + 1))
     for position, group in enumerate(GROUPS)
 }
-_DISCLOSURE_PREFIX = {group: b"audit-service/disclosure/v1\n" + group.encode() + b"\n" for group in GROUPS}
 
 JSONObject = dict[str, JSONValue]
 
@@ -78,7 +77,7 @@ def commitment(group: str, salt: bytes, value: str) -> bytes:
 
 def disclosure_hash(group: str, salted_value: bytes) -> bytes:
     """The commitment of a disclosure as stored (`salt || value`)."""
-    return sha256(b"audit-service/disclosure/v1\n" + group.encode() + b"\n" + salted_value).digest()
+    return sha256(b"audit-service/disclosure/v1\n%b\n%b" % (group.encode(), salted_value)).digest()
 
 
 def prepare(event: Mapping[str, JSONValue], changes: list[JSONObject], fields: list[str], entropy: bytes) -> Prepared:
@@ -93,7 +92,7 @@ def prepare(event: Mapping[str, JSONValue], changes: list[JSONObject], fields: l
     for group, value in values.items():
         salted = entropy[_SALT_OF[group]] + canonical_bytes(value)
         disclosures[group] = salted
-        commitments[group] = sha256(_DISCLOSURE_PREFIX[group] + salted).hexdigest()
+        commitments[group] = disclosure_hash(group, salted).hex()
     body = body_members(event, fields, commitments, entropy[:NONCE_BYTES])
     return Prepared(canonical_text(body), disclosures, project(body, values))
 

@@ -124,11 +124,13 @@ async def list_positions(
     sort: Sort = "-occurred_at",
     after: Position | None = None,
     limit: int,
+    walk_entries: int | None = None,
 ) -> list[Position]:
-    """Where the first `limit` entries of a selection behind `after` stand, for who needs only little of many entries."""
+    """Where the first `limit` entries of a selection behind `after` stand, for who needs only little of many entries. A walk is
+    WALK_ENTRIES long when not said otherwise."""
     order = Order(sort)
     if not is_direct(selection):
-        return await _Search(connection, log_id, selection, order).find(after, limit)
+        return await _Search(connection, log_id, selection, order).find(after, limit, walk_entries=walk_entries)
     where = [*_direct(log_id, selection, order, after), *_in_calendar(order)]
     return await _fetch_positions(connection, order, where, limit)
 
@@ -146,10 +148,7 @@ async def count_entries(
 
 async def newest(connection: AsyncConnection, log_id: int, selection: Selection, limit: int) -> list[Position]:
     """Where the `limit` latest entries of a selection stand, the latest first."""
-    search = _Search(connection, log_id, selection, Order("-occurred_at"))
-    if is_direct(selection):
-        return await search.fetch_direct(limit)
-    return await search.find(None, limit, walk_entries=LONG_WALK_ENTRIES)
+    return await list_positions(connection, log_id, selection, limit=limit, walk_entries=LONG_WALK_ENTRIES)
 
 
 def is_known(selection: Selection) -> bool:
@@ -341,10 +340,6 @@ class _Search:
         if end is None or len(found) >= wanted:
             return found
         return [*found, *await self._find_in_segments(end, wanted - len(found))]
-
-    async def fetch_direct(self, wanted: int) -> list[Position]:
-        """As `find` from the beginning on, for a selection that `is_direct`."""
-        return await self._fetch([], None, wanted)
 
     async def count(self, cap: int) -> int:
         """How many match, at most `cap`."""

@@ -12,8 +12,7 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.errors import UnavailableError
-from audit_service.store.rows import EVENT_COLUMNS, SIZE_BYTES, Slice, among, columns, fetch_within_budget, readable
-from audit_service.store.selection import Selection, conditions
+from audit_service.store.rows import EVENT_COLUMNS, SIZE_BYTES, Slice, columns, fetch_within_budget, readable
 from audit_service.store.tables import bound_entry, bound_log, bound_receipt
 
 _c = bound_entry.c
@@ -58,15 +57,10 @@ async def list_slice(
     from_seq: int,
     to_seq: int,
     limit: int,
-    seqs: Sequence[int] | None = None,
-    selection: Selection | None = None,
 ) -> Slice:
-    """Up to `limit` rows with from_seq <= seq < to_seq, and among `seqs` if given, in seq order: the short slice that long reads are made
-    of. `names` are those of the columns."""
-    where = conditions(log_id, selection) if selection is not None else [_c.log_id == log_id]
-    if seqs is not None:
-        where.append(among(seqs))
-    query = select(*columns(names), SIZE_BYTES).where(*where, _c.seq >= from_seq, _c.seq < to_seq)
+    """Up to `limit` rows with from_seq <= seq < to_seq in seq order: the short slice that long reads are made of. `names` are those of
+    the columns."""
+    query = select(*columns(names), SIZE_BYTES).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
     return await fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
 
 

@@ -6,11 +6,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import ServerId, Service, ServiceOf, documented_security, scoped
 from audit_service.api.parameters import Around
 from audit_service.core.ranking import rank
 from audit_service.core.view import event_view, stored_from
-from audit_service.errors import NotFoundError
 from audit_service.store.around import list_nearby
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
@@ -29,11 +28,9 @@ _ALLOWED = (listing.ALLOWED | set(parameters.AROUND)) - {"server_id"}
     responses=schemas.ACTIVITY_RESPONSES,
     response_model=None,
 )
-async def list_activity(server_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
+async def list_activity(request: Request, service: ServiceOf, credential: Reader, server_id: ServerId) -> Response:
     """One server's events, with the same filters. A server without events answers an empty list. With `around`: what changed near that
     moment on the server and on what its events name, the likeliest causes first, in one answer without a cursor."""
-    if not 1 <= len(server_id) <= 255 or "\0" in server_id:
-        raise NotFoundError("no such server")
     asked = parameters.Query(request.query_params.multi_items(), _ALLOWED)
     selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
     paging = parameters.paging(asked)

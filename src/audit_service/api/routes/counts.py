@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped, server_of
+from audit_service.api.dependencies import ServerId, Service, ServiceOf, documented_security, scoped
 from audit_service.core import timeline
 from audit_service.core.timeline import Interval
 from audit_service.errors import Fault, InvalidQueryError
@@ -20,7 +20,6 @@ from audit_service.store.failures import translated
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
 Reader = Annotated[Credential, Depends(scoped("read"))]
-ServerId = Annotated[str, Depends(server_of)]
 BUCKETS_LIMIT = 2000
 
 
@@ -42,7 +41,7 @@ async def get_facets(request: Request, service: ServiceOf, credential: Reader) -
     responses=schemas.FACETS_RESPONSES,
     response_model=None,
 )
-async def get_server_facets(server_id: ServerId, request: Request, service: ServiceOf, credential: Reader) -> Response:
+async def get_server_facets(request: Request, service: ServiceOf, credential: Reader, server_id: ServerId) -> Response:
     """The values of one server's events."""
     return await _facets(request, service, credential, server_id)
 
@@ -67,7 +66,7 @@ async def get_timeline(request: Request, service: ServiceOf, credential: Reader)
     response_model=None,
 )
 async def get_server_timeline(
-    server_id: ServerId, request: Request, service: ServiceOf, credential: Reader
+    request: Request, service: ServiceOf, credential: Reader, server_id: ServerId
 ) -> Response:
     """How many of one server's events occurred in each hour, day or month."""
     return await _timeline(request, service, credential, server_id)
