@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from audit_service import ingest
-from audit_service.core import redaction
+from audit_service.core import redaction, redaction_tree
 from audit_service.embedded import EmbeddedPostgres
 from tests.support.apps import dump, open_api
 from tests.support.canaries import Canaries, accepted_events, quiet_queries, rejected_requests
@@ -114,7 +114,8 @@ async def test_without_redaction_the_same_search_finds_them(
 ) -> None:
     """The control: with rules that do nothing, every canary of an accepted event is in the dump, an export and a file."""
     monkeypatch.setattr(redaction, "redact_event", lambda event, changes, _rules: (event, changes))
-    monkeypatch.setattr(redaction, "redact_text", lambda text, _rules, **_: text)
+    for module in (redaction, redaction_tree):
+        monkeypatch.setattr(module, "redact_text", lambda text, _rules, **_: text)
     canaries = Canaries()
     sent = list(accepted_events(canaries))
     async with open_api(database) as api:
