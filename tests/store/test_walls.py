@@ -372,7 +372,7 @@ async def test_every_function_that_runs_as_its_owner_pins_its_search_path(owner:
         WHERE prosecdef AND pronamespace = 'audit'::regnamespace AND has_function_privilege('audit_serving', oid, 'EXECUTE')
         """
     )
-    assert {row["proname"] for row in rows} == {"append_entries", "add_segment"}
+    assert {row["proname"] for row in rows} == {"append_entries", "add_segment", "add_request"}
     for row in rows:
         assert "search_path=pg_catalog, pg_temp" in (row["proconfig"] or []), row["proname"]
 
