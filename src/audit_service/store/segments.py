@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
 from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
-from audit_service.store.engine import bound, driver
+from audit_service.store.engine import bind, bound, driver
 from audit_service.store.rows import columns
 from audit_service.store.tables import bound_entry, bound_forgetting, bound_log, bound_segment, tenant
 
@@ -164,7 +164,7 @@ async def add_built(writes: AsyncEngine, log_id: int, built: Built) -> bool:
     """Put a segment into the index; see `add_segment`."""
     number, *rest = built.arguments
     async with writes.connect() as connection:
-        await _bind(connection, log_id)
+        await bind(connection, log_id)
         added = await driver(connection).fetchval(_ADD, log_id, number, built.generation, *rest)
         await connection.commit()
     return bool(added)
@@ -179,11 +179,6 @@ async def fetch_generation(connection: AsyncConnection, log_id: int) -> int:
 async def _read_slice(connection: AsyncConnection, log_id: int, first: int, end: int) -> Sequence[Any]:
     query = select(*columns(_COLUMNS)).where(_c.log_id == log_id, _c.seq >= first, _c.seq < end)
     return (await connection.execute(query)).all()
-
-
-async def _bind(connection: AsyncConnection, log_id: int) -> None:
-    """In the transaction that begins here."""
-    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
 def collect(rows: Iterable[Any], start: int, postings: dict[tuple[str, str], list[int]], times: list[datetime]) -> None:
