@@ -1,6 +1,7 @@
 """Counting producers: whole or not at all, once, by whoever is first; nothing at an append; and what was seen stays seen."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -163,7 +164,7 @@ asyncio.run(count_all(open_database(sys.argv[1])))
 """
 
 _COUNTERS = """
-    SELECT count(*) FROM pg_stat_activity
+    SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE '%count_sources%' AND pid <> pg_backend_pid()
 """
 
@@ -186,7 +187,7 @@ async def test_a_counter_that_is_killed_half_way_leaves_nothing(log: TestLog, po
             await killed.wait()
 
         async def gone() -> bool:
-            return await watching.fetchval(_COUNTERS) == 0
+            return not await watching.fetch(_COUNTERS)
 
         await wait_until(gone, "the end of the killed counter's session")
     assert await stored(log.database) == before
@@ -235,18 +236,34 @@ async def test_control_without_the_trigger_what_retention_takes_is_lost(log: Tes
     assert after[1].holes.numbers == before[1].holes.numbers + 1
 
 
+DROP = "SELECT * FROM audit.drop_entries($1, $2::text::jsonb, 0, NULL, NULL, NULL, 0, '{}', '{}', '{}', '{}', '{}')"
+PRUNE = "SELECT * FROM audit.prune_log($1, $2::text::jsonb)"
+
+
+def control(kind: str, **details: Any) -> str:
+    """A control entry as the functions take it."""
+    action, source = f"audit.{kind}", "audit-service"
+    body = {"v": 1, "id": kind, "action": action, "source": {"id": source}, "details": details}
+    return json.dumps({"body": json.dumps(body), "id": kind, "action": action, "source_id": source})
+
+
 @pytest.mark.parametrize("counted", [False, True])
 async def test_entries_that_go_altogether_stay_counted(log: TestLog, pools: Database, *, counted: bool) -> None:
-    """A prefix, as pruning takes it; nothing but the guard against deletion is put aside."""
+    """Dropped and pruned by the functions that retention has. Control entries are no producer's."""
     if counted:
         await count_all(pools)
     before = await listed(pools, log.log_id)
     async with owner(log.database) as connection:
-        await connection.execute("ALTER TABLE audit.entry DISABLE TRIGGER entry_no_delete")
-        assert (
-            await connection.execute("DELETE FROM audit.entry WHERE log_id = $1 AND seq < 17", log.log_id)
-            == "DELETE 17"
+        await connection.execute(
+            "INSERT INTO audit.checkpoint (log_id, size, epoch, note) VALUES ($1, 17, 1, 'n')", log.log_id
         )
+        await connection.execute("SET ROLE audit_retention")
+        await connection.fetch(DROP, log.log_id, control("drop", ranges=[[0, 17]], count=17))
+        assert await listed(pools, log.log_id) == before
+        await connection.fetch(PRUNE, log.log_id, control("prune", cut=17, checkpoint="n"))
+        assert await connection.fetchval("SELECT audit.delete_pruned($1, 100)", log.log_id) == 17
+    assert await listed(pools, log.log_id) == before
+    await count_all(pools)
     assert await listed(pools, log.log_id) == before
 
 
