@@ -5,21 +5,21 @@ role, inside `bound`; what they read is counted by PostgreSQL itself, also when 
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
 from audit_service.indexer import index_all
-from audit_service.store import find, segments
+from audit_service.store import find, segments, slices
 from audit_service.store.engine import Database, bound, driver
-from audit_service.store.selection import Filter, FilterValue, Selection, Sort
+from audit_service.store.selection import Filter, FilterValue, Selection, Sort, is_direct
 from tests.support.appends import owner
 from tests.support.postgres import Server, TestDatabase, default_log_id
 
@@ -188,7 +188,11 @@ async def test_a_page_asked_for_often_is_found_by_reading_little_every_time(fill
         assert max(await often(filled, name, sort)) <= READ_LIMIT
 
 
-async def test_control_a_plan_for_any_value_reads_all_of_a_busy_server(filled: Filled) -> None:
+async def test_control_a_plan_for_any_value_reads_all_of_a_busy_server(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the order of seq left to an index."""
+    monkeypatch.setattr(find, "_is_direct", lambda selection, _: is_direct(selection))
     assert min(await often(filled, "server_id=common", "seq", "force_generic_plan")) >= 0.4 * ENTRIES
 
 
@@ -215,3 +219,73 @@ async def test_a_count_reads_little_where_there_is_little(filled: Filled, name: 
 
 
 COUNT_CAP = 10_001
+
+
+# What lies at one end of the log: PostgreSQL takes it for spread evenly, and would look for it from the other end.
+_END = START + timedelta(seconds=7 * ENTRIES)
+LATE = _END - timedelta(seconds=7 * ENTRIES // 20)
+TIMES = {
+    "the last twentieth": Selection(since=LATE),
+    "the last twentieth, by recording": Selection(recorded_since=LATE),
+    "the first twentieth": Selection(until=START + (_END - LATE)),
+    "the last twentieth of a server": Selection((Filter("server_id", ("common",)),), since=LATE),
+    "the last twentieth, but not an actor": Selection((Filter("actor", ("rare",), negated=True),), since=LATE),
+    "nobody, without the help of the index": Selection((Filter("actor", ("*",), negated=True),)),
+    "nothing yet": Selection(since=_END + timedelta(days=1)),
+}
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", [name for name in TIMES if "recording" not in name and "nobody" not in name])
+async def test_a_page_of_one_end_of_the_log_is_found_from_either(filled: Filled, name: str, sort: Sort) -> None:
+    assert await read_for_a_page(filled, name, sort) <= READ_LIMIT
+
+
+async def test_control_in_the_order_of_seq_an_index_reads_to_the_other_end(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "_is_direct", lambda selection, _: is_direct(selection))
+    assert await read_for_a_page(filled, "the last twentieth", "seq") >= 0.9 * ENTRIES
+
+
+async def read_for_a_page(filled: Filled, name: str, sort: Sort) -> int:
+    """Rows that a page of one of TIMES reads."""
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection)
+        await find.list_entries(connection, filled.log_id, TIMES[name], sort=sort, limit=PAGE)
+        return await fetched(connection) - before
+
+
+@pytest.mark.parametrize("name", TIMES)
+async def test_an_export_never_reads_much_in_one_transaction(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Each slice holds a snapshot, and has to come in the time that a statement may take, however large the log is."""
+    assert await read_for_a_slice(filled, monkeypatch, name) <= SEGMENT + slices.SLICE_ENTRIES
+
+
+async def test_control_an_export_that_is_given_the_whole_log_reads_it_in_one_transaction(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def everywhere(*_: object, from_seq: int, to_seq: int) -> AsyncIterator[range]:
+        yield range(from_seq, to_seq)
+
+    monkeypatch.setattr(slices, "candidates", everywhere)
+    assert await read_for_a_slice(filled, monkeypatch, "the last twentieth") >= 0.9 * ENTRIES
+
+
+async def read_for_a_slice(filled: Filled, patch: pytest.MonkeyPatch, name: str) -> int:
+    """The most rows that a slice of an export of one of TIMES reads."""
+    counts = []
+
+    @asynccontextmanager
+    async def measured(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
+        async with bound(engine, log_id) as connection:
+            before = await fetched(connection)
+            yield connection
+            counts.append(await fetched(connection) - before)
+
+    patch.setattr(slices, "bound", measured)
+    async for _ in slices.stream_slices(filled.pools.reads, filled.log_id, TIMES[name], size=ENTRIES):
+        pass
+    return max(counts, default=0)
