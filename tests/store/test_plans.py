@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
+from audit_service.core.terms import Term
 from audit_service.indexer import index_all
 from audit_service.store import find, segments, slices
 from audit_service.store.engine import Database, bound, driver
@@ -148,11 +149,11 @@ async def explained(connection: AsyncConnection, statement: str, parameters: Any
     return list(nodes(plan["Plan"]))
 
 
-async def fetched(connection: AsyncConnection) -> int:
-    """Rows of the table that this transaction has looked at so far: in an index, and by reading it through."""
+async def fetched(connection: AsyncConnection, table: str = "entry") -> int:
+    """Rows of a table that this transaction has looked at so far: in an index, and by reading it through."""
     count = """SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class AS c
-        LEFT JOIN pg_index AS i ON i.indexrelid = c.oid WHERE to_regclass('audit.entry') IN (c.oid, i.indrelid)"""
-    return int((await connection.execute(text(count))).scalar_one())
+        LEFT JOIN pg_index AS i ON i.indexrelid = c.oid WHERE to_regclass(:name) IN (c.oid, i.indrelid)"""
+    return int((await connection.execute(text(count), {"name": f"audit.{table}"})).scalar_one())
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -219,6 +220,19 @@ async def test_a_count_reads_little_where_there_is_little(filled: Filled, name: 
 
 
 COUNT_CAP = 10_001
+
+# Grams that no entry has. A search may be a pasted page.
+MANY_GRAMS = [
+    Term.of("gram", f"{number:03}".translate(str.maketrans("0123456789", "ghijkmnwyz"))) for number in range(300)
+]
+
+
+async def test_a_search_of_many_words_looks_for_each_and_reads_no_other_terms(filled: Filled) -> None:
+    """A join of all terms of the log with all words would take terms times words."""
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection, "posting")
+        assert await segments.fetch_postings(connection, filled.log_id, range(ENTRIES // SEGMENT), MANY_GRAMS) == {}
+        assert await fetched(connection, "posting") == before
 
 
 # What lies at one end of the log: PostgreSQL takes it for spread evenly, and would look for it from the other end.
