@@ -48,6 +48,10 @@ _FILL = """
             CASE WHEN n % 5 < 2 THEN inet '203.0.113.9' WHEN n % 20000 = 1234 THEN inet '198.51.100.1'
                 ELSE inet '10.0.0.0' + n % 300 END AS a) AS x
 """
+_RECEIPTS = """
+    INSERT INTO audit.receipt (log_id, seq, recorded_at, epoch, kept, id, prev_hash, hash, ruleset)
+    SELECT log_id, seq, recorded_at, epoch, true, id, prev_hash, hash, '' FROM audit.entry
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,10 @@ async def filled(server: Server) -> AsyncIterator[Filled]:
                 log_id,
                 ENTRIES,
             )
+            await connection.execute(_RECEIPTS)
             assert await index_all(pools) == ENTRIES // SEGMENT
             await connection.execute(
-                "VACUUM (ANALYZE) audit.entry, audit.segment, audit.posting, audit.tally, audit.log"
+                "VACUUM (ANALYZE) audit.entry, audit.receipt, audit.segment, audit.posting, audit.tally, audit.log"
             )
         yield Filled(database, pools, log_id)
     await pools.dispose()
@@ -112,7 +117,13 @@ PAIRS = {
 }  # fmt: skip
 # Each common, never together: candidates are few or none, and a walk would go through everything.
 APART = {"q of words that never meet": (Filter("q", ("common value-17",)),)}
-SELECTIONS: dict[str, tuple[Filter, ...]] = {**SINGLE, **PREFIXES, **PAIRS, **APART, "nothing": ()}
+IDS = {
+    "id=one": (Filter("id", ("e7",)),),
+    "id=several": (Filter("id", ("e7", "e60000", "nothing")),),
+    "id=several q=never": (Filter("id", ("e7", "e60000")), Filter("q", ("never",))),
+    "id=several outcome=common": (Filter("id", ("e7", "e60000")), Filter("outcome", ("common",))),
+}
+SELECTIONS: dict[str, tuple[Filter, ...]] = {**SINGLE, **PREFIXES, **PAIRS, **APART, **IDS, "nothing": ()}
 
 
 @contextmanager
@@ -219,6 +230,16 @@ async def test_a_count_reads_little_where_there_is_little(filled: Filled, name: 
         assert await fetched(connection) - before <= (COUNT_CAP if name == "nothing" else SEGMENT + PAGE)
 
 
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", IDS)
+async def test_an_id_is_found_without_a_look_at_the_rest_of_the_log(filled: Filled, name: str, sort: Sort) -> None:
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection)
+        await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
+        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name]))
+        assert await fetched(connection) - before <= PAGE
+
+
 COUNT_CAP = 10_001
 
 # Grams that no entry has. A search may be a pasted page.
@@ -245,6 +266,8 @@ TIMES = {
     "the last twentieth of a server": Selection((Filter("server_id", ("common",)),), since=LATE),
     "the last twentieth, but not an actor": Selection((Filter("actor", ("rare",), negated=True),), since=LATE),
     "nobody, without the help of the index": Selection((Filter("actor", ("*",), negated=True),)),
+    "several ids": Selection(IDS["id=several"]),
+    "several ids, but not an actor": Selection((*IDS["id=several"], Filter("actor", ("rare",), negated=True))),
     "nothing yet": Selection(since=_END + timedelta(days=1)),
 }
 

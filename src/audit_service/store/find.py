@@ -2,8 +2,8 @@
 
 A page is found in three steps, and each is tried only when the one before has not filled it:
 
-1. *Direct.* What an index of the table answers by itself in the order asked for: everything; in the order of time also a time, one
-   server, one target. (By seq, PostgreSQL would look for what lies at the log's end from its beginning.)
+1. *Direct.* What an index of the table answers by itself in the order asked for: everything, certain ids; in the order of time also a
+   time, one server, one target. (By seq, PostgreSQL would look for what lies at the log's end from its beginning.)
 2. *Walk.* The next WALK_ENTRIES entries in the order asked for, each compared. This fills the page for every value that is common there.
 3. *Segments.* From where the walk ended, segment by segment of the search index, nearest first, a few at first and then more at a time.
    Only entries that the index names are looked at, and segments in which nothing is named cost next to nothing. Entries that are not in
@@ -59,6 +59,7 @@ from audit_service.store.selection import (
     Sort,
     conditions,
     is_direct,
+    names_ids,
     path_ranges,
     walk_conditions,
 )
@@ -140,7 +141,7 @@ async def count_entries(
     connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000
 ) -> tuple[int, bool]:
     """(count, whether it was capped): exact up to `cap`, because an exact count of everything reads everything."""
-    if is_direct(selection):
+    if is_direct(selection) or names_ids(selection):
         count = await _count(connection, conditions(log_id, selection), cap + 1)
     else:
         count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
@@ -170,11 +171,14 @@ async def look_up(
 async def candidates(
     engine: AsyncEngine, log_id: int, selection: Selection, *, from_seq: int, to_seq: int
 ) -> AsyncIterator[Sequence[int]]:
-    """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, none longer than a segment, and lists
-    of single seqs. Each look at the index is a transaction of its own, for whoever reads for a long time."""
+    """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, none longer than a segment unless it
+    is of certain ids, and lists of single seqs. Each look at the index is a transaction of its own, for whoever reads for a long time."""
     async with bound(engine, log_id) as connection:
         low, high = await _first_recorded(connection, log_id, selection)
     start, end = max(from_seq, low or 0), to_seq if high is None else min(to_seq, high)
+    if names_ids(selection):
+        yield range(start, end)
+        return
     index = _Index(clauses_of(selection))
     last = -(-end // terms.SEGMENT_EVENTS)
     for first in range(start // terms.SEGMENT_EVENTS, last, _EXPORT_SEGMENTS):
@@ -193,7 +197,7 @@ async def candidates(
 
 def _is_direct(selection: Selection, order: Order) -> bool:
     """Whether an index of the table answers a selection in this order."""
-    return is_direct(selection) and (order.by_time or selection == Selection())
+    return names_ids(selection) or (is_direct(selection) and (order.by_time or selection == Selection()))
 
 
 def _may_be_in_time(segment: Segment, selection: Selection) -> bool:
