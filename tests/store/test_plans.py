@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit_service.core import terms
 from audit_service.core.terms import Term
 from audit_service.indexer import index_all
-from audit_service.store import find, segments, slices
+from audit_service.store import find, segments, selection, slices
 from audit_service.store.engine import Database, bound, driver
 from audit_service.store.selection import Filter, FilterValue, Selection, Sort, is_direct
 from tests.support.appends import owner
@@ -155,7 +155,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def explained(connection: AsyncConnection, statement: str, parameters: Any) -> list[dict[str, Any]]:
     """The nodes of a plan with what each really brought."""
-    rows = await driver(connection).fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+    rows = await driver(connection).fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *parameters)
     (plan,) = rows[0][0]
     return list(nodes(plan["Plan"]))
 
@@ -283,6 +283,40 @@ async def test_control_in_the_order_of_seq_an_index_reads_to_the_other_end(
 ) -> None:
     monkeypatch.setattr(find, "_is_direct", lambda selection, _: is_direct(selection))
     assert await read_for_a_page(filled, "the last twentieth", "seq") >= 0.9 * ENTRIES
+
+
+# Pages that scans of the index by time may read for a page of a list: those of a walk. The index has over 300.
+PAGES_LIMIT = 100
+NEVER = ["session=never", "request_id=never", "ip=never", "role=never"]
+
+
+@pytest.mark.parametrize("name", NEVER)
+async def test_a_walk_ends_where_it_should_and_not_at_the_far_end_of_the_index(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert await index_pages_of(filled, monkeypatch, name) <= PAGES_LIMIT
+
+
+async def test_control_a_comparison_of_rows_beside_another_bound_reads_the_whole_index(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "and_", lambda *conditions: conditions[-1])
+    assert await index_pages_of(filled, monkeypatch, "session=never") > 2 * PAGES_LIMIT
+
+
+async def index_pages_of(filled: Filled, patch: pytest.MonkeyPatch, name: str) -> int:
+    """Pages that the scans of the index by time read for one page of a list, the newest first, in the index and of the table."""
+    pages = 0
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        with statements(connection, patch) as sent:
+            await find.list_entries(
+                connection, filled.log_id, Selection(SELECTIONS[name]), sort="-occurred_at", limit=PAGE
+            )
+        for statement, parameters in sent:
+            for node in await explained(connection, statement, parameters):
+                if node.get("Index Name") == "entry_time":
+                    pages += node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+    return pages
 
 
 async def read_for_a_page(filled: Filled, name: str, sort: Sort) -> int:

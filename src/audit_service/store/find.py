@@ -495,7 +495,13 @@ def _wheres(segments: Sequence[Segment], named: Mapping[int, BitMap]) -> Iterato
             yield first, among(seqs)
             seqs = []
         if dense:
-            yield segment, sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
+            # Its times too: by time, PostgreSQL would come to this segment from the end of the log.
+            times = (
+                ()
+                if segment.first_at is None
+                else (_c.occurred_at >= segment.first_at, _c.occurred_at <= segment.last_at)
+            )
+            yield segment, sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS, *times)
         elif positions:
             first = first if seqs else segment
             seqs += [start + position for position in positions]

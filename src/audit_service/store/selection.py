@@ -304,13 +304,20 @@ class Order:
         return (position.occurred_at, position.seq) if self.by_time else (position.seq,)
 
     def behind(self, position: Position, *, inclusive: bool = False) -> ColumnElement[bool]:
-        """What stands behind a position, or also at it."""
+        """What stands behind a position, or also at it.
+
+        In orders of time the moment is said by itself too: PostgreSQL ends a scan of the index at a comparison of rows only where no
+        other bound of time is given beside it, and read the index to its far end else.
+        """
         columns = tuple_(*self.columns)
         parts = zip(self.key(position), self.columns, strict=True)
         bound = tuple_(*(literal(value, type_=column.type) for value, column in parts))
-        if inclusive:
-            return columns <= bound if self.descending else columns >= bound
-        return columns < bound if self.descending else columns > bound
+        at, moment = self.columns[0], literal(self.key(position)[0], type_=self.columns[0].type)
+        if self.descending:
+            behind, within = columns <= bound if inclusive else columns < bound, at <= moment
+        else:
+            behind, within = columns >= bound if inclusive else columns > bound, at >= moment
+        return and_(within, behind) if self.by_time else behind
 
     def before(self, position: Position) -> ColumnElement[bool]:
         """What stands before a position."""
