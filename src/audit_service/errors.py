@@ -23,7 +23,8 @@ AuditError
     │       ├── InvalidSignatureError  one by a known key does not fit the text
     │       ├── UnknownSignerError     none is by a key that would count
     │       └── QuorumError            too few of the policy's witnesses cosigned
-    └── ChainBrokenError           an entry does not follow from the one before it
+    ├── ChainBrokenError           an entry does not follow from the one before it
+    └── SigningRefusedError        a log is not what was signed before: nothing is signed
 """
 
 from collections.abc import Sequence
@@ -165,6 +166,10 @@ class QuorumError(SignatureError):
 
 class ChainBrokenError(IntegrityError):
     """An entry does not follow from the one before it."""
+
+
+class SigningRefusedError(IntegrityError):
+    """A log is not what was signed before, or not what its head says: nothing is signed until it is. Names sizes and roots."""
 
 
 def _at_line(detail: str, line: int | None) -> str:

@@ -12,6 +12,7 @@ _CODES: dict[str, AuditError] = {
     "AU001": ClockError("the log's last time is over five minutes ahead of the database's clock"),
     "AU002": NotFoundError("no such log"),
     "AU003": UnavailableError("the database's transactions are not READ COMMITTED"),
+    "AU013": UnavailableError("the signer's lease is not held"),
 }
 # SQLSTATE classes and codes that pass by themselves or with an operator's help: connection, resources, operator
 # intervention (shutdown, crash), system error, lock not available, serialisation, read-only standby.
