@@ -21,7 +21,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from audit_service.core.checkpoint import Checkpoint, open_checkpoint
@@ -101,39 +101,28 @@ class LogFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._state_path = path / "state.note"
+        self.state_path = path / "state.note"
         self._history_path = path / "checkpoints.ndjson"
 
     def read_state(self, keys: Keys) -> Signed | None:
         """The last signed checkpoint; None before the first. Raises SigningStateError."""
-        try:
-            data = self._state_path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise SigningStateError(f"{self._state_path} cannot be read ({error.strerror})") from None
-        try:
-            return opened(data.decode(), keys)
-        except (ProofError, ValueError):
-            raise SigningStateError(
-                f"{self._state_path} is not a checkpoint signed by the key file's keys: restore it from a backup"
-            ) from None
+        return _read(self.state_path, keys)
 
-    def signed_at(self) -> datetime | None:
-        """When the state was written; None before the first."""
-        try:
-            return datetime.fromtimestamp(self._state_path.stat().st_mtime, UTC)
-        except FileNotFoundError:
-            return None
+    def read_kept(self, epoch: int, keys: Keys) -> Signed | None:
+        """The last checkpoint of an epoch that ended; None when there is none. Raises SigningStateError."""
+        return _read(self._kept_path(epoch), keys)
 
     def write_state(self, note: str) -> None:
         """Replace the state; on the disk when this returns. Raises OSError."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_private(self._state_path, note)
+        replace_private(self.state_path, note)
 
     def keep_state(self, signed: Signed) -> None:
         """Put the last state of an epoch beside, before the next epoch's replaces it. Raises OSError."""
-        replace_private(self._path / f"state-epoch-{signed.epoch}.note", signed.note)
+        replace_private(self._kept_path(signed.epoch), signed.note)
+
+    def _kept_path(self, epoch: int) -> Path:
+        return self._path / f"state-epoch-{epoch}.note"
 
     def append(self, signed_at: datetime, size: int, note: str) -> None:
         """Add a note to the history. Not synced: the database has it as well, and the state is what counts. Raises OSError."""
@@ -169,6 +158,19 @@ def opened(note: str, keys: Keys) -> Signed:
     """A checkpoint that one of our keys signed, under whatever origin the note names. Raises ProofError."""
     parsed = parse_note(note)
     return Signed(open_checkpoint(parsed, keys.verifiers(parsed.text.partition("\n")[0])).checkpoint, note)
+
+
+def _read(path: Path, keys: Keys) -> Signed | None:
+    try:
+        return opened(path.read_text("utf-8"), keys)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SigningStateError(f"{path} cannot be read ({error.strerror})") from None
+    except (ProofError, ValueError):
+        raise SigningStateError(
+            f"{path} is not a checkpoint signed by the key file's keys: restore it from a backup"
+        ) from None
 
 
 def _note_of(line: bytes) -> str | None:

@@ -1,9 +1,11 @@
 """The signing key's file: which keys sign, since when and until when. The only place where a seed is ever written.
 
     {"keys": [{"seed": "<base64>", "public": "<base64>", "created_at": "<time>", "retired_at": null}],
-     "retired": [{"public": "<base64>", "created_at": "<time>", "retired_at": "<time>"}]}
+     "retired": [{"public": "<base64>", "created_at": "<time>", "retired_at": "<time>"}],
+     "pending": null}
 
 - `keys` sign, the oldest first: one, or two while the older is being succeeded. A `retired_at` in the future is when it stops.
+- `pending`: `succeeded` or `revoked` while a change to the newest key is under way (`signing.rotation`).
 - `retired` no longer do. Their seeds are destroyed; their public parts stay, because what they signed does.
 
 The file is 0600 and refused when anybody else may read it. One key serves every log; its name, and so its key id, is the log's origin.
@@ -18,7 +20,7 @@ import stat
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from audit_service.core.entry import format_time, parse_time
 from audit_service.core.vkey import KeyKind, Signer, VerifierKey
@@ -26,6 +28,7 @@ from audit_service.errors import AuditError
 from audit_service.private_file import replace_private
 
 SEED_BYTES = 32
+Change: TypeAlias = Literal["succeeded", "revoked"]
 
 
 class KeyFileError(AuditError):
@@ -65,6 +68,7 @@ class Keys:
 
     signing: tuple[SigningKey, ...]
     retired: tuple[RetiredKey, ...] = ()
+    pending: Change | None = None
 
     def signers(self, origin: str) -> list[Signer]:
         """Every key that signs, under the name of a log."""
@@ -79,7 +83,7 @@ class Keys:
         """These keys retired as of `ended`, their seeds gone."""
         left = tuple(key for key in self.signing if key.public not in publics)
         gone = (RetiredKey(key.public, key.created_at, ended) for key in self.signing if key.public in publics)
-        return Keys(left, (*self.retired, *gone))
+        return replace(self, signing=left, retired=(*self.retired, *gone))
 
     def expired(self, now: datetime) -> list[bytes]:
         """The public parts of those whose time to sign is over."""
@@ -134,6 +138,7 @@ def write_keys(path: Path, keys: Keys) -> None:
             }
             for key in keys.retired
         ],
+        "pending": keys.pending,
     }
     replace_private(path, json.dumps(document, indent=1) + "\n")
 
@@ -154,6 +159,7 @@ def read_keys(path: Path) -> Keys:
         keys = Keys(
             tuple(_signing_key(item) for item in document["keys"]),
             tuple(_retired_key(item) for item in document.get("retired", [])),
+            _change(document.get("pending")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         # Not `from error`: a parser's error quotes its input.
@@ -166,6 +172,12 @@ def read_keys(path: Path) -> Keys:
 def overlap_end(now: datetime, days: int) -> datetime:
     """When a succeeded key stops signing."""
     return now + timedelta(days=days)
+
+
+def _change(value: object) -> Change | None:
+    if value is not None and value not in get_args(Change):
+        raise ValueError("no such change")
+    return cast("Change | None", value)
 
 
 def _signing_key(item: dict[str, Any]) -> SigningKey:

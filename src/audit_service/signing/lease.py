@@ -11,7 +11,7 @@ from pathlib import Path
 
 from audit_service.errors import AuditError, UnavailableError
 from audit_service.signing.folder import SigningFolder
-from audit_service.signing.keyfile import Keys, read_keys
+from audit_service.signing.keyfile import Keys, SigningKey, read_keys
 from audit_service.store import signing as store
 from audit_service.store.engine import Database
 
@@ -56,6 +56,11 @@ class Signing:
         """Take or renew the lease. Raises UnavailableError while another holder has it, and what `take_lease` raises."""
         if not await self.take_lease():
             raise UnavailableError("a signer elsewhere holds the lease: stop it, and try again within a minute")
+
+    async def asks_for(self, key: SigningKey) -> bool:
+        """Whether the lease asks for this key, of those in the key file."""
+        answer = await store.take_lease(self.database.writes, key.public, self.holder, LEASE_SECONDS)
+        return answer != "other key"
 
     @asynccontextmanager
     async def keeping_lease(self) -> AsyncIterator[None]:

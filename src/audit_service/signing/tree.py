@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from audit_service.core.merkle import EMPTY_ROOT
+from audit_service.core.merkle import EMPTY_ROOT, Frontier
 from audit_service.core.retrace import Place, Retrace, StoredRow
 from audit_service.core.tiles import BuiltTile, Tile, TileBuilder, partial_tiles, tile_root
-from audit_service.errors import ChainBrokenError, SigningRefusedError
+from audit_service.errors import ChainBrokenError, ProofError, SigningRefusedError
 from audit_service.signing.lease import Signing
 from audit_service.store import signing as store
 from audit_service.store.signing import StoredHead
-
 
 # Fewer rows than these are hashed sooner than a thread is asked.
 _THREAD_ENTRIES = 200
@@ -105,6 +104,37 @@ async def grow(signing: Signing, log_id: int, retrace: Retrace, to_size: int, ho
             tiles = []
         how.report(retrace.place.size)
     return differing
+
+
+def require_head(retrace: Retrace, head: StoredHead) -> None:
+    """Raise SigningRefusedError unless the entries lead to the head row."""
+    if retrace.frontier() != head.frontier:
+        raise SigningRefusedError(
+            f"at size {head.size} the entries have root {retrace.root().hex()}, and the head row has {_root_of(head)}"
+        )
+    if retrace.place.last_hash != head.last_hash:
+        raise SigningRefusedError(f"at size {head.size} the head row names another last entry")
+
+
+def _root_of(head: StoredHead) -> str:
+    try:
+        return Frontier.from_bytes(head.size, head.frontier).root().hex()
+    except ProofError:
+        return "none"
+
+
+async def rebuild_tiles(
+    signing: Signing, log_id: int, report: Callable[[int], None] = lambda _size: None
+) -> tuple[int, list[BuiltTile]]:
+    """Make every tile anew from the entries that are there, and store those that are missing: the log's size, and the tiles that are stored
+    with other hashes, which stay as they are. Raises SigningRefusedError, ChainBrokenError when the entries do not lead to the head."""
+    await signing.require_lease()
+    head = await store.fetch_stored_head(signing.database.reads, log_id)
+    found = await begun(signing, log_id, head)
+    async with signing.keeping_lease():
+        differing = await grow(signing, log_id, found, head.size, Pass(report=report))
+    require_head(found, head)
+    return head.size, differing
 
 
 def _reach(retrace: Retrace, mark: int | None, marks: Iterator[int]) -> int | None:

@@ -51,8 +51,12 @@ class Lag:
 async def fetch_lag(connection: AsyncConnection, log_id: int) -> Lag:
     """The log's size, the size of its last checkpoint, and that one's age by the database's clock."""
     age = func.extract("epoch", func.clock_timestamp() - _c.signed_at)
-    last = select(_c.size, age.label("age")).where(_c.log_id == log_id).order_by(_c.signed_at.desc()).limit(1).subquery()
-    query = select(bound_log.c.size, last.c.size.label("signed"), last.c.age).outerjoin_from(bound_log, last, onclause=func.true())
+    last = (
+        select(_c.size, age.label("age")).where(_c.log_id == log_id).order_by(_c.signed_at.desc()).limit(1).subquery()
+    )
+    query = select(bound_log.c.size, last.c.size.label("signed"), last.c.age).outerjoin_from(
+        bound_log, last, onclause=func.true()
+    )
     row = (await connection.execute(query.where(bound_log.c.log_id == log_id))).first()
     if row is None:
         return Lag(0, 0, None)

@@ -70,7 +70,9 @@ async def list_signed_logs(engine: AsyncEngine) -> tuple[str, list[SignedLog]]:
     """The service's name, and every tenant's log. Raises UnavailableError, NotFoundError before the first `prepare`."""
     async with translated(), connected(engine) as connection:
         name = (await connection.execute(select(installation.c.service_name))).scalar_one()
-        rows = await connection.execute(select(tenant.c.name, tenant.c.log_id, tenant.c.log_key).order_by(tenant.c.name))
+        rows = await connection.execute(
+            select(tenant.c.name, tenant.c.log_id, tenant.c.log_key).order_by(tenant.c.name)
+        )
         return name, [SignedLog(*row) for row in rows]
 
 
@@ -155,7 +157,9 @@ async def store_tiles(engine: AsyncEngine, log_id: int, holder: str, tiles: Sequ
     return [tile for tile in tiles if stored.get((tile.level, tile.number)) != sha256(tile.hashes).digest()]
 
 
-async def publish_checkpoint(engine: AsyncEngine, log_id: int, holder: str, size: int, epoch: int, note: str) -> datetime:
+async def publish_checkpoint(
+    engine: AsyncEngine, log_id: int, holder: str, size: int, epoch: int, note: str
+) -> datetime:
     """Store a signed note; when. Raises UnavailableError when the lease is not held."""
     sql = "SELECT audit.publish_checkpoint($1, $2, $3, $4, $5)"
     return cast("datetime", await _call(engine, sql, log_id, holder, size, epoch, note))
@@ -163,12 +167,20 @@ async def publish_checkpoint(engine: AsyncEngine, log_id: int, holder: str, size
 
 async def record_signer(engine: AsyncEngine, log_id: int, holder: str, control: Control) -> int:
     """Append a `signer` entry; its seq. Raises UnavailableError when the lease is not held."""
-    return cast("int", await _call(engine, "SELECT seq FROM audit.record_signer($1, $2, $3::jsonb)", log_id, holder, control.argument()))
+    return cast(
+        "int",
+        await _call(
+            engine, "SELECT seq FROM audit.record_signer($1, $2, $3::jsonb)", log_id, holder, control.argument()
+        ),
+    )
 
 
 async def resume_log(engine: AsyncEngine, log_id: int, holder: str, control: Control) -> int:
     """Raise the epoch and append the `resume` entry; its seq. Raises UnavailableError when the lease is not held."""
-    return cast("int", await _call(engine, "SELECT seq FROM audit.resume_log($1, $2, $3::jsonb)", log_id, holder, control.argument()))
+    return cast(
+        "int",
+        await _call(engine, "SELECT seq FROM audit.resume_log($1, $2, $3::jsonb)", log_id, holder, control.argument()),
+    )
 
 
 async def change_key(engine: AsyncEngine, holder: str, old: bytes, new: bytes) -> None:
