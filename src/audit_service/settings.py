@@ -213,6 +213,11 @@ class Settings(BaseSettings):
         return self.signing_key_file or self.signing_dir / "key.json"
 
     @property
+    def own_signing_url(self) -> SecretStr | None:
+        """The signer's login on a PostgreSQL of one's own; None where the service runs its own."""
+        return self.signing_database_url or self.migration_database_url or self.database_url
+
+    @property
     def embedded(self) -> bool:
         """Whether the service runs its own PostgreSQL."""
         return self.database_url is None

@@ -38,7 +38,7 @@ from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedP
 from audit_service.errors import AuditError
 from audit_service.provision import origins, prepare
 from audit_service.settings import Settings
-from audit_service.signing.keyfile import ensure_keys, read_keys
+from audit_service.signing.keyfile import KeyFileError, ensure_keys, read_keys
 from audit_service.store.migrate import upgrade
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
@@ -206,7 +206,8 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     secret = SecretStr(serving_url)
     if settings.sign:
         _make_signing_key(settings, migration_url)
-    signing_url = postgres.url("audit_signing") if postgres is not None else _signing_url(settings)
+    own = settings.own_signing_url
+    signing_url = own.get_secret_value() if own is not None else postgres.url("audit_signing") if postgres else ""
     return settings.model_copy(
         update={
             "database_url": secret,
@@ -217,14 +218,13 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     )
 
 
-def _signing_url(settings: Settings) -> str:
-    url = settings.signing_database_url or settings.migration_database_url or settings.database_url or SecretStr("")
-    return url.get_secret_value()
-
-
 def _make_signing_key(settings: Settings, migration_url: str) -> None:
     """At the first start: the signing key, and what whoever wants to verify a checkpoint needs of it."""
-    if not ensure_keys(settings.signing_key_path):
+    try:
+        if not ensure_keys(settings.signing_key_path):
+            return
+    except KeyFileError as error:
+        _say(f"audit-service: {error.detail}")  # the signer will say so too; events are taken without it
         return
     _say(f"signing key, made only this once; keep a copy elsewhere: {settings.signing_key_path}")
     keys = read_keys(settings.signing_key_path)

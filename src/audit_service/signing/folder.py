@@ -62,6 +62,7 @@ class SigningFolder:
         self.path = path
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
+        (path / "logs").mkdir(mode=0o700, exist_ok=True)
         token_path = path / "holder"
         if not token_path.exists():
             replace_private(token_path, secrets.token_hex(8))
@@ -114,7 +115,7 @@ class LogFolder:
 
     def write_state(self, note: str) -> None:
         """Replace the state; on the disk when this returns. Raises OSError."""
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.mkdir(mode=0o700, exist_ok=True)
         replace_private(self.state_path, note)
 
     def keep_state(self, signed: Signed) -> None:

@@ -2,8 +2,8 @@
 
 1. Read the whole log as it is and hold it against every note in the history of its epoch: the last good checkpoint is the largest that
    the log still has; what was signed beyond it is lost.
-2. In our turn, with the state unchanged: keep the old state beside, and sign the log as it is under the next epoch's origin. That is the new
-   state: nobody is shown it before the log itself says that the epoch began.
+2. In our turn, with the state unchanged: keep the old state beside, and sign the log as it is under the next epoch's origin. That is the
+   new state: nobody is shown it before the log itself says that the epoch began.
 3. Raise the epoch and append the `resume` entry, in one transaction of the database. From here on the signer goes on.
 
 Killed after step 2, the signer refuses the log until the command is run again; it then takes the state it finds for what it is.
