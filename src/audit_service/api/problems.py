@@ -25,6 +25,7 @@ _STATUS: tuple[tuple[type[errors.AuditError], int, str], ...] = (
     (errors.IdempotencyConflictError, 409, "Idempotency conflict"),
     (errors.UnauthenticatedError, 401, "Not authenticated"),
     (errors.ForbiddenError, 403, "Not allowed"),
+    (errors.GoneError, 410, "Gone"),
     (errors.NotFoundError, 404, "Not found"),
     (errors.UnavailableError, 503, "Unavailable"),
     (errors.ClockError, 503, "The clock is wrong"),
