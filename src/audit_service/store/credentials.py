@@ -102,6 +102,11 @@ async def find_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any] |
     ).one_or_none()
 
 
+async def find_log_id(connection: AsyncConnection, log_key: str) -> int | None:
+    """The log with this key, or None."""
+    return (await connection.execute(select(tenant.c.log_id).where(tenant.c.log_key == log_key))).scalar()
+
+
 async def ensure_default_tenant(connection: AsyncConnection, service_name: str) -> int:
     """The log id of the tenant `default`, created at the first start."""
     found = await find_tenant(connection, DEFAULT_TENANT)
