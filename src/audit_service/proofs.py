@@ -83,10 +83,7 @@ async def make_inclusion(tree: StoredTree, seq: int, size: int | None = None) ->
         if seq >= goal.size:
             raise _invalid("seq", f"must be below the size of the tree, {goal.size}")
         header = await _header(tree, connection, seq)
-        if header is None:
-            leaf = (await tree.read(connection, goal.size, lambda reader: reader([(0, seq)])))[0]
-        else:
-            leaf = entry_hash(header)
+        leaf = await _pruned_leaf(tree, connection, goal.size, seq) if header is None else entry_hash(header)
         hashes, root = await _proven(
             tree,
             connection,
@@ -170,6 +167,12 @@ async def _header(tree: StoredTree, connection: AsyncConnection, seq: int) -> by
     if not rows and seq < head.pruned_before:
         return None
     raise TreeDamagedError(f"the entry of seq {seq} is missing, or there twice")
+
+
+async def _pruned_leaf(tree: StoredTree, connection: AsyncConnection, size: int, seq: int) -> bytes:
+    """The leaf hash that only a tile still holds."""
+    (leaf,) = await tree.read(connection, size, lambda reader: reader([(0, seq)]))
+    return leaf
 
 
 async def _proven(

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.core.chain import entry_hash
 from audit_service.core.merkle import HASH_BYTES, Frontier, RangeProof, cover, prove_range
-from audit_service.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, elements, entry_bundle, has_tile
+from audit_service.core.tile_path import entry_bundle
+from audit_service.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, elements, has_tile
 from audit_service.errors import NotFoundError, ProofError, TreeDamagedError
 from audit_service.store.query import fetch_sound_head
 from audit_service.store.signed import list_headers

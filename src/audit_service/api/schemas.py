@@ -394,7 +394,7 @@ class InclusionProof(_Answer):
 
 
 class ConsistencyProof(_Answer):
-    """That the tree of `to_size` begins with the tree of `from_size` (RFC 6962 section 2.1.2). `checkpoint`: the signed note of `to_size`."""
+    """That the tree of `to_size` begins with the tree of `from_size` (RFC 6962 section 2.1.2). `checkpoint`: the note of `to_size`."""
 
     from_size: int
     to_size: int

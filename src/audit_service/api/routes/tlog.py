@@ -11,7 +11,8 @@ from fastapi.responses import Response
 
 from audit_service.api import parameters, schemas
 from audit_service.api.dependencies import Service, ServiceOf, authorize, documented_security
-from audit_service.core.tiles import Tile, parse_position, parse_tile
+from audit_service.core.tile_path import parse_position, parse_tile
+from audit_service.core.tiles import Tile
 from audit_service.errors import MalformedError, NotFoundError
 from audit_service.store import credentials
 from audit_service.store.engine import connected
