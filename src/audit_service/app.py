@@ -18,6 +18,7 @@ from audit_service.api.routes import (
     chain,
     counts,
     events,
+    evidence,
     history,
     ingest,
     keys,
@@ -72,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.router.routes.extend(ingest.routes)
     # `history` and `proofs` before `events`, whose path for one event takes whatever follows.
-    for module in (history, proofs, events, activity, counts, adapters, chain, tlog, keys, operations):
+    for module in (history, proofs, events, activity, counts, adapters, chain, evidence, tlog, keys, operations):
         app.include_router(module.router)
     openapi.install(app)
     return app

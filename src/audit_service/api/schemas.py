@@ -611,6 +611,17 @@ PROOF_RESPONSES = (
     | _file("The proof file (C2SP tlog-proof)", "text/plain")
     | {409: _NOT_SIGNED}
 )
+_EVIDENCE_RANGE = [
+    _parameter("from_seq", "First entry; default: the first that was not pruned", _COUNT),
+    _parameter("to_seq", "One past the last entry; default: the size of the checkpoint", _COUNT),
+    _parameter("checkpoint_size", "Size of the signed checkpoint to prove it against; default: the latest", _COUNT),
+]
+EVIDENCE_PARAMETERS = [*_EVIDENCE_RANGE, *parameters.describe()]
+EVIDENCE_RESPONSES = (
+    _responses({}, 400, 401, 403, 500, 503)
+    | _file("The bundle: a zip file to save, and to check with `verify-file`", "application/zip")
+    | {409: _NOT_SIGNED}
+)
 TLOG_CHECKPOINT_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file("The signed note", "text/plain")
 TLOG_TILE_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file(
     "Hashes of 32 bytes each, or entries, each behind its length in two bytes", "application/octet-stream"
