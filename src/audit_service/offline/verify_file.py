@@ -50,6 +50,7 @@ import stat
 import struct
 import sys
 import zlib
+from binascii import a2b_base64
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -502,7 +503,7 @@ def parse_hashes(value: object) -> list[bytes]:
     """A list of hashes of 32 bytes in base64; ValueError for anything else."""
     if not isinstance(value, list) or not all(type(one) is str and _HASH64.fullmatch(one) for one in value):
         raise ValueError("not a list of hashes")
-    return [base64.b64decode(one) for one in value]
+    return [a2b_base64(one) for one in value]
 
 
 _BASE64_32 = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="  # 32 bytes have one spelling
@@ -594,8 +595,9 @@ def included_root(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) ->
 # --- signed notes, keys, policies (C2SP) -----------------------------------------------------------------------------
 
 ED25519, COSIGNATURE = 0x01, 0x04
-_KEY_NAME = re.compile(r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000+]+")
-_ORIGIN = re.compile(r"([^\s+\x00-\x1f\x7f]+/t/[0-9a-f]{32})/([1-9][0-9]{0,8})")
+_SPACES = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what Unicode calls White_Space
+_KEY_NAME = re.compile(f"[^{_SPACES}+]+")
+_ORIGIN = re.compile(rf"([^{_SPACES}+\x00-\x1f\x7f]+/t/[0-9a-f]{{32}})/([1-9][0-9]{{0,8}})")
 _SIGNATURE_LINE = re.compile(r"— ([^ \n]+) ([A-Za-z0-9+/]+={0,2})")
 
 
@@ -674,7 +676,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
         raise EvidenceError("the checkpoint is not origin, size and root")
     if not re.fullmatch("0|[1-9][0-9]{0,18}", lines[1]) or int(lines[1]) > INTEGER_MAX:
         raise EvidenceError("the checkpoint's size is not a number")
-    return Checkpoint(lines[0], int(lines[1]), base64.b64decode(lines[2]))
+    return Checkpoint(lines[0], int(lines[1]), a2b_base64(lines[2]))
 
 
 def has_cryptography() -> bool:
@@ -939,14 +941,14 @@ def _read_disclosures(text: str) -> tuple[dict[str, tuple[bytes, str]], str]:
     # Written again it is the same text: no group stands twice, and there is nothing but salts and values.
     if f"{{{spelled}}}" != text[15:end] or not all(_HASH64.fullmatch(salt) for salt, _ in given.values()):
         raise ValueError("disclosures that are not what the format says")
-    return {group: (base64.b64decode(salt), value) for group, (salt, value) in given.items()}, text[end:]
+    return {group: (a2b_base64(salt), value) for group, (salt, value) in given.items()}, text[end:]
 
 
 def _read_inclusion(text: str) -> list[bytes]:
     match = _INCLUSION.fullmatch(text)
     if match is None:
         raise ValueError("no inclusion proof")
-    return [base64.b64decode(one) for one in re.findall(_HASH64, match[1])]
+    return [a2b_base64(one) for one in re.findall(_HASH64, match[1])]
 
 
 def _usual_content(commitments: bytes | None) -> Body | BodyProblem:
@@ -1671,7 +1673,7 @@ class Walk:
             prev = sha256(f"audit-service/genesis/v1\n{self._rules.base}/1\n".encode()).hexdigest()
             if entry.epoch != 1:
                 self.report.fail("headers", "the log does not begin with epoch 1", 0)
-        elif entry.seq & 1 and self._fold is not None:
+        elif entry.seq == self._rules.from_seq and entry.seq & 1 and self._fold is not None:
             prev = self._fold.last().hex()  # at an odd seq the frontier ends with the entry before
         if prev is not None and entry.prev_hash != prev:
             self.report.fail("links", "the entry does not name the hash of the one before", entry.seq)
@@ -1751,7 +1753,7 @@ def check_proof_file(data: bytes, keys: Sequence[Key], policy: Policy | None) ->
     if extra is None:
         report.leave("headers", "the proof holds no entry")
         return report
-    hashes = [base64.b64decode(one) for one in match[3].split()]
+    hashes = [a2b_base64(one) for one in match[3].split()]
     _check_proven(report, extra, index, checkpoint, hashes)
     return report
 
