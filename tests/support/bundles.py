@@ -17,10 +17,10 @@ from typing import Any, cast
 
 from audit_service.core import chain
 from audit_service.core.canonical import JSONValue, canonical_bytes, canonical_text
-from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
+from audit_service.core.checkpoint import Checkpoint, format_checkpoint
 from audit_service.core.entry import ENTROPY_BYTES, NONCE_BYTES, SALT_BYTES, commitment, prepare
 from audit_service.core.merkle import Frontier, leaves_reader, prove_inclusion, prove_range
-from audit_service.core.note import format_note
+from audit_service.core.note import Note, cosign, format_note, sign
 from audit_service.core.vkey import Signer, format_vkey
 
 SERVICE, LOG_KEY = "audit.example.com", "7f3a9c0d5e6b41728394a5b6c7d8e9f0"
@@ -182,13 +182,17 @@ class MadeLog:
         }
         return told | instead
 
-    def note(self, size: int | None = None, signers: Sequence[Signer] | None = None) -> bytes:
-        """The signed checkpoint of a size."""
+    def note(
+        self, size: int | None = None, signers: Sequence[Signer] | None = None, cosigners: Sequence[Signer] = ()
+    ) -> bytes:
+        """The checkpoint of a size, signed by whoever is told to."""
         end = len(self.entries) if size is None else size
         frontier = Frontier()
         frontier.extend(entry.hash for entry in self.entries[:end])
-        checkpoint = Checkpoint(self.origin, end, frontier.root())
-        return format_note(sign_checkpoint(checkpoint, [self.signer] if signers is None else signers)).encode()
+        text = format_checkpoint(Checkpoint(self.origin, end, frontier.root()))
+        lines = [sign(text, one) for one in ([self.signer] if signers is None else signers)]
+        lines += [cosign(text, one, 1_790_000_000) for one in cosigners]
+        return format_note(Note(text, tuple(lines))).encode()
 
     def bundle(
         self,
