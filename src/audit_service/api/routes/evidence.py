@@ -43,8 +43,11 @@ def evidence_wanted(pairs: Sequence[tuple[str, str]], stored_form: parameters.St
     """What a query asks for. Raises InvalidQueryError."""
     asked = parameters.Query(pairs, (*parameters.FILTERS, *_RANGE))
     selection = parameters.selection(asked, stored_form=stored_form)
-    given = {name: parameters.whole_number(asked, name, default=0) if asked.has(name) else None for name in _RANGE}
+    from_seq, to_seq, checkpoint_size = (
+        parameters.whole_number(asked, name, default=0) if asked.has(name) else None for name in _RANGE
+    )
     asked.finish()
     if selection == Selection():
-        return Wanted(**given)
-    return Wanted(**given, selection=selection, filters=urlencode([pair for pair in pairs if pair[0] not in _RANGE]))
+        return Wanted(from_seq, to_seq, checkpoint_size)
+    filters = urlencode([pair for pair in pairs if pair[0] not in _RANGE])
+    return Wanted(from_seq, to_seq, checkpoint_size, selection, filters)
