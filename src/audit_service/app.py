@@ -16,6 +16,7 @@ from audit_service.api.routes import (
     activity,
     adapters,
     chain,
+    checkpoints,
     counts,
     events,
     evidence,
@@ -73,7 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.router.routes.extend(ingest.routes)
     # `history` and `proofs` before `events`, whose path for one event takes whatever follows.
-    for module in (history, proofs, events, activity, counts, adapters, chain, evidence, tlog, keys, operations):
+    for module in (
+        history, proofs, events, activity, counts, adapters, chain, checkpoints, evidence, tlog, keys, operations,
+    ):  # fmt: skip
         app.include_router(module.router)
     openapi.install(app)
     return app

@@ -13,7 +13,9 @@ AuditError
 │   └── ForbiddenError             a good credential without the scope
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
 ├── UnavailableError               try again later: the database is away, or a queue is full
+│   └── MovedOnError               what was prepared does not fit the log any more; prepare it again
 ├── NotSignedError                 what is asked for is not covered by a signed checkpoint yet
+├── HeldError                      a legal hold forbids it
 ├── CanonicalError                 a value outside the profile of RFC 8785 we use
 └── IntegrityError                 stored bytes do not prove what they should
     ├── ClockError                 the log's last time is too far ahead of the database's clock
@@ -25,7 +27,8 @@ AuditError
     │       ├── InvalidSignatureError  one by a known key does not fit the text
     │       ├── UnknownSignerError     none is by a key that would count
     │       └── QuorumError            too few of the policy's witnesses cosigned
-    └── ChainBrokenError           an entry does not follow from the one before it
+    ├── ChainBrokenError           an entry does not follow from the one before it
+    └── SigningRefusedError        a log is not what was signed before: nothing is signed
 """
 
 from collections.abc import Sequence
@@ -116,6 +119,14 @@ class NotSignedError(AuditError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class MovedOnError(UnavailableError):
+    """What was prepared does not fit the log any more; prepare it again."""
+
+
+class HeldError(AuditError):
+    """A legal hold forbids it."""
+
+
 class CanonicalError(AuditError, ValueError):
     """A value outside the profile of RFC 8785 we use (NaN, infinity, an integer over 64 bits, a lone surrogate)."""
 
@@ -179,6 +190,10 @@ class QuorumError(SignatureError):
 
 class ChainBrokenError(IntegrityError):
     """An entry does not follow from the one before it."""
+
+
+class SigningRefusedError(IntegrityError):
+    """A log is not what was signed before, or not what its head says: nothing is signed until it is. Names sizes and roots."""
 
 
 def _at_line(detail: str, line: int | None) -> str:

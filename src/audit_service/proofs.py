@@ -37,8 +37,7 @@ from audit_service.errors import (
     TreeDamagedError,
     UnavailableError,
 )
-from audit_service.store.query import fetch_sound_head
-from audit_service.store.signed import list_headers
+from audit_service.store.query import fetch_sound_head, list_headers
 from audit_service.stored_tree import Signed, StoredTree
 
 # How often somebody who waits for a checkpoint looks for it.

@@ -19,9 +19,9 @@ from audit_service.core.merkle import HashReader
 from audit_service.core.note import parse_note
 from audit_service.core.tiles import Tile
 from audit_service.errors import ProofError, TreeDamagedError
+from audit_service.store.checkpoints import fetch_latest_checkpoint, list_checkpoints
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.signed import find_checkpoint
 from audit_service.store.tiles import TileRoots, fetch_tiles, read_tree
 
 Proof = TypeVar("Proof")
@@ -56,8 +56,12 @@ class StoredTree:
             yield connection
 
     async def find_signed(self, connection: AsyncConnection, size: int | None = None) -> Signed | None:
-        """The newest checkpoint of a size, or of the greatest size; None when there is none. Raises TreeDamagedError."""
-        row = await find_checkpoint(connection, self.log_id, size)
+        """The checkpoint signed last, of a size or of all; None when there is none. Raises TreeDamagedError."""
+        if size is None:
+            row = await fetch_latest_checkpoint(connection, self.log_id)
+        else:
+            of_size = await list_checkpoints(connection, self.log_id, from_size=size, to_size=size + 1, limit=1)
+            row = of_size[0] if of_size else None
         if row is None:
             return None
         try:
@@ -69,7 +73,7 @@ class StoredTree:
         return Signed(checkpoint, row.note)
 
     async def fetch_latest(self) -> Signed | None:
-        """The checkpoint of the greatest size, in a transaction of its own."""
+        """The checkpoint signed last, in a transaction of its own."""
         async with self.bound() as connection:
             return await self.find_signed(connection)
 

@@ -15,8 +15,7 @@ from audit_service.core.merkle import HASH_BYTES, Frontier, RangeProof, cover, p
 from audit_service.core.tile_path import entry_bundle
 from audit_service.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, elements, has_tile
 from audit_service.errors import NotFoundError, ProofError, TreeDamagedError
-from audit_service.store.query import fetch_sound_head
-from audit_service.store.signed import list_headers
+from audit_service.store.query import fetch_sound_head, list_headers
 from audit_service.stored_tree import Signed, StoredTree
 
 

@@ -333,6 +333,13 @@ class Timeline(_Answer):
     capped: bool
 
 
+class LastCheckpoint(_Answer):
+    """How far the log was signed, and when."""
+
+    size: int
+    signed_at: datetime
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -340,7 +347,7 @@ class Chain(_Answer):
     size: int
     head: str
     last_recorded_at: datetime | None
-    last_checkpoint: str | None
+    last_checkpoint: LastCheckpoint | None
     pruned_before: int | None
 
 
@@ -559,6 +566,19 @@ RANGE_PARAMETERS = [
         {"type": "integer", "minimum": 0},
     ),
 ]
+CHECKPOINTS_PARAMETERS = [
+    _parameter("from_size", "Checkpoints of this size and larger; default 0", {"type": "integer", "minimum": 0}),
+    _parameter("to_size", "Checkpoints smaller than this; default: all", {"type": "integer", "minimum": 0}),
+    _parameter("limit", "Checkpoints a page", _LIMIT),
+    _parameter("cursor", "From the Link header of the page before", {"type": "string"}),
+]
+_NOTE = {"text/plain": {"schema": {"type": "string"}}}
+CHECKPOINT_RESPONSES = _responses({}, 400, 401, 403, 404, 503) | {
+    200: {"description": "A signed note (C2SP tlog-checkpoint): origin, size, root, signatures", "content": _NOTE}
+}
+CHECKPOINTS_RESPONSES = _responses({}, 400, 401, 403, 503) | {
+    200: {"description": "Signed notes with an empty line between them", "content": _NOTE}
+}
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
 FACETS_RESPONSES = _responses({200: Facets}, 400, 401, 403, 404, 503)

@@ -17,6 +17,7 @@ from audit_service.core.chain import format_origin
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
+from audit_service.store.checkpoints import fetch_latest_checkpoint
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
@@ -34,6 +35,7 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), bound(service.database.reads, credential.log_id) as connection:
         head = await fetch_sound_head(connection, credential.log_id)
+        last = await fetch_latest_checkpoint(connection, credential.log_id)
     try:
         origin = format_origin(head.service_name, head.log_key, head.epoch)
     except ValueError:
@@ -43,8 +45,8 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
         "size": head.size,
         "head": head.last_hash.hex(),
         "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
-        "last_checkpoint": None,
-        "pruned_before": None,
+        "last_checkpoint": None if last is None else {"size": last.size, "signed_at": format_time(last.signed_at)},
+        "pruned_before": head.pruned_before or None,
     }
     return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
