@@ -22,9 +22,11 @@ from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service import cli_retention, cli_signing
+from audit_service import evidence as bundling
 from audit_service import export as exporting
 from audit_service import verify as verifying
 from audit_service.api import parameters
+from audit_service.api.routes.evidence import evidence_wanted
 from audit_service.api.routes.keys import key_view
 from audit_service.app import recipe_of
 from audit_service.console import (
@@ -49,6 +51,8 @@ from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.migrate import upgrade
+from audit_service.store.tiles import TileRoots
+from audit_service.stored_tree import StoredTree
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself."
@@ -240,6 +244,40 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
             )
             async with aclosing(pieces):
                 await _write(pieces, output)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def evidence(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--out", "-o", help="File to write; - for standard output")],
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Write a bundle of evidence that anybody can check offline with `verify-file`. Options are the parameters of GET /v1/evidence:
+    `--from-seq`, `--to-seq`, `--checkpoint-size`, and filters, which leave out entries: `--actor ana*`."""
+    asyncio.run(_evidence(tenant, [(_parameter_name(name), value) for name, value in _pairs(context.args)], output))
+
+
+def _parameter_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> None:
+    settings = Settings()
+    async with reading(settings, tenant) as (engine, log, installed):
+        recipe = recipe_of(settings, installed)
+        wanted = evidence_wanted(pairs, lambda name, value: stored_form(name, value, recipe, log))
+        tree = StoredTree(engine, log.log_id, f"{log.service_name}/t/{log.log_key}", TileRoots())
+        plan = await bundling.plan_evidence(tree, wanted)
+        with progress_bar("entries", hidden=str(output) == "-") as bar:
+            total = plan.to_seq - plan.from_seq if plan.selection is None else None
+            task = bar.add_task("bundling", total=total)
+            async with aclosing(
+                bundling.make_evidence(tree, plan, lambda entries: bar.advance(task, entries))
+            ) as pieces:
+                await _write(pieces, output)
+    err.print(
+        f"seq [{plan.from_seq}, {plan.to_seq}) in the log of {plan.signed.size} entries as signed", highlight=False
+    )
 
 
 async def _write(pieces: AsyncIterator[bytes], output: Path) -> None:

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         4, description="Exports running at a time, per worker; over it: 503"
     )
 
+    tlog_public: bool = Field(
+        False, description="Serve /tlog/ (checkpoints, hash tiles, entry headers) to everybody, without a key"
+    )
+
     keep_noop: bool = Field(False, description="Store events whose rows do not differ")
     ignored_fields: Annotated[tuple[str, ...], NoDecode] = Field(
         ("updated_at", "last_updated", "modified_at"),

@@ -423,6 +423,29 @@ class VerifyReport(_Answer):
     not_checked: list[str]
 
 
+class InclusionProof(_Answer):
+    """That the entry at `seq` is in the tree of `size` (RFC 6962 section 2.1.1); hashes in lower-case hex, leaf to root. `checkpoint`: the
+    signed note of that size, null when none was signed; without one whose signature you checked, a proof proves nothing."""
+
+    seq: int
+    size: int
+    leaf: str
+    hashes: list[str]
+    root: str
+    checkpoint: str | None
+
+
+class ConsistencyProof(_Answer):
+    """That the tree of `to_size` begins with the tree of `from_size` (RFC 6962 section 2.1.2). `checkpoint`: the note of `to_size`."""
+
+    from_size: int
+    to_size: int
+    hashes: list[str]
+    from_root: str
+    to_root: str
+    checkpoint: str | None
+
+
 class NewKeyAnswer(_Answer):
     """A new key; `key` is shown here and never again."""
 
@@ -488,7 +511,7 @@ _DESCRIPTIONS = {
     207: "Some accepted, some not", 410: "Was here, and its content was removed lawfully",
     400: "Not well-formed", 401: "No usable credential", 403: "The key lacks the scope", 404: "Not found",
     409: "The id is used by an event with other content", 413: "Over a limit", 415: "Media type not taken",
-    422: "Breaks a rule; errors[] says where", 503: "Try again after Retry-After",
+    422: "Breaks a rule; errors[] says where", 500: "What is stored is damaged: verify the log", 503: "Try again after Retry-After",
 }  # fmt: skip
 
 
@@ -656,6 +679,56 @@ ERASURE_BODY = _body({"$ref": "#/components/schemas/AskedErasure"})
 FORGET_RESPONSES = _responses({200: ForgetCounts, 202: ForgetRequest}, 400, 401, 403, 413, 422, 503)
 FORGET_LIST_RESPONSES = _responses({200: ForgetRequests}, 400, 401, 403, 503)
 FORGET_ONE_RESPONSES = _responses({200: ForgetRequest}, 401, 403, 404, 503)
+_COUNT = {"type": "integer", "minimum": 0}
+_SIZE = "Size of the tree; default: that of the latest checkpoint, and of the log as long as nothing is signed"
+INCLUSION_PARAMETERS = [
+    _parameter("seq", "Which entry", _COUNT) | {"required": True},
+    _parameter("size", _SIZE, _COUNT),
+]
+CONSISTENCY_PARAMETERS = [
+    _parameter(
+        "from_size", "The earlier size, such as that of a checkpoint you kept", {"type": "integer", "minimum": 1}
+    )
+    | {"required": True},
+    _parameter("to_size", _SIZE, _COUNT),
+]
+PROOF_PARAMETERS = [
+    _parameter(
+        "wait",
+        "Seconds to wait for a checkpoint that covers the event",
+        {"type": "integer", "minimum": 0, "maximum": 10, "default": 0},
+    )
+]
+INCLUSION_RESPONSES = _responses({200: InclusionProof}, 400, 401, 403, 500, 503)
+CONSISTENCY_RESPONSES = _responses({200: ConsistencyProof}, 400, 401, 403, 500, 503)
+
+
+def _file(description: str, media_type: str) -> dict[int | str, dict[str, Any]]:
+    binary = {"type": "string"} if media_type.startswith("text/") else {"type": "string", "format": "binary"}
+    return {200: {"description": description, "content": {media_type: {"schema": binary}}}}
+
+
+_NOT_SIGNED = {**_responses({}, 409)[409], "description": "No checkpoint covers it yet; try again after Retry-After"}
+PROOF_RESPONSES = (
+    _responses({}, 400, 401, 403, 404, 500, 503)
+    | _file("The proof file (C2SP tlog-proof)", "text/plain")
+    | {409: _NOT_SIGNED}
+)
+_EVIDENCE_RANGE = [
+    _parameter("from_seq", "First entry; default: the first that was not pruned", _COUNT),
+    _parameter("to_seq", "One past the last entry; default: the size of the checkpoint", _COUNT),
+    _parameter("checkpoint_size", "Size of the signed checkpoint to prove it against; default: the latest", _COUNT),
+]
+EVIDENCE_PARAMETERS = [*_EVIDENCE_RANGE, *parameters.describe()]
+EVIDENCE_RESPONSES = (
+    _responses({}, 400, 401, 403, 500, 503)
+    | _file("The bundle: a zip file to save, and to check with `verify-file`", "application/zip")
+    | {409: _NOT_SIGNED}
+)
+TLOG_CHECKPOINT_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file("The signed note", "text/plain")
+TLOG_TILE_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file(
+    "Hashes of 32 bytes each, or entries, each behind its length in two bytes", "application/octet-stream"
+)
 KEY_BODY = _body({"$ref": "#/components/schemas/NewKey"})
 KEY_RESPONSES = _responses({201: NewKeyAnswer}, 400, 401, 403, 413, 422, 503)
 KEYS_RESPONSES = _responses({200: KeyList}, 400, 401, 403, 503)

@@ -12,7 +12,15 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.errors import UnavailableError
-from audit_service.store.rows import EVENT_COLUMNS, SIZE_BYTES, Slice, columns, fetch_within_budget, readable
+from audit_service.store.rows import (
+    EVENT_COLUMNS,
+    HEADER_COLUMNS,
+    SIZE_BYTES,
+    Slice,
+    columns,
+    fetch_within_budget,
+    readable,
+)
 from audit_service.store.tables import bound_entry, bound_log, bound_receipt
 
 _c = bound_entry.c
@@ -71,6 +79,12 @@ async def list_slice(
     the columns."""
     query = select(*columns(names), SIZE_BYTES).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
     return await fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
+
+
+async def list_headers(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> Sequence[Any]:
+    """HEADER_COLUMNS of the entries with from_seq <= seq < to_seq, in the order of seq. For ranges of a few hundred."""
+    query = select(*columns(HEADER_COLUMNS)).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
+    return (await connection.execute(query.order_by(_c.seq))).all()
 
 
 async def count_at(connection: AsyncConnection, log_id: int, seq: int) -> int:

@@ -47,6 +47,11 @@ async def find_view(event_id: str, service: Service, credential: Credential) -> 
     return event_view(await _find_stored(event_id, service, credential), service.settings.link_templates)
 
 
+async def find_seq(event_id: str, service: Service, credential: Credential) -> int:
+    """Where the event of an id stands in the log. Raises NotFoundError."""
+    return (await _find_stored(event_id, service, credential)).seq
+
+
 async def _find_stored(event_id: str, service: Service, credential: Credential) -> Stored:
     row, forgotten = None, False
     event_id = (await service.stored_form(credential))("id", event_id)
