@@ -1,4 +1,4 @@
-"""The commands that forget, and those that keep from forgetting: `retention`, `clear`, `erase`, `hold`, `requests`.
+"""The commands that forget, and those that keep from forgetting: `retention`, `clear`, `erase`, `prune`, `hold`, `requests`.
 
 They act under the role audit_retention, and work beside a running service and without one. What removes anything first counts it, and asks
 unless --yes is given.
@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
@@ -17,18 +19,23 @@ import typer
 from rich.table import Table
 
 from audit_service import keeper, retention
+from audit_service import prune as pruning
 from audit_service.console import AsJson, Tenant, err, out, progress_bar, retention_url
 from audit_service.core import control
+from audit_service.core.chain import format_origin
 from audit_service.core.entry import GROUPS
 from audit_service.core.forgetting import Events, Person, Subject, Target
+from audit_service.core.vkey import VerifierKey
 from audit_service.errors import InputError, IntegrityError
 from audit_service.retention import Author, Forgotten
 from audit_service.settings import Settings
+from audit_service.signing.keyfile import read_keys
 from audit_service.store import credentials, forgetting
 from audit_service.store import retention as store
 from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import Database, bound, connected
 from audit_service.store.failures import translated
+from audit_service.store.query import fetch_sound_head
 
 BY = "cli"
 Reason = Annotated[str, typer.Option(help="Why, without personal data; it is entered in the log and stays")]
@@ -47,6 +54,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(clear)
     app.command()(erase)
+    app.command()(prune)
     app.add_typer(retention_app, name="retention")
     app.add_typer(hold_app, name="hold")
     app.add_typer(requests_app, name="requests")
@@ -107,6 +115,70 @@ def erase(
         await _confirmed(database, log_id, run, f"Erase these values of tenant {tenant}?", dry_run, yes, as_json)
 
     _with_log(tenant, work)
+
+
+def prune(
+    before: Annotated[str, typer.Option(help="A seq, or a date or time: entries recorded before it")],
+    reason: Reason,
+    tenant: Tenant = DEFAULT_TENANT,
+    archive: Annotated[
+        Path | None, typer.Option(help="Evidence of exactly what is pruned, as `audit-service evidence` made it")
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(help="vkey to trust; repeatable; default: those of the signing key file")
+    ] = None,
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the oldest entries whole, up to a signed checkpoint. Needs an archive of exactly that range, which is verified first."""
+    author, limit = Author(BY, reason), _seq_or_time(before)
+    settings = Settings()
+    if archive is None and not dry_run:
+        raise InputError("--archive is needed; --dry-run says which range it has to hold")
+
+    async def work(database: Database, log_id: int) -> None:
+        keys = pruning.parse_keys(key) if key else await _own_keys(database, tenant, settings)
+        planned = await pruning.plan(database, log_id, limit, keys)
+        counted = await retention.clear(database, log_id, author, to_seq=planned.cut, dry_run=True)
+        told = {"from_seq": planned.from_seq, "cut": planned.cut, "to_drop": counted.entries, "held": counted.held}
+        if archive is not None:
+            await asyncio.to_thread(pruning.check_archive, planned, archive, keys)
+        if archive is None or dry_run:
+            _tell({"dry_run": True, **told}, as_json=as_json)
+            return
+        if not yes:
+            _ask(told, f"Remove the entries [{planned.from_seq}, {planned.cut}) of tenant {tenant} for ever?")
+        async with translated(), forgetting.turn(database.writes, log_id):
+            done = await pruning.prune(database, log_id, author, planned, archive, keys)
+        _tell({"dry_run": False, **told, "seq": done.seq, "deleted": done.deleted}, as_json=as_json)
+
+    _with_log(tenant, work)
+
+
+def _seq_or_time(text: str) -> int | datetime:
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError("--before is a seq, a date or a time (RFC 3339)") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+async def _own_keys(database: Database, tenant: str, settings: Settings) -> list[VerifierKey]:
+    """The keys of the signing key file, under the name of each epoch of the log."""
+    async with connected(database.reads) as connection:
+        found = await credentials.find_tenant(connection, tenant)
+        installed = await credentials.fetch_installation(connection)
+    if found is None:
+        raise InputError("no such tenant")
+    async with bound(database.reads, found.log_id) as connection:
+        epoch = (await fetch_sound_head(connection, found.log_id)).epoch
+    keys = read_keys(settings.signing_key_path)
+    origins = (format_origin(installed.service_name, found.log_key, number) for number in range(1, epoch + 1))
+    return [verifier for origin in origins for verifier in keys.verifiers(origin)]
 
 
 def _subject(actor: str | None, actor_type: str | None, target: str | None, events: list[str] | None) -> Subject:

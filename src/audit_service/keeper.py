@@ -1,4 +1,5 @@
-"""The keeper: applies retention policies on a schedule and carries out what was asked for over HTTP (decision 0013).
+"""The keeper: applies retention policies on a schedule, carries out what was asked for over HTTP, and ends what a killed prune began
+(decision 0013).
 
     python -m audit_service.keeper
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from audit_service import prune
 from audit_service.api.logs import configure as configure_logs
 from audit_service.errors import AuditError
 from audit_service.forgetting_request import carry_out_request
@@ -96,6 +98,8 @@ class Keeper:
             logs: Sequence[int] = await segments.list_logs(connection)
         for log_id in logs:
             try:
+                async with translated():
+                    await prune.finish(self._database, log_id)
                 await run_requests(self._database, log_id, self._settings)
                 if time.monotonic() >= self._applied.get(log_id, float("-inf")):
                     await run_policies(self._database, log_id, self._settings)
