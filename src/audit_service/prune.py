@@ -1,6 +1,7 @@
 """Stage two of forgetting: entries below a cut leave the log whole, headers and all (DESIGN 2.1; decision 0013).
 
-1. *Cut.* The greatest signed size at or below what is asked for. A log is never pruned whole.
+1. *Cut.* The greatest signed size at or below what is asked for whose last entry is in a stored tile: tiles stay, so later proofs and tiles
+   need nothing of what goes. A log is never pruned whole.
 2. *Archive.* An evidence bundle of exactly [the cut before, this cut), made beforehand, which the offline verifier accepts under a key that
    is given from outside; and whose entries, hash by hash, lead to the root that was signed at the cut.
 3. *Drop.* What still has content below the cut loses it, as `clear` does. What a legal hold keeps stops the prune here.
@@ -78,7 +79,9 @@ async def plan(database: Database, log_id: int, before: int | datetime, keys: Se
             continue
         if opened.checkpoint.size == stored.size:
             return Plan(from_seq, stored.size, opened.checkpoint.root, stored, recorded)
-    raise InputError(f"no checkpoint by a trusted key lies behind seq {from_seq} and at or below what is asked for")
+    raise InputError(
+        f"nothing to prune: no checkpoint by a trusted key lies behind seq {from_seq}, at or below what is asked for, and in full tiles"
+    )
 
 
 async def prune(

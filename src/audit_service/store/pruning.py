@@ -4,20 +4,22 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core import terms
 from audit_service.core.control import Control
 from audit_service.core.entry import JSONObject
+from audit_service.core.tiles import TILE_WIDTH
 from audit_service.store.checkpoints import StoredCheckpoint
 from audit_service.store.engine import bound, call
 from audit_service.store.forgetting import Entered
 from audit_service.store.segments import build_segment, list_segments
-from audit_service.store.tables import bound_checkpoint, bound_entry, bound_log
+from audit_service.store.tables import bound_checkpoint, bound_entry, bound_log, bound_tile
 
 _c = bound_entry.c
 _k = bound_checkpoint.c
+_t = bound_tile.c
 _PRUNE = "SELECT * FROM audit.prune_log($1, $2::jsonb)"
 _DELETE = "SELECT audit.delete_pruned($1, $2)"
 _REPLACE = """
@@ -43,10 +45,11 @@ async def fetch_pruned_before(engine: AsyncEngine, log_id: int) -> int:
 
 
 async def list_cuts(engine: AsyncEngine, log_id: int, above: int, to_size: int) -> list[StoredCheckpoint]:
-    """The signed checkpoints with above < size <= to_size, the greatest first; some of them."""
-    query = select(_k.size, _k.signed_at, _k.epoch, _k.note).where(
-        _k.log_id == log_id, _k.size > above, _k.size <= to_size
-    )
+    """The signed checkpoints with above < size <= to_size whose last entry is in a stored tile, the greatest first; some of them. Behind
+    such a cut no proof and no later tile needs the hash of an entry that is gone."""
+    in_tile = exists().where(_t.log_id == log_id, _t.level == 0, _t.number == func.div(_k.size - 1, TILE_WIDTH))
+    query = select(_k.size, _k.signed_at, _k.epoch, _k.note)
+    query = query.where(_k.log_id == log_id, _k.size > above, _k.size <= to_size, in_tile)
     query = query.order_by(_k.size.desc(), _k.signed_at.desc()).limit(_CHECKPOINTS_LOOKED_AT)
     async with bound(engine, log_id) as connection:
         return [StoredCheckpoint(*row) for row in await connection.execute(query)]
