@@ -20,7 +20,7 @@ from audit_service.api.logs import configure as configure_logs
 from audit_service.errors import AuditError
 from audit_service.forgetting_request import carry_out_request
 from audit_service.lifeline import read_settings
-from audit_service.retention import Author, apply_policies, effective_policies
+from audit_service.retention import Author, Forgotten, apply_policies, effective_policies
 from audit_service.settings import Settings
 from audit_service.store import forgetting, segments
 from audit_service.store import retention as store
@@ -65,17 +65,18 @@ async def run_requests(database: Database, log_id: int, settings: Settings) -> i
     async with translated(), bound(database.reads, log_id) as connection:
         due = await store.list_due_requests(connection, log_id, settings.request_delay_seconds)
     for request in due:
-        await run_request(database, log_id, request, settings)
+        done = await run_request(database, log_id, request, settings)
+        log.info("request carried out", request=request.request_id, kind=request.kind, **done.counts())
     return len(due)
 
 
-async def run_request(database: Database, log_id: int, request: store.Request, settings: Settings) -> None:
+async def run_request(database: Database, log_id: int, request: store.Request, settings: Settings) -> Forgotten:
     """Carry out one pending request, and say so in it."""
     policies = await policies_of(database, log_id, settings)
     async with translated(), forgetting.turn(database.writes, log_id):
         done = await carry_out_request(database, log_id, request, policies)
         await store.finish_request(database.writes, log_id, request.request_id, "done", done.counts())
-    log.info("request carried out", request=request.request_id, kind=request.kind, **done.counts())
+    return done
 
 
 async def policies_of(database: Database, log_id: int, settings: Settings) -> dict[str, int]:

@@ -173,10 +173,9 @@ async def _drop_segment(
             return done
         entry = record.entry(forgetting.ranges_of(found.seqs), len(found.seqs))
         try:
-            async with translated():
-                entered = await forgetting.drop_entries(
-                    database.reads, database.writes, log_id, state, number, found.seqs, entry
-                )
+            entered = await forgetting.drop_entries(
+                database.reads, database.writes, log_id, state, number, found.seqs, entry
+            )
         except (MovedOnError, HeldError):  # a hold may have been set since we looked
             continue
         done.controls.append(entered.seq)
@@ -284,8 +283,7 @@ class _Erasing:
         items: list[ErasedItem] = [item for erasure in erasures for item in erasure.items]
         entry = control.erase(self.author.act(), items, request_hash=self.request_hash)
         number = erasures[0].seq // terms.SEGMENT_EVENTS
-        async with translated():
-            entered = await forgetting.erase_disclosures(
-                self.database.reads, self.database.writes, self.log_id, state, number, erasures, entry
-            )
+        entered = await forgetting.erase_disclosures(
+            self.database.reads, self.database.writes, self.log_id, state, number, erasures, entry
+        )
         return [entered.seq]

@@ -103,7 +103,8 @@ async def test_holds_by_command_keep_what_a_clear_would_take(filled: Api, databa
     assert (cleared["entries"], cleared["held"]) == (1, 1)
 
 
-async def test_policies_by_command(filled: Api, database: Any) -> None:
+@pytest.mark.usefixtures("filled")
+async def test_policies_by_command(database: Any) -> None:
     assert (await tell(database, "retention", "set", "--days", "30", "--category", "auth")).status == EXIT_GOOD
     assert (await tell(database, "retention", "set", "--days", "365")).status == EXIT_GOOD
     listed = await json_of(await tell(database, "retention", "list", "--json"))

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from tests.support.appends import TestLog, existing_log, owner, serving, wait_un
 from tests.support.canaries import Canaries
 from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
 from tests.support.intact import assert_log_intact
-from tests.support.postgres import TestDatabase, default_log_id, running_server
+from tests.support.postgres import Server, TestDatabase, default_log_id, running_server
 
 SEGMENT = 16
 FORGETTING = (
@@ -167,9 +167,16 @@ async def _erase(keeping: Database, log: TestLog, state: State, prepared: list[A
     await forgetting.erase_disclosures(keeping.reads, keeping.writes, log.log_id, state, 0, prepared, entry)
 
 
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's own, whose every file can be searched."""
+    with running_server(tmp_path / "data") as server:
+        yield server
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["erasure", "control: the postings are left"])
 async def test_no_byte_of_an_erased_value_is_on_the_disk(
-    tmp_path: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+    own_server: Server, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the database's own housekeeping: tables rewritten, statistics taken anew, a checkpoint, and write-ahead log that is removed
     instead of reused. The control leaves the postings as they were, and the same search finds them."""
@@ -183,49 +190,46 @@ async def test_no_byte_of_an_erased_value_is_on_the_disk(
         **{name: secret[name] for name in ("id", "name", "role")},
         "email": f"{secret['email']}@x.example",
     }
-    with running_server(tmp_path / "data") as server:
-        database = await server.create()
-        log = await existing_log(database, await default_log_id(database))
-        pools = database.open()
-        await log.accept(
-            pools,
-            *(event(number) for number in range(SEGMENT // 2)),
-            *(
-                event(
-                    100 + number,
-                    actor=person,
-                    on_behalf_of={"type": "user", "id": secret["id"], "name": secret["behalf"]},
-                    context={"user_agent": secret["agent"], "ip": "198.51.100.7"},
-                    target={"type": "thing", "id": about["target id"], "name": about["target name"]},
-                    description=about["description"],
-                    metadata={"note": about["metadata"]},
-                    changes=[{"path": "/a", "old": about["old"], "new": about["new"]}],
-                )
-                for number in range(SEGMENT)
-            ),
-        )
-        assert await index_all(pools) == 1
-        if not whole:
-            build = segments.build_segment
-            monkeypatch.setattr(
-                forgetting, "build_segment", lambda reads, log_id, number, _: build(reads, log_id, number)
+    database = await own_server.create()
+    log = await existing_log(database, await default_log_id(database))
+    pools = database.open()
+    await log.accept(
+        pools,
+        *(event(number) for number in range(SEGMENT // 2)),
+        *(
+            event(
+                100 + number,
+                actor=person,
+                on_behalf_of={"type": "user", "id": secret["id"], "name": secret["behalf"]},
+                context={"user_agent": secret["agent"], "ip": "198.51.100.7"},
+                target={"type": "thing", "id": about["target id"], "name": about["target name"]},
+                description=about["description"],
+                metadata={"note": about["metadata"]},
+                changes=[{"path": "/a", "old": about["old"], "new": about["new"]}],
             )
-        async with retention_pools(database) as keeping:
-            for subject in (Person(secret["id"]), Target("thing", about["target id"])):
-                done = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE)
-                assert done.entries == SEGMENT
-        await pools.dispose()
-        connection = await database.owner()
-        assert canaries.found_under(server.postgres.cluster_dir)  # not before the housekeeping
-        await connection.execute("ALTER SYSTEM SET wal_recycle = off")
-        await connection.execute("SELECT pg_reload_conf()")
-        await connection.execute("VACUUM (FULL, ANALYZE)")
-        await connection.execute("VACUUM FULL pg_catalog.pg_statistic")
-        for _ in range(3):
-            await connection.execute("SELECT pg_switch_wal()")
-            await connection.execute("CHECKPOINT")
-        found = canaries.found_under(server.postgres.cluster_dir)
-        await connection.close()
+            for number in range(SEGMENT)
+        ),
+    )
+    assert await index_all(pools) == 1
+    if not whole:
+        build = segments.build_segment
+        monkeypatch.setattr(forgetting, "build_segment", lambda reads, log_id, number, _: build(reads, log_id, number))
+    async with retention_pools(database) as keeping:
+        for subject in (Target("thing", about["target id"]), Person(secret["id"])):
+            done = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE)
+            assert done.entries == SEGMENT
+    await pools.dispose()
+    connection = await database.owner()
+    assert canaries.found_under(own_server.postgres.cluster_dir)  # not before the housekeeping
+    await connection.execute("ALTER SYSTEM SET wal_recycle = off")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.execute("VACUUM (FULL, ANALYZE)")
+    await connection.execute("VACUUM FULL pg_catalog.pg_statistic")
+    for _ in range(3):
+        await connection.execute("SELECT pg_switch_wal()")
+        await connection.execute("CHECKPOINT")
+    found = canaries.found_under(own_server.postgres.cluster_dir)
+    await connection.close()
     if whole:
         assert found == {}
     else:
@@ -322,7 +326,7 @@ async def test_appends_go_on_while_a_log_is_cleared(
     for start in range(0, 3 * 2048, 512):
         await log.accept(pools, *(event(number) for number in range(start, start + 512)))
     await index_all(pools)
-    clearing = asyncio.create_task(retention.clear(keeping, log.log_id, AUTHOR))
+    clearing = asyncio.create_task(retention.clear(keeping, log.log_id, AUTHOR, to_seq=3 * 2048))
     waits: list[float] = []
     number = 10_000
     while not clearing.done():
@@ -441,7 +445,7 @@ async def test_the_retention_role_forgets_through_functions_alone(
         "INSERT INTO audit.hold (log_id, hold_id, from_seq, to_seq, reason) VALUES (1, 'h', 0, 1, '')", "DELETE FROM audit.checkpoint",
         "DELETE FROM audit.request", "UPDATE audit.request SET reason = ''", "SELECT audit.append_control(1, 'drop', '{}')",
         "SELECT audit.put_segment(1, 0, NULL, NULL, 0, '{}', '{}', '{}', '{}', '{}')", "SELECT audit.raise_generation(1, NULL)",
-        "SET ROLE audit_eraser", "SET SESSION AUTHORIZATION audit_eraser",
+        "SET ROLE audit_eraser", "SET ROLE audit_owner",
     ]  # fmt: skip
     async with owner(database) as connection:
         await connection.execute("SET SESSION AUTHORIZATION audit_retention")

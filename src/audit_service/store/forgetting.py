@@ -25,6 +25,7 @@ from audit_service.core.terms import Term, line_terms
 from audit_service.errors import UnavailableError
 from audit_service.store.append import array_literal
 from audit_service.store.engine import bound, call, driver
+from audit_service.store.failures import translated
 from audit_service.store.find import Clause, candidates_of
 from audit_service.store.rows import SIZE_BYTES, Slice, among, columns, fetch_within_budget
 from audit_service.store.segments import TALLIED, build_segment, fetch_generation, fetch_postings, list_segments
@@ -80,6 +81,13 @@ class Droppable:
 
     seqs: Sequence[int]
     held: int
+
+
+async def enter(writes: AsyncEngine, statement: str, log_id: int, entry: Control, *arguments: Any) -> Entered:
+    """Call a function that appends a control entry together with what it records. Durable when it returns. Raises MovedOnError, HeldError,
+    IntegrityError (the entry does not fit the log), UnavailableError."""
+    async with translated():
+        return Entered(*(await call(writes, statement, log_id, entry.argument(), *arguments))[0])
 
 
 @asynccontextmanager
@@ -177,7 +185,7 @@ async def drop_entries(
 ) -> Entered:
     """Steps 3 and 4 of a drop: `entry` names exactly these seqs. Raises MovedOnError, HeldError, UnavailableError."""
     index = await _index_arguments(reads, log_id, state, number, dict.fromkeys(seqs))
-    return Entered(*(await call(writes, _DROP, log_id, entry.argument(), *index))[0])
+    return await enter(writes, _DROP, log_id, entry, *index)
 
 
 # --- erasing ---
@@ -247,7 +255,7 @@ async def erase_disclosures(
         [_literal(erasure.left.paths) for erasure in erasures],
         [erasure.left.search for erasure in erasures],
     ]
-    return Entered(*(await call(writes, _ERASE, log_id, entry.argument(), *arguments, *index))[0])
+    return await enter(writes, _ERASE, log_id, entry, *arguments, *index)
 
 
 def _literal(items: list[str] | None) -> str | None:

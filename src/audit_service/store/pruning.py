@@ -13,7 +13,7 @@ from audit_service.core.entry import JSONObject
 from audit_service.core.tiles import TILE_WIDTH
 from audit_service.store.checkpoints import StoredCheckpoint
 from audit_service.store.engine import bound, call
-from audit_service.store.forgetting import Entered
+from audit_service.store.forgetting import Entered, enter
 from audit_service.store.segments import build_segment, list_segments
 from audit_service.store.tables import bound_checkpoint, bound_entry, bound_log, bound_tile
 
@@ -68,7 +68,7 @@ async def fetch_recorded(engine: AsyncEngine, log_id: int) -> Recorded:
 async def prune_log(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
     """Record a cut; from now on what is below it may be deleted. Raises HeldError while events below it have content or are held, and
     IntegrityError for a cut that no checkpoint was signed at."""
-    return Entered(*(await call(writes, _PRUNE, log_id, entry.argument()))[0])
+    return await enter(writes, _PRUNE, log_id, entry)
 
 
 async def delete_some(writes: AsyncEngine, log_id: int) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit_service.core.control import Control
 from audit_service.core.entry import JSONObject
 from audit_service.store.engine import call
-from audit_service.store.forgetting import Entered
+from audit_service.store.forgetting import Entered, enter
 from audit_service.store.tables import bound_hold, bound_request, bound_retention_policy
 
 RequestKind: TypeAlias = Literal["retention", "erasure"]
@@ -70,12 +70,12 @@ async def list_holds(connection: AsyncConnection, log_id: int) -> list[Hold]:
 
 async def set_hold(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
     """Put a hold in force. A drop that is under way ends first; none that begins later takes what is held."""
-    return Entered(*(await call(writes, _SET_HOLD, log_id, entry.argument()))[0])
+    return await enter(writes, _SET_HOLD, log_id, entry)
 
 
 async def lift_hold(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
     """Lift a hold that is in force. Raises IntegrityError for one that is not."""
-    return Entered(*(await call(writes, _LIFT_HOLD, log_id, entry.argument()))[0])
+    return await enter(writes, _LIFT_HOLD, log_id, entry)
 
 
 async def list_policies(connection: AsyncConnection, log_id: int) -> dict[str, int]:
