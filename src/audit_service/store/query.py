@@ -12,7 +12,15 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.errors import UnavailableError
-from audit_service.store.rows import EVENT_COLUMNS, HEADER_COLUMNS, SIZE_BYTES, Slice, columns, fetch_within_budget, readable
+from audit_service.store.rows import (
+    EVENT_COLUMNS,
+    HEADER_COLUMNS,
+    SIZE_BYTES,
+    Slice,
+    columns,
+    fetch_within_budget,
+    readable,
+)
 from audit_service.store.tables import bound_entry, bound_log, bound_receipt
 
 _c = bound_entry.c
