@@ -95,7 +95,12 @@ def open_browser(program: str, profile: Path) -> Iterator[Browser]:
     commands, to_browser = os.pipe()
     from_browser, answers = os.pipe()
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-extensions", "--no-proxy-server"]
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-extensions",
+        "--no-proxy-server",
+    ]
     command = [program, *options, *quiet, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
     launch = [sys.executable, "-c", _LAUNCH, str(commands), str(answers), *command]
     process = subprocess.Popen(

@@ -14,13 +14,25 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from typing import Any
 
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import commitment
 from audit_service.core.merkle import Frontier
 from audit_service.core.vkey import KeyKind, Signer, format_vkey
-from tests.support.bundles import LOG_KEY, SERVICE, START_US, Made, MadeLog, Members, compact, pack, remade, with_manifest
+from tests.support.bundles import (
+    LOG_KEY,
+    SERVICE,
+    START_US,
+    Made,
+    MadeLog,
+    Members,
+    compact,
+    pack,
+    remade,
+    with_manifest,
+)
 
 OTHER_SEED = bytes([8]) * 32
 NONCE = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -36,6 +48,7 @@ class Case:
     keys: tuple[str, ...]
     fails: frozenset[str] = frozenset()
     exit: int = 0
+    policy: bytes | None = None
 
 
 @cache
@@ -71,7 +84,9 @@ def good_cases() -> Iterator[Case]:
     members = log.bundle()
     for deflated in (False, True):
         for streamed in (False, True):
-            yield Case(f"deflated {deflated}, streamed {streamed}", pack(members, deflated=deflated, streamed=streamed), keys)
+            yield Case(
+                f"deflated {deflated}, streamed {streamed}", pack(members, deflated=deflated, streamed=streamed), keys
+            )
     yield Case("members in another order", pack(dict(reversed(members.items()))), keys)
     yield Case("two keys pinned", pack(members), (*keys, format_vkey(Signer.from_seed("x/y", OTHER_SEED).verifier())))
     both = [log.signer, Signer.from_seed(log.origin, OTHER_SEED)]
@@ -140,11 +155,15 @@ def _line_cases() -> Iterator[Case]:
     longer = MadeLog()
     for _ in range(30):
         longer.event()
-    yield _bad("line added", _entries(lambda x: [*x, longer.entries[28].line()]), "manifest", "headers", "links", "range")
+    yield _bad(
+        "line added", _entries(lambda x: [*x, longer.entries[28].line()]), "manifest", "headers", "links", "range"
+    )
     other = MadeLog(seed=1, log_key="0" * 32)
     for _ in range(20):
         other.event()
-    yield _bad("entry of another log", _entries(lambda x: [*x[:7], other.entries[7].line(), *x[8:]]), "headers", "manifest")
+    yield _bad(
+        "entry of another log", _entries(lambda x: [*x[:7], other.entries[7].line(), *x[8:]]), "headers", "manifest"
+    )
     rival = MadeLog(seed=1)
     for _ in range(20):
         rival.event()
@@ -152,7 +171,9 @@ def _line_cases() -> Iterator[Case]:
     yield _bad("body edited", _line(7, lambda x: x.update(body=x["body"].replace("evt-7", "evt-8"))), "bodies")
     yield _bad("body of another entry", _line(1, lambda x: x.update(body=full_log().entries[5].body)), "bodies")
     yield _bad("value edited", _line(7, lambda x: x["disclosures"]["target"].__setitem__(1, "{}")), "disclosures")
-    yield _bad("salt edited", _line(7, lambda x: x["disclosures"]["target"].__setitem__(0, "A" * 43 + "=")), "disclosures")
+    yield _bad(
+        "salt edited", _line(7, lambda x: x["disclosures"]["target"].__setitem__(0, "A" * 43 + "=")), "disclosures"
+    )
     added = ["A" * 43 + "=", "{}"]
     yield _bad("disclosure added", _line(7, lambda x: x["disclosures"].update(more=added)), "disclosures")
     yield _bad("disclosure outlived its body", _line(8, lambda x: x["disclosures"].update(more=added)), "disclosures")
@@ -167,7 +188,9 @@ def _line_cases() -> Iterator[Case]:
         members = _line(7, lambda x, old=old, new=new: x.update(header=x["header"].replace(old, new)))
         wrong = {"time": ("links", "range", "headers"), "kind": ("bodies", "links", "manifest", "range")}.get(part)
         yield _bad(f"header's {part} edited", members, *(wrong or ("headers", "manifest")))
-    yield _bad("header with a line more", _line(7, lambda x: x.update(header=x["header"] + "x\n")), "headers", "manifest")
+    yield _bad(
+        "header with a line more", _line(7, lambda x: x.update(header=x["header"] + "x\n")), "headers", "manifest"
+    )
     yield _bad("header injection", _line(7, lambda x: x.update(header=x["header"].replace("event", "event\nevent"))),
                "headers", "manifest")  # fmt: skip
     yield _bad("seq unlike the header's", _line(7, lambda x: x.update(seq=6)), "headers", "manifest")
@@ -175,7 +198,9 @@ def _line_cases() -> Iterator[Case]:
     yield _bad("body is a number", _line(7, lambda x: x.update(body=1)), "headers", "manifest")
     yield _bad("disclosures are null", _line(7, lambda x: x.update(disclosures=None)), "headers", "manifest")
     yield _bad("disclosure of three", _line(7, lambda x: x["disclosures"]["target"].append("")), "headers", "manifest")
-    yield _bad("salt too short", _line(7, lambda x: x["disclosures"]["target"].__setitem__(0, "AAAA")), "headers", "manifest")
+    yield _bad(
+        "salt too short", _line(7, lambda x: x["disclosures"]["target"].__setitem__(0, "AAAA")), "headers", "manifest"
+    )
     yield _bad("unknown member", _line(7, lambda x: x.update(note="")), "headers", "manifest")
     yield _bad("inclusion where none belongs", _line(7, lambda x: x.update(inclusion=[])), "headers", "manifest")
     yield _bad("not JSON", _entries(lambda x: [*x[:7], b"{\n", *x[8:]]), "headers", "manifest")
@@ -195,7 +220,9 @@ def _claim_cases() -> Iterator[Case]:
     """What the manifest claims."""
     whole = full_log().bundle()
     claims = json.loads(whole["manifest.json"])
-    yield _bad("made at another time, digest not", _with_claim(whole, created_at="2026-11-22T10:20:00.123457Z"), "manifest")
+    yield _bad(
+        "made at another time, digest not", _with_claim(whole, created_at="2026-11-22T10:20:00.123457Z"), "manifest"
+    )
     yield _bad("digest is none", _with_claim(whole, digest=None), "manifest")
     for name, changed in {
         "count": {"count": 27},
@@ -244,10 +271,17 @@ def _claim_cases() -> Iterator[Case]:
         members["checkpoint"][name] = {"bytes": 1, "sha256": "0" * 64}[name]
         yield _bad(f"a member's {name}", _resigned(claims | {"members": members}, whole), "members")
     members = json.loads(whole["manifest.json"])["members"]
-    listed = {"a member unlisted": {"checkpoint": members["checkpoint"]}, "a member invented": members | {"x": members["checkpoint"]}}
+    listed = {
+        "a member unlisted": {"checkpoint": members["checkpoint"]},
+        "a member invented": members | {"x": members["checkpoint"]},
+    }
     for name, stated in listed.items():
         yield _bad(name, _resigned(claims | {"members": stated}, whole), "members")
-    for name, stated in (("no object", []), ("no objects", {"checkpoint": 1}), ("a hash too short", {"checkpoint": {"bytes": 1, "sha256": "00"}})):
+    for name, stated in (
+        ("no object", []),
+        ("no objects", {"checkpoint": 1}),
+        ("a hash too short", {"checkpoint": {"bytes": 1, "sha256": "00"}}),
+    ):
         yield _bad(f"members: {name}", _resigned(claims | {"members": stated}, whole), "manifest")
 
 
@@ -303,9 +337,13 @@ def _checkpoint_cases() -> Iterator[Case]:
     whole = log.bundle()
     stranger = Signer.from_seed(log.origin, OTHER_SEED)
     yield _bad("checkpoint by another key", remade(whole, checkpoint=log.note(signers=[stranger])), "checkpoint")
-    yield _bad("an older checkpoint", remade(whole, checkpoint=log.note(27)), "checkpoint", "controls", "forgotten", "range")
+    yield _bad(
+        "an older checkpoint", remade(whole, checkpoint=log.note(27)), "checkpoint", "controls", "forgotten", "range"
+    )
     for size, name in ((27, "an older checkpoint, size claimed"), (29, "a later size claimed")):
-        yield _bad(name, remade(whole, {"size": size}), *(("manifest",) if size < 28 else ("checkpoint", "controls", "range")))
+        yield _bad(
+            name, remade(whole, {"size": size}), *(("manifest",) if size < 28 else ("checkpoint", "controls", "range"))
+        )
     old = remade(log.bundle(0, 20), checkpoint=log.note(27))
     yield _bad("an older checkpoint for a range within", old, "checkpoint", "controls", "forgotten", "range")
     yield Case("no key pinned", pack(whole), (), exit=2)
@@ -315,7 +353,9 @@ def _checkpoint_cases() -> Iterator[Case]:
     named = Signer.from_seed(log.origin[:-1] + "1", log.signing_seed)
     yield Case("the key of another epoch", pack(whole), (format_vkey(named.verifier()),), frozenset({"checkpoint"}), 1)
     tenant = Signer.from_seed(format_origin(SERVICE, "0" * 32, 2), log.signing_seed)
-    yield Case("the key of another tenant", pack(whole), (format_vkey(tenant.verifier()),), frozenset({"checkpoint"}), 1)
+    yield Case(
+        "the key of another tenant", pack(whole), (format_vkey(tenant.verifier()),), frozenset({"checkpoint"}), 1
+    )
     # The same pair of keys signs every log, so it is the key's name that tells them apart.
     signed_by_other_name = remade(whole, checkpoint=log.note(signers=[tenant]))
     pinned = (format_vkey(tenant.verifier()),)
@@ -339,7 +379,10 @@ def _checkpoint_cases() -> Iterator[Case]:
         "a signature in another spelling": note + "— a AAAAAAB=\n".encode(),
         "carriage returns": note.replace(b"\n", b"\r\n"),
     }.items():
-        fails = {"root edited": ("checkpoint", "range", "controls", "forgotten"), "a signature that does not hold": ("checkpoint",)}.get(name)
+        fails = {
+            "root edited": ("checkpoint", "range", "controls", "forgotten"),
+            "a signature that does not hold": ("checkpoint",),
+        }.get(name)
         if fails is None:
             fails = ("checkpoint",) if len(data) <= 65536 else ("members",)
         yield _bad(f"checkpoint: {name}", remade(whole, checkpoint=data), *fails)
@@ -347,7 +390,14 @@ def _checkpoint_cases() -> Iterator[Case]:
     other = MadeLog(log_key="0" * 32, epoch=2)
     for _ in range(28):
         other.event()
-    yield _bad("checkpoint of another log", remade(whole, checkpoint=other.note()), "checkpoint", "controls", "forgotten", "range")
+    yield _bad(
+        "checkpoint of another log",
+        remade(whole, checkpoint=other.note()),
+        "checkpoint",
+        "controls",
+        "forgotten",
+        "range",
+    )
     revoked = MadeLog()
     revoked.event()
     revoked.control("signer", {"event": "revoked", "old": _public(revoked.signer), "from_size": 1})
@@ -412,7 +462,21 @@ def _wrong_bodies() -> Iterator[str]:
     yield f'{{"action":"\\u000a",{rest}'
     yield f'{{"action":"\\ud800",{rest}'
     yield f'{{"action":"a","x":01,{rest}'.replace('"x":01,"nonce"', '"nonce"').replace('"v":1}', '"v":1,"x":01}')
-    for number in ("-0", "1.0", "1e5", "1E5", "0.10", "1e400", "NaN", "Infinity", "18446744073709551616", "1e21x", "+1", ".5", "1."):
+    for number in (
+        "-0",
+        "1.0",
+        "1e5",
+        "1E5",
+        "0.10",
+        "1e400",
+        "NaN",
+        "Infinity",
+        "18446744073709551616",
+        "1e21x",
+        "+1",
+        ".5",
+        "1.",
+    ):
         yield f'{{"action":"a","nonce":"{NONCE}","v":1,"x":{number}}}'
     yield f'{{"action":"a","deep":{"[" * 128}{"]" * 128},{rest}'
     yield f'{{"action":"a","deep":{"[" * 5000}{"]" * 5000},{rest}'
@@ -422,21 +486,80 @@ def _wrong_bodies() -> Iterator[str]:
     yield f'{{"action":"a","nonce":"{NONCE[:-3]}B==","v":1}}'
     for commitments in ("null", "[]", '{"ip":1}', '{"ip":"00"}', f'{{"ip":"{"A" * 64}"}}', '""'):
         yield f'{{"action":"a","nonce":"{NONCE}","sd":{commitments},"v":1}}'
-    yield f'{{"action":"a","nonce":"{NONCE}","v":1,"\U0001f600":1,"\ufb33":1}}'.replace('"\U0001f600":1,"\ufb33":1', '"\ufb33":1,"\U0001f600":1')
+    yield f'{{"action":"a","nonce":"{NONCE}","v":1,"\U0001f600":1,"\ufb33":1}}'.replace(
+        '"\U0001f600":1,"\ufb33":1', '"\ufb33":1,"\U0001f600":1'
+    )
     digest = "0" * 64
     yield f'{{"action":"a","nonce":"{NONCE}","sd":{{"ip":"{digest}","actor":"{digest}"}},"v":1}}'
 
 
 def _canonical_values() -> Iterator[str]:
-    yield from ("null", "true", "0", "-1", '""', "[]", "{}", "1e+21", "1e-7", "0.000001", "100000000000000000000", "0.1", "-1.5")
-    yield from ("5e-324", "1.7976931348623157e+308", "123456789012345680000", "9007199254740993", "333333333.3333333", "1.5e+300")
+    yield from (
+        "null",
+        "true",
+        "0",
+        "-1",
+        '""',
+        "[]",
+        "{}",
+        "1e+21",
+        "1e-7",
+        "0.000001",
+        "100000000000000000000",
+        "0.1",
+        "-1.5",
+    )
+    yield from (
+        "5e-324",
+        "1.7976931348623157e+308",
+        "123456789012345680000",
+        "9007199254740993",
+        "333333333.3333333",
+        "1.5e+300",
+    )
     yield '{"a":[1,{"b":null}],"\U0001f600":1,"\ufb33":2}'
 
 
 def _wrong_values() -> Iterator[str]:
-    yield from ("", " 1", "1 ", "1.0", "1e21", "1E+21", "1e-07", "0.0000001", "-0", "-0.0", "1e400", "nul", '{"a":1,"a":1}', "[1, 2]")
-    yield from ('{"b":1,"a":1}', '{"\ufb33":2,"\U0001f600":1}', '"\\u0041"', '"\t"', "123456789012345678901", "0.10", "1.50", "[1,]", "[", '"')
-    yield from ("1.5e300", "123456789012345680001", "NaN", "[" * 129 + "]" * 129, "00", "- 1", "\ufeff1", "\u00a01", "\u0661")
+    yield from (
+        "",
+        " 1",
+        "1 ",
+        "1.0",
+        "1e21",
+        "1E+21",
+        "1e-07",
+        "0.0000001",
+        "-0",
+        "-0.0",
+        "1e400",
+        "nul",
+        '{"a":1,"a":1}',
+        "[1, 2]",
+    )
+    yield from (
+        '{"b":1,"a":1}',
+        '{"\ufb33":2,"\U0001f600":1}',
+        '"\\u0041"',
+        '"\t"',
+        "123456789012345678901",
+        "0.10",
+        "1.50",
+        "[1,]",
+        "[",
+        '"',
+    )
+    yield from (
+        "1.5e300",
+        "123456789012345680001",
+        "NaN",
+        "[" * 129 + "]" * 129,
+        "00",
+        "- 1",
+        "\ufeff1",
+        "\u00a01",
+        "\u0661",
+    )
 
 
 def _sealed_wrong_cases() -> Iterator[Case]:
@@ -477,7 +600,9 @@ def _sealed_wrong_cases() -> Iterator[Case]:
     apart.event()
     apart.event()
     apart.seal(BODY, origin=format_origin(SERVICE, LOG_KEY, 1))
-    yield _bad("an epoch that goes back, apart", apart.bundle(1, chosen=lambda made: made.seq in {1, 2}), "headers", log=apart)
+    yield _bad(
+        "an epoch that goes back, apart", apart.bundle(1, chosen=lambda made: made.seq in {1, 2}), "headers", log=apart
+    )
     gap = apart.bundle(0, chosen=lambda made: made.seq in {0, 2})
     yield _bad("a log that begins with epoch 2", gap, "headers", "links", log=apart)
     same = MadeLog()
@@ -496,7 +621,9 @@ def _sealed_wrong_cases() -> Iterator[Case]:
     odd.seal(BODY, prev_hash=bytes(32))
     yield _bad("the first of a range after another than the proof's", odd.bundle(1, 2), "links", log=odd)
     for kind in ("erase", "hold"):
-        yield Case(f"a control body of another kind, {kind}", *_sealed(BODY, kind), frozenset({"bodies", "controls"}), 1)
+        yield Case(
+            f"a control body of another kind, {kind}", *_sealed(BODY, kind), frozenset({"bodies", "controls"}), 1
+        )
     lost = MadeLog()
     lost.event()
     lost.control("hold", {})
@@ -510,7 +637,12 @@ def _forgotten_cases() -> Iterator[Case]:
     """What is gone without anybody having said so."""
     yield _bad("body gone", _line(7, lambda x: x.update(body=None, disclosures={})), "forgotten")
     yield _bad("disclosure gone", _line(7, lambda x: x["disclosures"].pop("ip")), "forgotten")
-    for at, name, bad in ((0, "erase", "forgotten"), (1, "drop", "forgotten"), (2, "resume", "controls"), (5, "signer", "controls")):
+    for at, name, bad in (
+        (0, "erase", "forgotten"),
+        (1, "drop", "forgotten"),
+        (2, "resume", "controls"),
+        (5, "signer", "controls"),
+    ):
         members = _entries(lambda x, at=at: x[:at] + x[at + 1 :], "controls_ndjson")
         yield _bad(f"the {name} entry is missing", members, bad)
     for name, details, fails in (
@@ -556,7 +688,14 @@ def _forgotten_cases() -> Iterator[Case]:
     unknown.event()
     unknown.drop([(0, 1)])
     unknown.entries[1].body = (unknown.entries[1].body or "").replace("board", "bored")
-    yield _bad("a drop whose body was edited explains nothing", unknown.bundle(), "bodies", "controls", "forgotten", log=unknown)
+    yield _bad(
+        "a drop whose body was edited explains nothing",
+        unknown.bundle(),
+        "bodies",
+        "controls",
+        "forgotten",
+        log=unknown,
+    )
 
 
 def _short_log() -> MadeLog:
@@ -574,17 +713,34 @@ def _control_cases() -> Iterator[Case]:
         return _line(at, change, "controls_ndjson", **within)
 
     wrong = base64.b64encode(bytes(32)).decode()
-    yield _bad("a hold's reason edited", edited(3, lambda x: x.update(body=x["body"].replace("board", "bored"))), "controls")
-    yield _bad("a hold's target edited", edited(3, lambda x: x["disclosures"]["target"].__setitem__(1, "{}")), "controls")
+    yield _bad(
+        "a hold's reason edited", edited(3, lambda x: x.update(body=x["body"].replace("board", "bored"))), "controls"
+    )
+    yield _bad(
+        "a hold's target edited", edited(3, lambda x: x["disclosures"]["target"].__setitem__(1, "{}")), "controls"
+    )
     yield _bad("a hold's inclusion edited", edited(3, lambda x: x["inclusion"].__setitem__(0, wrong)), "controls")
     yield _bad("a hold's inclusion too short", edited(3, lambda x: x["inclusion"].pop()), "controls")
     yield _bad("a hold's inclusion gone", edited(3, lambda x: x.pop("inclusion")), "controls")
     yield _bad("a hold's inclusion of no hashes", edited(3, lambda x: x.update(inclusion=[1])), "controls")
     yield _bad("a hold without its body", edited(3, lambda x: x.update(body=None, disclosures={})), "controls")
-    yield _bad("a hold of another time", edited(3, lambda x: x.update(header=x["header"].replace("\nhold", "0\nhold"))), "controls")
-    yield _bad("controls swapped", _entries(lambda x: [x[1], x[0], *x[2:]], "controls_ndjson", **within), "controls", "forgotten")
+    yield _bad(
+        "a hold of another time",
+        edited(3, lambda x: x.update(header=x["header"].replace("\nhold", "0\nhold"))),
+        "controls",
+    )
+    yield _bad(
+        "controls swapped",
+        _entries(lambda x: [x[1], x[0], *x[2:]], "controls_ndjson", **within),
+        "controls",
+        "forgotten",
+    )
     yield _bad("a control twice", _entries(lambda x: [x[0], *x], "controls_ndjson", **within), "controls")
-    yield _bad("controls without a line feed", _entries(lambda x: [*x[:-1], x[-1][:-1]], "controls_ndjson", **within), "members")
+    yield _bad(
+        "controls without a line feed",
+        _entries(lambda x: [*x[:-1], x[-1][:-1]], "controls_ndjson", **within),
+        "members",
+    )
     yield _bad("controls: no JSON", _entries(lambda x: [*x, b"x\n"], "controls_ndjson", **within), "controls")
     yield _bad("controls: missing", remade(full_log().bundle(**within), controls_ndjson=None), "members", "forgotten")
     log = full_log()
@@ -634,14 +790,27 @@ def _wrong_prunes(log: MadeLog) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "of a frontier that is another's", {"frontier": other.to_bytes().hex()}
     yield "whose frontier is too short", {"frontier": made.prune_details(5)["frontier"][:64]}
     yield "whose frontier is no text", {"frontier": 5}
-    yield "of nothing", {"cut": 0, "frontier": "", "root": hashlib.sha256(b"").hexdigest(), "checkpoint": made.note(0).decode()}
+    yield (
+        "of nothing",
+        {"cut": 0, "frontier": "", "root": hashlib.sha256(b"").hexdigest(), "checkpoint": made.note(0).decode()},
+    )
     yield "of what comes later", {"cut": 9}
     yield "whose cut is a text", {"cut": "5"}
     yield "attested for another size", {"checkpoint": made.note(4).decode()}
-    yield "attested for another root", {"checkpoint": made.note(5).decode().replace(made.note(5).decode().split("\n")[2], base64.b64encode(bytes(32)).decode())}
+    yield (
+        "attested for another root",
+        {
+            "checkpoint": made.note(5)
+            .decode()
+            .replace(made.note(5).decode().split("\n")[2], base64.b64encode(bytes(32)).decode())
+        },
+    )
     yield "without a checkpoint", {"checkpoint": None}
     yield "whose checkpoint is none", {"checkpoint": "x"}
-    yield "whose checkpoint's signature does not hold", {"checkpoint": bad_signature[:-4] + ("B" if bad_signature[-4] == "A" else "A") + bad_signature[-3:]}
+    yield (
+        "whose checkpoint's signature does not hold",
+        {"checkpoint": bad_signature[:-4] + ("B" if bad_signature[-4] == "A" else "A") + bad_signature[-3:]},
+    )
 
 
 def _filtered_cases() -> Iterator[Case]:
@@ -660,8 +829,12 @@ def _filtered_cases() -> Iterator[Case]:
     yield _bad("filtered: inclusion edited", edited(2, lambda x: x["inclusion"].__setitem__(0, wrong)), "inclusion")
     yield _bad("filtered: inclusion too long", edited(2, lambda x: x["inclusion"].append(wrong)), "inclusion")
     yield _bad("filtered: inclusion gone", edited(2, lambda x: x.pop("inclusion")), "headers", "manifest")
-    yield _bad("filtered: inclusion of no hashes", edited(2, lambda x: x.update(inclusion=["A"])), "headers", "manifest")
-    yield _bad("filtered: body edited", edited(2, lambda x: x.update(body=x["body"].replace("evt-6", "evt-7"))), "bodies")
+    yield _bad(
+        "filtered: inclusion of no hashes", edited(2, lambda x: x.update(inclusion=["A"])), "headers", "manifest"
+    )
+    yield _bad(
+        "filtered: body edited", edited(2, lambda x: x.update(body=x["body"].replace("evt-6", "evt-7"))), "bodies"
+    )
     yield _bad("filtered: lines swapped", _entries(lambda x: [x[1], x[0], *x[2:]], chosen=chosen), "headers")
     yield _bad("filtered: a line twice", _entries(lambda x: [x[0], *x], chosen=chosen), "headers", "manifest")
     yield _bad("filtered: a line removed", _entries(lambda x: x[1:], chosen=chosen), "manifest")
@@ -703,7 +876,11 @@ def _zip_cases() -> Iterator[Case]:
     yield Case("a name that climbs", pack(whole | {"../x": b""}), keys, members, 1)
     renamed = {("entries.ndjson/" if name == "entries.ndjson" else name): data for name, data in whole.items()}
     yield Case("a member as a folder", pack(renamed), keys, members, 1)
-    for name, attributes in (("a symbolic link", 0o120777 << 16), ("a folder", 0o040755 << 16 | 0x10), ("a device", 0o020600 << 16)):
+    for name, attributes in (
+        ("a symbolic link", 0o120777 << 16),
+        ("a folder", 0o040755 << 16 | 0x10),
+        ("a device", 0o020600 << 16),
+    ):
         yield Case(name, _attributed(whole, attributes), keys, members, 1)
     data = pack(whole)
     yield Case("a member twice", _doubled(whole, "proof.json"), keys, members, 1)
@@ -800,32 +977,33 @@ def random_cases(count: int, seed: int) -> Iterator[Case]:
 
 def _mutated(data: bytes, chance: random.Random, *, whole_lines: bool) -> bytes:
     at = chance.randrange(len(data)) if data else 0
-    lines = data.splitlines(keepends=True)
-    match chance.randrange(7):
-        case 0:
-            return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
-        case 1:
-            return data[:at] + data[at + chance.randrange(1, 9) :]
-        case 2:
-            return data[:at] + chance.randbytes(chance.randrange(1, 5)) + data[at:]
-        case 3:
-            return data[:at] + bytes([chance.choice(b'0123456789abcdefAZ"{}[],:\\/ \n')]) + data[at + 1 :]
-        case 4:
-            chance.shuffle(lines)
-            return b"".join(lines)
-        case 5 if whole_lines:
-            here = chance.randrange(len(lines))
-            return b"".join(lines[:here] + lines[here + 1 :])
-    from_at = chance.randrange(len(data))
-    return data[:at] + data[from_at : from_at + chance.randrange(1, 40)] + data[at:]
+    lines, from_at = data.splitlines(keepends=True), chance.randrange(len(data) or 1)
+    line = chance.randrange(len(lines) or 1)
+    ways = [
+        lambda: data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :],
+        lambda: data[:at] + data[at + chance.randrange(1, 9) :],
+        lambda: data[:at] + chance.randbytes(chance.randrange(1, 5)) + data[at:],
+        lambda: data[:at] + bytes([chance.choice(b'0123456789abcdefAZ"{}[],:\\/ \n')]) + data[at + 1 :],
+        lambda: data[:at] + data[from_at : from_at + chance.randrange(1, 40)] + data[at:],
+        lambda: b"".join(chance.sample(lines, len(lines))),
+    ]
+    if whole_lines:
+        ways.append(lambda: b"".join(lines[:line] + lines[line + 1 :]))
+    return chance.choice(ways)()
 
 
 def unpacked(data: bytes) -> dict[str, bytes] | None:
     """The members as an ordinary unzip program gets them; None when it cannot."""
-    import io
-
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, RuntimeError, ValueError, UnicodeDecodeError):
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+        ValueError,
+        UnicodeDecodeError,
+    ):
         return None
