@@ -27,6 +27,7 @@ from benchmarks.exporting import measure_beside, measure_p4, measure_p6
 from benchmarks.indexes import measure_p7
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
+from benchmarks.offline import measure_offline
 from benchmarks.options import Options, quick
 from benchmarks.queries import measure_p5
 from benchmarks.reading import measure_p3
@@ -48,6 +49,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p6": measure_p6,
     "p7": measure_p7,
     "search": measure_search,
+    "offline": measure_offline,
 }
 
 

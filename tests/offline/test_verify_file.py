@@ -124,7 +124,11 @@ def test_random_mutants_are_found(tmp_path: Path) -> None:
 
 def test_slices_and_processes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small slices, so that every link and time between them is checked too; then in two processes."""
-    unlike = {"lines without end", "zip: longer than it says"}  # how much is read before the end shows
+    unlike = {
+        "lines without end",
+        "a line without end",
+        "zip: longer than it says",
+    }  # how much is read before the end shows
     cases = [case for case in named_cases() if len(case.data) < 200_000 and case.name not in unlike]
     whole = {case.name: judge(case, tmp_path).as_json() for case in cases}
     monkeypatch.setattr(verify_file, "_SLICE_BYTES", 700)
@@ -217,7 +221,7 @@ def test_memory_does_not_follow_the_bundle(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stdout
         peaks.append(int(ended.stderr) * 1024)
         size = path.stat().st_size
-    assert size > 12 << 20
+    assert size > 10 << 20
     assert peaks[1] - peaks[0] < 24 << 20
 
 
