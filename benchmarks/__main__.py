@@ -27,6 +27,7 @@ from benchmarks.exporting import measure_beside, measure_p4, measure_p6
 from benchmarks.indexes import measure_p7
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
+from benchmarks.offline import measure_offline
 from benchmarks.options import Options, quick
 from benchmarks.proving import measure_proofs
 from benchmarks.queries import measure_p5
@@ -50,6 +51,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p7": measure_p7,
     "search": measure_search,
     "proofs": measure_proofs,
+    "offline": measure_offline,
 }
 
 

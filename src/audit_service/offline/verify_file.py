@@ -1865,7 +1865,9 @@ def format_report(report: Report) -> str:
         ]
     is_partial = claims.get("completeness") == NOT_PROVEN
     summary = {
-        EXIT_GOOD: "What is shown holds: inclusion only, completeness not proven." if is_partial else "Everything holds.",
+        EXIT_GOOD: "What is shown holds: inclusion only, completeness not proven."
+        if is_partial
+        else "Everything holds.",
         EXIT_BAD: "BAD: this is not what the log sealed.",
         EXIT_UNKNOWN: "Could not tell: what was not checked is not good.",
     }
