@@ -25,6 +25,8 @@ from audit_service.api.routes import (
     keys,
     operations,
     proofs,
+    retention,
+    sources,
     tlog,
 )
 from audit_service.core.event import EventLimits
@@ -75,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes.extend(ingest.routes)
     # `history` and `proofs` before `events`, whose path for one event takes whatever follows.
     for module in (
-        history, proofs, events, activity, counts, adapters, chain, checkpoints, evidence, tlog, keys, operations,
+        history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys, retention, operations,
     ):  # fmt: skip
         app.include_router(module.router)
     openapi.install(app)

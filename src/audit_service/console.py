@@ -69,6 +69,17 @@ def signing_url(settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
+def retention_url(settings: Settings) -> Iterator[str]:
+    """The URL of the retention login, the same way."""
+    given = settings.own_retention_url
+    if given is not None:
+        yield given.get_secret_value()
+        return
+    with embedded(settings) as postgres:
+        yield postgres.url("audit_retention")
+
+
+@contextmanager
 def embedded(settings: Settings) -> Iterator[EmbeddedPostgres]:
     """The embedded server: that of a running `serve`, else started for as long as the block runs."""
     postgres = EmbeddedPostgres(settings.data_dir)

@@ -12,6 +12,7 @@ AuditError
 │   ├── UnauthenticatedError       no usable credential
 │   └── ForbiddenError             a good credential without the scope
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
+│   └── GoneError                  its content was removed lawfully
 ├── UnavailableError               try again later: the database is away, or a queue is full
 │   └── MovedOnError               what was prepared does not fit the log any more; prepare it again
 ├── NotSignedError                 what is asked for is not covered by a signed checkpoint yet
@@ -101,6 +102,10 @@ class ForbiddenError(CredentialError):
 
 class NotFoundError(AuditError):
     """No such thing, or not for this credential."""
+
+
+class GoneError(NotFoundError):
+    """Its content was removed lawfully."""
 
 
 class UnavailableError(AuditError):

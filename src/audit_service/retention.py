@@ -128,6 +128,12 @@ async def apply_policies(
     return done
 
 
+def effective_policies(default_days: int | None, defaults: Mapping[str, int], own: Mapping[str, int]) -> dict[str, int]:
+    """Category → days in force for a log: its own before the installation's. `default_days`: of every category without a policy."""
+    others = {} if default_days is None else {OTHERS: default_days}
+    return {**others, **defaults, **own}
+
+
 @dataclass(frozen=True, slots=True)
 class _Record:
     """Makes the `drop` entries of a run."""

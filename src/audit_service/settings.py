@@ -118,6 +118,23 @@ class Settings(BaseSettings):
         None, description="Program, with arguments, that is run with every checkpoint on standard input"
     )
 
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
+        None, description="Days that events keep their content, by when they were recorded; unset: for ever"
+    )
+    retention_categories: dict[str, Annotated[int, Field(ge=1, le=36_500)]] = Field(
+        default_factory=dict, description='JSON: category → days, before AUDIT_RETENTION_DAYS, e.g. {"auth":90}'
+    )
+    retention_interval_seconds: Annotated[int, Field(ge=60)] = Field(
+        3600, description="Time between two runs of the retention policies"
+    )
+    retention_database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://… of the retention role; default: AUDIT_MIGRATION_DATABASE_URL, else AUDIT_DATABASE_URL",
+    )
+    request_delay_seconds: Annotated[int, Field(ge=0)] = Field(
+        0, description="Time in which a request to forget can still be refused before it is carried out"
+    )
+
     database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
         8, description="Database connections per worker for reads, and as many again for writes"
     )
@@ -151,7 +168,9 @@ class Settings(BaseSettings):
             raise ValueError("must be 1 to 200 characters without space, + or control characters")
         return value
 
-    @field_validator("database_url", "migration_database_url", "signing_database_url", mode="before")
+    @field_validator(
+        "database_url", "migration_database_url", "signing_database_url", "retention_database_url", mode="before"
+    )
     @classmethod
     def _url(cls, value: object) -> object:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -220,6 +239,11 @@ class Settings(BaseSettings):
     def own_signing_url(self) -> SecretStr | None:
         """The signer's login on a PostgreSQL of one's own; None where the service runs its own."""
         return self.signing_database_url or self.migration_database_url or self.database_url
+
+    @property
+    def own_retention_url(self) -> SecretStr | None:
+        """The login of whoever forgets, on a PostgreSQL of one's own; None where the service runs its own."""
+        return self.retention_database_url or self.migration_database_url or self.database_url
 
     @property
     def embedded(self) -> bool:

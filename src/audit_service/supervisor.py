@@ -1,4 +1,4 @@
-"""`serve`: the process that parents PostgreSQL, the workers, the indexer and the signer.
+"""`serve`: the process that parents PostgreSQL, the workers, the indexer, the signer and the keeper.
 
 1. Take the data directory: private, and locked against a second `serve`.
 2. Bind the port, so that a taken one is known before anything is done.
@@ -208,12 +208,15 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
         _make_signing_key(settings, migration_url)
     own = settings.own_signing_url
     signing_url = own.get_secret_value() if own is not None else postgres.url("audit_signing") if postgres else ""
+    own = settings.own_retention_url
+    retention_url = own.get_secret_value() if own is not None else postgres.url("audit_retention") if postgres else ""
     return settings.model_copy(
         update={
             "database_url": secret,
             "migration_database_url": None,
             "bootstrap_key": None,
             "signing_database_url": SecretStr(signing_url),
+            "retention_database_url": SecretStr(retention_url),
         }
     )
 
@@ -240,17 +243,20 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
         shutil.rmtree(folder, ignore_errors=True)
         make_private_dir(folder)
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.resolve())
-    line = _settings_line(
-        settings.model_copy(update={"signing_database_url": None, "checkpoint_urls": (), "checkpoint_command": None})
-    )
+    # Each gets no login but its own.
+    unsigned = {"signing_database_url": None, "checkpoint_urls": (), "checkpoint_command": None}
+    serving = {"database_url": None, "netbox_secret": None}
+    keeping = {"retention_database_url": None}
+    line = _settings_line(settings.model_copy(update=unsigned | keeping))
     workers = [
         Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),), environment)
         for number in range(1, settings.workers + 1)
     ]
     children = [*workers, Child("indexer", "audit_service.indexer", line, essential=False)]
+    line = _settings_line(settings.model_copy(update=unsigned | serving))
+    children.append(Child("keeper", "audit_service.keeper", line, essential=False))
     if settings.sign:
-        # It gets no login but its own.
-        line = _settings_line(settings.model_copy(update={"database_url": None, "netbox_secret": None}))
+        line = _settings_line(settings.model_copy(update=serving | keeping))
         children.append(Child("signer", "audit_service.signer", line, essential=False))
     return children
 

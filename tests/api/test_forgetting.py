@@ -79,7 +79,7 @@ class Story:
         """Whether any hold covers it."""
         target = event["target"] or {}
         return any(
-            hold[0] <= event["seq"] < hold[1]  # type: ignore[operator]
+            hold[0] <= event["seq"] < hold[1]
             if isinstance(hold[0], int)
             else (target.get("type"), target.get("id")) == hold
             for hold in self.held.values()
@@ -135,16 +135,13 @@ class Story:
         assert (done.entries, done.held, done.damaged) == (len(gone), len(going) - len(gone), 0)
 
     async def erase(self) -> None:
-        subject: Subject = self.chance.choice(
-            [
-                Person(self.chance.choice(["u1", "u10", "12", "u1*", "u77", "nobody"])),
-                Person("u1", self.chance.choice(["user", "api"])),
-                Target(
-                    *self.chance.choice([("server", "s1"), ("vm", "s1"), ("server", "é"), ("vm", "日本語サーバー")])
-                ),
-                Events(frozenset(event["id"] for event in self.chance.sample(self.events, min(3, len(self.events))))),
-            ]
-        )
+        subjects: list[Subject] = [
+            Person(self.chance.choice(["u1", "u10", "12", "u1*", "u77", "nobody"])),
+            Person("u1", self.chance.choice(["user", "api"])),
+            Target(*self.chance.choice([("server", "s1"), ("vm", "s1"), ("server", "é"), ("vm", "日本語サーバー")])),
+            Events(frozenset(event["id"] for event in self.chance.sample(self.events, min(3, len(self.events))))),
+        ]
+        subject = self.chance.choice(subjects)
         groups = self.chance.choice([None, None, frozenset(self.chance.sample(GROUPS, 3))])
         dry = await self._erase(subject, groups, dry_run=True)
         done = await self._erase(subject, groups)

@@ -26,6 +26,7 @@ _STATUS: tuple[tuple[type[errors.AuditError], int, str], ...] = (
     (errors.IdempotencyConflictError, 409, "Idempotency conflict"),
     (errors.UnauthenticatedError, 401, "Not authenticated"),
     (errors.ForbiddenError, 403, "Not allowed"),
+    (errors.GoneError, 410, "Gone"),
     (errors.NotFoundError, 404, "Not found"),
     (errors.NotSignedError, 409, "Not signed yet"),
     (errors.UnavailableError, 503, "Unavailable"),

@@ -340,6 +340,39 @@ class LastCheckpoint(_Answer):
     signed_at: datetime
 
 
+class NumberRanges(_Answer):
+    """Half-open ranges [from, to) of numbers, the highest first: at most 100; `more` when there are others below them, which `below=`
+    with the last one's `from` brings. `total` ranges with `numbers` numbers in all, whatever is listed."""
+
+    ranges: list[tuple[int, int]]
+    more: bool
+    total: int
+    numbers: int
+
+
+class SourceView(_Answer):
+    """A producer. `numbered`: its events that have a number (`source.seq`). `holes`: numbers between its first and its last that no event
+    has; `duplicates`: numbers that several events have."""
+
+    id: str
+    events: int
+    numbered: int
+    first_seq: int | None
+    last_seq: int | None
+    last_recorded_at: datetime
+    holes: NumberRanges
+    duplicates: NumberRanges
+
+
+class SourcePage(_Answer):
+    """Producers by id. They take in the first `counted` entries: all `size` of them, unless counting is far behind."""
+
+    sources: list[SourceView]
+    counted: int
+    size: int
+    next_cursor: str | None
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -441,8 +474,41 @@ class KeyList(_Answer):
     keys: list[KeyView]
 
 
+class ForgetCounts(_Answer):
+    """What a dry run counted: entries that would lose something; values that would be erased one by one (a drop takes all of an entry and
+    counts none); entries that a legal hold keeps; entries that are damaged and cannot be read."""
+
+    dry_run: Literal[True]
+    entries: int
+    values: int
+    held: int
+    damaged: int
+    control_entries: int
+
+
+class ForgetRequest(_Answer):
+    """A request to forget. `details`: what it asks for, null once it is finished; `result`: the counts of what was done."""
+
+    id: str
+    kind: Literal["retention", "erasure"]
+    status: Literal["pending", "done", "refused"]
+    asked_at: datetime
+    asked_by: str
+    reason: str
+    details: dict[str, JSON] | None
+    finished_at: datetime | None
+    result: dict[str, int] | None
+
+
+class ForgetRequests(_Answer):
+    """Requests, the latest first."""
+
+    requests: list[ForgetRequest]
+
+
 _DESCRIPTIONS = {
-    200: "Accepted before (replayed), not kept, or done", 201: "Accepted and durable", 204: "Done", 207: "Some accepted, some not",
+    200: "Accepted before (replayed), not kept, or done", 201: "Accepted and durable", 202: "Asked for, not done yet", 204: "Done",
+    207: "Some accepted, some not", 410: "Was here, and its content was removed lawfully",
     400: "Not well-formed", 401: "No usable credential", 403: "The key lacks the scope", 404: "Not found",
     409: "The id is used by an event with other content", 413: "Over a limit", 415: "Media type not taken",
     422: "Breaks a rule; errors[] says where", 500: "What is stored is damaged: verify the log", 503: "Try again after Retry-After",
@@ -547,6 +613,17 @@ TIMELINE_PARAMETERS = [
     ),
 ]
 
+SOURCES_PARAMETERS = [
+    _parameter("source", "Only these producers", {"type": "array", "items": {"type": "string"}}),
+    _parameter(
+        "below",
+        "List only ranges that end at or below this number",
+        {"type": "integer", "minimum": 0, "maximum": 2**63},
+    ),
+    _parameter("limit", "Producers a page", _LIMIT),
+    _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
+]
+
 
 def of_a_server(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same parameters where the path names the server."""
@@ -583,9 +660,10 @@ LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
 FACETS_RESPONSES = _responses({200: Facets}, 400, 401, 403, 404, 503)
 TIMELINE_RESPONSES = _responses({200: Timeline}, 400, 401, 403, 404, 503)
-EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
+SOURCES_RESPONSES = _responses({200: SourcePage}, 400, 401, 403, 503)
+EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 410, 503)
 HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
-REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)
+REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 410, 503)
 CHAIN_RESPONSES = _responses({200: Chain}, 400, 401, 403, 503)
 VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
 EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
@@ -596,6 +674,11 @@ EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
         },
     }
 }
+RETENTION_BODY = _body({"$ref": "#/components/schemas/AskedRetention"})
+ERASURE_BODY = _body({"$ref": "#/components/schemas/AskedErasure"})
+FORGET_RESPONSES = _responses({200: ForgetCounts, 202: ForgetRequest}, 400, 401, 403, 413, 422, 503)
+FORGET_LIST_RESPONSES = _responses({200: ForgetRequests}, 400, 401, 403, 503)
+FORGET_ONE_RESPONSES = _responses({200: ForgetRequest}, 401, 403, 404, 503)
 _COUNT = {"type": "integer", "minimum": 0}
 _SIZE = "Size of the tree; default: that of the latest checkpoint, and of the log as long as nothing is signed"
 INCLUSION_PARAMETERS = [

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit_service.core import terms
 from audit_service.core.entry import Projection
 from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
-from audit_service.store.engine import bound, driver
+from audit_service.store.engine import bind, bound, driver
 from audit_service.store.rows import among, columns
 from audit_service.store.tables import bound_entry, bound_forgetting, bound_log, bound_segment, tenant
 
@@ -173,7 +173,7 @@ async def add_built(writes: AsyncEngine, log_id: int, built: Built) -> bool:
     """Put a segment into the index; see `add_segment`."""
     number, *rest = built.arguments
     async with writes.connect() as connection:
-        await _bind(connection, log_id)
+        await bind(connection, log_id)
         added = await driver(connection).fetchval(_ADD, log_id, number, built.generation, *rest)
         await connection.commit()
     return bool(added)
@@ -192,11 +192,6 @@ async def _read_slice(
     if without:
         query = query.where(not_(among(without)))
     return (await connection.execute(query)).all()
-
-
-async def _bind(connection: AsyncConnection, log_id: int) -> None:
-    """In the transaction that begins here."""
-    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
 def collect(
