@@ -16,6 +16,7 @@ import pytest
 from audit_service import evidence, retention
 from audit_service.core.forgetting import Person
 from audit_service.offline import verify_file
+from audit_service.store import slices
 from tests.acceptance.test_cli import tell
 from tests.api.test_export_ends import becomes_quiet
 from tests.support.api import Api
@@ -265,7 +266,7 @@ async def test_a_bundle_without_what_explains_it_does_not_hold(bench: Bench, mon
 async def test_what_is_forgotten_while_a_bundle_is_made_breaks_it_off(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = evidence.stream_range
+    stream = slices.stream_range
 
     async def forgetting(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
         async for rows in stream(*arguments, **named):
