@@ -1,6 +1,6 @@
 """Put the hashes of its script and style into the content security policy of verify.html: after each edit.
 
-    python -m scripts.seal_page
+python -m scripts.seal_page
 """
 
 import base64

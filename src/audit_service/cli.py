@@ -45,6 +45,7 @@ from audit_service.console import (
 from audit_service.core.writer import Format
 from audit_service.errors import AuditError, InputError
 from audit_service.ingest import stored_form
+from audit_service.offline import verify_file
 from audit_service.settings import Settings
 from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT
@@ -179,6 +180,18 @@ def print_report(report: verifying.Report, console: Console) -> None:
             console.print(f"… and {report.breaks_total - len(report.breaks)} more")
     for what in report.not_checked:
         console.print(f"not checked: {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("verify-file")
+def verify_bundle(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of evidence, or a .tlog-proof file")],
+    key: Annotated[list[str] | None, typer.Option(metavar="VKEY", help="A key to trust; repeatable")] = None,
+    policy: Annotated[Path | None, typer.Option(help="A C2SP policy file: log keys and witnesses to trust")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle offline, without any database. Exit 0 good, 1 bad, 2 could not tell (no --key: never good)."""
+    raise typer.Exit(verify_file.run(bundle, key or [], policy, as_json=as_json))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -86,14 +86,15 @@ async def _chain(beginning: list[Step], steps: AsyncIterator[Step]) -> AsyncIter
 
 
 async def _make_here(kind: str, arguments: Mapping[str, Any], steps: AsyncIterator[Step]) -> AsyncGenerator[bytes]:
-    """A file of few steps."""
+    """A file of few steps, made whole before any of it goes out: what is wrong with it shows before the answer has begun."""
     writer = WRITERS[kind](**arguments)
-    yield writer.begin()
-    async for method, *values in steps:
-        try:
-            piece = getattr(writer, method)(*values)
-        except ProofError as error:
-            raise TreeDamagedError(error.detail) from None
+    pieces = [writer.begin()]
+    try:
+        async for method, *values in steps:
+            pieces.append(getattr(writer, method)(*values))
+    except ProofError as error:
+        raise TreeDamagedError(error.detail) from None
+    for piece in pieces:
         yield piece
 
 

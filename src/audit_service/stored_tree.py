@@ -19,7 +19,7 @@ from audit_service.core.merkle import HashReader
 from audit_service.core.note import parse_note
 from audit_service.core.tiles import Tile
 from audit_service.errors import ProofError, TreeDamagedError
-from audit_service.store.checkpoints import fetch_latest_checkpoint, list_checkpoints
+from audit_service.store.checkpoints import fetch_latest_checkpoint, find_checkpoint
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.tiles import TileRoots, fetch_tiles, read_tree
@@ -60,8 +60,7 @@ class StoredTree:
         if size is None:
             row = await fetch_latest_checkpoint(connection, self.log_id)
         else:
-            of_size = await list_checkpoints(connection, self.log_id, from_size=size, to_size=size + 1, limit=1)
-            row = of_size[0] if of_size else None
+            row = await find_checkpoint(connection, self.log_id, size)
         if row is None:
             return None
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from audit_service.core.policy import policy_of_key
 from audit_service.core.proof_file import open_proof_file, parse_proof_file
 from audit_service.core.tiles import TILE_WIDTH
 from audit_service.core.vkey import parse_vkey
+from audit_service.offline import verify_file
 from audit_service.store import tiles
 from tests.support.api import Api
 from tests.support.appends import owner
@@ -276,18 +278,30 @@ async def test_another_tenant_gets_proofs_of_its_own_log_only(small: Proven) -> 
 
 
 async def test_proofs_hold_while_the_log_grows(small: Proven) -> None:
-    for turn in range(12):
-        await small.api.accept({"action": "x"}, {"action": "x"})
-        size = SMALL + 2 * turn + 1
-        proof = await small.get("inclusion", seq=size - 1, size=size)
-        tree = LeafTree(await small.signer.leaves())
-        assert unhex(proof) == tree.path(size - 1, 0, size)
+    async def grow() -> None:
+        for _ in range(10):
+            await small.api.accept({"action": "x"}, {"action": "x"})
+
+    async def prove() -> list[dict[str, Any]]:
+        found = []
+        for _ in range(20):
+            size = (await small.api.client.get("/v1/chain")).json()["size"]
+            found.append(await small.get("inclusion", seq=size - 1, size=size))
+        return found
+
+    _, proofs = await asyncio.gather(grow(), prove())
+    tree = LeafTree(await small.signer.leaves())
+    for proof in proofs:
+        assert unhex(proof) == tree.path(proof["seq"], 0, proof["size"])
+        assert proof["root"] == tree.root(0, proof["size"]).hex()
 
 
 # --- proof files ---
 
 
-async def test_the_proof_of_an_event_is_a_file_that_anybody_with_the_key_can_check(small: Proven) -> None:
+async def test_the_proof_of_an_event_is_a_file_that_anybody_with_the_key_can_check(
+    small: Proven, tmp_path: Path
+) -> None:
     await small.signer.sign()
     response = await small.api.client.get("/v1/events/e-5/proof")
     assert response.status_code == 200
@@ -298,6 +312,10 @@ async def test_the_proof_of_an_event_is_a_file_that_anybody_with_the_key_can_che
     policy = policy_of_key(parse_vkey(await small.signer.vkey()))
     opened = open_proof_file(proof, proof.extra, policy)
     assert (proof.index, opened.checkpoint.size) == (5, SMALL)
+    path = tmp_path / "e-5.tlog-proof"
+    path.write_bytes(response.content)
+    report = verify_file.verify(path, [await small.signer.vkey()])
+    assert report.exit_code() == verify_file.EXIT_GOOD, verify_file.format_report(report)
     receipt = (await small.api.event("e-5"))["proof"]
     assert proof.extra.split(b"\n")[5].decode() == receipt["prev_hash"]
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from typing import Any
 
 from audit_service.core.chain import format_origin
@@ -47,6 +48,7 @@ class Case:
     keys: tuple[str, ...]
     fails: frozenset[str] = frozenset()
     exit: int = 0
+    policy: bytes | None = None
 
 
 @cache
@@ -975,32 +977,25 @@ def random_cases(count: int, seed: int) -> Iterator[Case]:
 
 def _mutated(data: bytes, chance: random.Random, *, whole_lines: bool) -> bytes:
     at = chance.randrange(len(data)) if data else 0
-    lines = data.splitlines(keepends=True)
-    match chance.randrange(7):
-        case 0:
-            return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
-        case 1:
-            return data[:at] + data[at + chance.randrange(1, 9) :]
-        case 2:
-            return data[:at] + chance.randbytes(chance.randrange(1, 5)) + data[at:]
-        case 3:
-            return data[:at] + bytes([chance.choice(b'0123456789abcdefAZ"{}[],:\\/ \n')]) + data[at + 1 :]
-        case 4:
-            chance.shuffle(lines)
-            return b"".join(lines)
-        case 5 if whole_lines:
-            here = chance.randrange(len(lines))
-            return b"".join(lines[:here] + lines[here + 1 :])
-    from_at = chance.randrange(len(data))
-    return data[:at] + data[from_at : from_at + chance.randrange(1, 40)] + data[at:]
+    lines, from_at = data.splitlines(keepends=True), chance.randrange(len(data) or 1)
+    line = chance.randrange(len(lines) or 1)
+    ways = [
+        lambda: data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :],
+        lambda: data[:at] + data[at + chance.randrange(1, 9) :],
+        lambda: data[:at] + chance.randbytes(chance.randrange(1, 5)) + data[at:],
+        lambda: data[:at] + bytes([chance.choice(b'0123456789abcdefAZ"{}[],:\\/ \n')]) + data[at + 1 :],
+        lambda: data[:at] + data[from_at : from_at + chance.randrange(1, 40)] + data[at:],
+        lambda: b"".join(chance.sample(lines, len(lines))),
+    ]
+    if whole_lines:
+        ways.append(lambda: b"".join(lines[:line] + lines[line + 1 :]))
+    return chance.choice(ways)()
 
 
 def unpacked(data: bytes) -> dict[str, bytes] | None:
     """The members as an ordinary unzip program gets them; None when it cannot."""
-    import io
-
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
     except (
         zipfile.BadZipFile,

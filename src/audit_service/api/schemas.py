@@ -710,7 +710,7 @@ def _file(description: str, media_type: str) -> dict[int | str, dict[str, Any]]:
 
 _NOT_SIGNED = {**_responses({}, 409)[409], "description": "No checkpoint covers it yet; try again after Retry-After"}
 PROOF_RESPONSES = (
-    _responses({}, 400, 401, 403, 404, 500, 503)
+    _responses({}, 400, 401, 403, 404, 410, 500, 503)
     | _file("The proof file (C2SP tlog-proof)", "text/plain")
     | {409: _NOT_SIGNED}
 )

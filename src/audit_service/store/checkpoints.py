@@ -28,6 +28,13 @@ async def fetch_latest_checkpoint(connection: AsyncConnection, log_id: int) -> S
     return None if row is None else StoredCheckpoint(*row)
 
 
+async def find_checkpoint(connection: AsyncConnection, log_id: int, size: int) -> StoredCheckpoint | None:
+    """The checkpoint of a size that was signed last, or None."""
+    query = select(_c.size, _c.signed_at, _c.epoch, _c.note).where(_c.log_id == log_id, _c.size == size)
+    row = (await connection.execute(query.order_by(_c.signed_at.desc()).limit(1))).one_or_none()
+    return None if row is None else StoredCheckpoint(*row)
+
+
 async def list_checkpoints(
     connection: AsyncConnection, log_id: int, *, from_size: int, to_size: int | None, limit: int
 ) -> list[StoredCheckpoint]:

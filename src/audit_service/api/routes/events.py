@@ -48,7 +48,7 @@ async def find_view(event_id: str, service: Service, credential: Credential) -> 
 
 
 async def find_seq(event_id: str, service: Service, credential: Credential) -> int:
-    """Where the event of an id stands in the log. Raises NotFoundError."""
+    """Where the event of an id stands in the log. Raises NotFoundError, GoneError."""
     return (await _find_stored(event_id, service, credential)).seq
 
 
