@@ -31,8 +31,9 @@ from audit_service.store.failures import translated
 LOOK_SECONDS = 3.0
 # Answering comes before forgetting.
 NICENESS = 5
-# One call may rewrite a whole segment of large events.
+# One call may rewrite a whole segment of large events, and wait while an indexer adds one.
 WRITE_TIMEOUT_SECONDS = 300
+LOCK_TIMEOUT_SECONDS = 60
 SCHEDULE = Author("schedule", "retention policy")
 log = structlog.get_logger("audit_service.keeper")
 
@@ -44,6 +45,7 @@ def open_retention(url: str) -> Database:
         pool_connections=3,
         statement_timeout_seconds=WRITE_TIMEOUT_SECONDS,
         write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
+        lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
         role=RETENTION_ROLE,
     )
 

@@ -222,6 +222,7 @@ async def test_what_fails_for_one_log_keeps_no_other_waiting(
         (ERASURES, {"reason": "x", "target": "user:u12"}, "/target"),
         (ERASURES, {"reason": "x", "events": []}, "/events"),
         (ERASURES, {"reason": "x", "events": ["e"] * 1001}, "/events"),
+        (ERASURES, {"reason": "x", "actor": {"id": "a\0b"}}, "/actor/id"),
     ],
 )
 async def test_a_request_that_breaks_its_schema_is_refused_with_the_place(

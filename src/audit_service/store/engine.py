@@ -70,6 +70,7 @@ def open_database(
     statement_timeout_seconds: int = 30,
     write_timeout_seconds: int = 10,
     connect_timeout_seconds: int = 4,
+    lock_timeout_seconds: int = 5,
     role: str = SERVING_ROLE,
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as `role`, whoever logs in."""
@@ -93,7 +94,7 @@ def open_database(
                     "application_name": f"audit-service {name}",
                     "statement_timeout": f"{timeout_seconds}s",
                     "idle_in_transaction_session_timeout": "60s",
-                    "lock_timeout": "5s",
+                    "lock_timeout": f"{lock_timeout_seconds}s",
                     # Whatever defaults the role or the database got: an append that read its head before it waited for
                     # the lock would fork the chain.
                     "default_transaction_isolation": "read committed",
