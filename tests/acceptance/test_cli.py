@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import text
 
-from audit_service.cli import EXIT_GOOD, EXIT_UNKNOWN, as_owner
+from audit_service.console import EXIT_GOOD, EXIT_UNKNOWN, as_owner
 from tests.support.api import Api
 from tests.support.postgres import Server, TestDatabase
 

@@ -334,6 +334,13 @@ def source_number(query: Query, name: str) -> int | None:
     return None
 
 
+def required_number(query: Query, name: str) -> int:
+    """A whole number that has to be given."""
+    if not query.has(name):
+        query.fail(name, "is required")
+    return whole_number(query, name, default=0)
+
+
 FILTERS = (*CONDITIONS, *TIMES, *DATES)
 
 

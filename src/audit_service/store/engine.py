@@ -70,6 +70,7 @@ def open_database(
     statement_timeout_seconds: int = 30,
     write_timeout_seconds: int = 10,
     connect_timeout_seconds: int = 4,
+    lock_timeout_seconds: int = 5,
     role: str = SERVING_ROLE,
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as `role`, whoever logs in."""
@@ -93,7 +94,7 @@ def open_database(
                     "application_name": f"audit-service {name}",
                     "statement_timeout": f"{timeout_seconds}s",
                     "idle_in_transaction_session_timeout": "60s",
-                    "lock_timeout": "5s",
+                    "lock_timeout": f"{lock_timeout_seconds}s",
                     # Whatever defaults the role or the database got: an append that read its head before it waited for
                     # the lock would fork the chain.
                     "default_transaction_isolation": "read committed",
@@ -146,6 +147,24 @@ def driver(connection: AsyncConnection) -> Any:
     raw = connection.sync_connection
     assert raw is not None  # noqa: S101 - an AsyncConnection in use always has one
     return cast("Any", raw.connection.dbapi_connection).driver_connection
+
+
+async def call(engine: AsyncEngine, statement: str, *arguments: Any) -> list[Any]:
+    """The rows of one statement, which is a transaction of its own: the driver returns only when the server reports it committed, so what
+    comes back is durable. For the pool of writes."""
+    async with engine.connect() as connection:
+        raw = driver(connection)
+        try:
+            rows: list[Any] = await raw.fetch(statement, *arguments)
+        except asyncpg.PostgresError:
+            raise  # the server has said no, and waits for the next call
+        except BaseException:
+            # A cancelled or broken call leaves the connection in an unknown state: never back into the pool. Cut it
+            # first: a polite close would wait for a server that may be paused.
+            raw.terminate()
+            await connection.invalidate()
+            raise
+    return rows
 
 
 @asynccontextmanager

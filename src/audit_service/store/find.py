@@ -179,9 +179,24 @@ async def candidates(
     if names_ids(selection):
         yield range(start, end)
         return
-    index = _Index(clauses_of(selection))
-    last = -(-end // terms.SEGMENT_EVENTS)
-    for first in range(start // terms.SEGMENT_EVENTS, last, _EXPORT_SEGMENTS):
+    clauses = clauses_of(selection)
+    async for some in candidates_of(engine, log_id, clauses, from_seq=start, to_seq=end, selection=selection):
+        yield some
+
+
+async def candidates_of(
+    engine: AsyncEngine,
+    log_id: int,
+    clauses: Sequence["Clause"],
+    *,
+    from_seq: int,
+    to_seq: int,
+    selection: Selection = Selection(),  # noqa: B008 (frozen)
+) -> AsyncIterator[Sequence[int]]:
+    """The same of entries that fulfil every clause, in the segments that the times of occurrence of a selection leave."""
+    index = _Index(clauses)
+    last = -(-to_seq // terms.SEGMENT_EVENTS)
+    for first in range(from_seq // terms.SEGMENT_EVENTS, last, _EXPORT_SEGMENTS):
         numbers = range(first, min(first + _EXPORT_SEGMENTS, last))
         async with bound(engine, log_id) as connection:
             known = {segment.number: segment for segment in await list_segments(connection, log_id)}
@@ -190,9 +205,9 @@ async def candidates(
         for number in asked:
             positions, of_segment = named.get(number), number * terms.SEGMENT_EVENTS
             if positions is None or len(positions) > _NAMED_LIMIT:
-                yield range(max(of_segment, start), min(of_segment + terms.SEGMENT_EVENTS, end))
+                yield range(max(of_segment, from_seq), min(of_segment + terms.SEGMENT_EVENTS, to_seq))
             else:
-                yield [of_segment + at for at in positions if start <= of_segment + at < end]
+                yield [of_segment + at for at in positions if from_seq <= of_segment + at < to_seq]
 
 
 def _is_direct(selection: Selection, order: Order) -> bool:
