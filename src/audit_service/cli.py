@@ -29,6 +29,7 @@ from audit_service import verify as verifying
 from audit_service.api import parameters
 from audit_service.api.routes.keys import key_view
 from audit_service.app import recipe_of
+from audit_service.core.checker import Depth
 from audit_service.core.writer import Format
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.errors import AuditError, InputError
@@ -121,11 +122,14 @@ def verify(
     tenant: Tenant = DEFAULT_TENANT,
     from_seq: Annotated[int, typer.Option(min=0, help="First entry to check")] = 0,
     to_seq: Annotated[int | None, typer.Option(min=0, help="One past the last entry to check")] = None,
+    depth: Annotated[str, typer.Option(help="chain: headers, bodies and links only; all: everything")] = "all",
     *,
     as_json: AsJson = False,
 ) -> None:
     """Check every hash, link, disclosure and query column of a log. Exit 0 ok, 1 broken, 2 could not tell."""
-    report = asyncio.run(_verify(tenant, from_seq, to_seq, quiet=as_json))
+    if depth not in get_args(Depth):
+        raise InputError("--depth must be chain or all")
+    report = asyncio.run(_verify(tenant, from_seq, to_seq, cast("Depth", depth), quiet=as_json))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
@@ -133,11 +137,11 @@ def verify(
     raise typer.Exit({"ok": EXIT_GOOD, "broken": EXIT_BAD}.get(report.status, EXIT_UNKNOWN))
 
 
-async def _verify(tenant: str, from_seq: int, to_seq: int | None, *, quiet: bool) -> verifying.Report:
+async def _verify(tenant: str, from_seq: int, to_seq: int | None, depth: Depth, *, quiet: bool) -> verifying.Report:
     async with reading(Settings(), tenant) as (engine, log, _):
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            async for step in verifying.verify(engine, log.log_id, from_seq=from_seq, to_seq=to_seq):
+            async for step in verifying.verify(engine, log.log_id, from_seq=from_seq, to_seq=to_seq, depth=depth):
                 if isinstance(step, verifying.Report):
                     return step
                 bar.update(task, completed=step.done, total=step.total)

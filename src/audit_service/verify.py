@@ -9,7 +9,8 @@ only that nothing was stored: the chain commits to neither, so neither is checke
 missed when the receipt of an event is deleted together with the event's body and id.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from audit_service.core.checker import Break, Checker, Head, microseconds
+from audit_service.core.batch import Run
+from audit_service.core.checker import Break, Checker, Depth, Head, microseconds
 from audit_service.errors import InvalidQueryError, UnavailableError
+from audit_service.store.batches import Batch, BatchReader
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import (
@@ -29,11 +32,14 @@ from audit_service.store.query import (
     list_slice,
     list_stray_receipts,
 )
+from audit_service.store.rows import HEADER_COLUMNS
 from audit_service.store.tables import bound_entry
 
 SLICE_ENTRIES = 1000
+PART_ENTRIES = 50  # about a millisecond, during which a worker answers nobody else
 SLICE_RECEIPTS = 10_000
 COLUMNS = tuple(column.name for column in bound_entry.columns if column.name != "log_id")
+CHAIN_COLUMNS = (*HEADER_COLUMNS, "body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Report:
     from_seq: int
     to_seq: int
     count: int
+    depth: Depth
     head: str
     root: str | None
     breaks: list[Break]
@@ -57,6 +64,7 @@ class Report:
             "status": self.status,
             "origin": self.origin,
             "checked": {"from_seq": self.from_seq, "to_seq": self.to_seq, "count": self.count},
+            "depth": self.depth,
             "pruned_before": None,
             "erased": 0,
             "head": self.head,
@@ -80,21 +88,21 @@ class Progress:
 
 
 async def verify(
-    engine: AsyncEngine, log_id: int, *, from_seq: int = 0, to_seq: int | None = None
-) -> AsyncIterator[Progress | Report]:
-    """Check the entries with from_seq <= seq < to_seq (default: all there are at the start). Yields progress after each slice
-    and the report last; once anything was read, whatever happens ends in a report. Raises InvalidQueryError for a range
-    outside the log, UnavailableError before anything was read.
+    engine: AsyncEngine, log_id: int, *, from_seq: int = 0, to_seq: int | None = None, depth: Depth = "all"
+) -> AsyncGenerator[Progress | Report]:
+    """Check the entries with from_seq <= seq < to_seq (default: all there are at the start), at the depth `chain` their headers, bodies
+    and links only. Yields progress after each slice and the report last; once anything was read, whatever happens ends in a
+    report. Raises InvalidQueryError for a range outside the log, UnavailableError before anything was read.
     """
     head, faults = await _head(engine, log_id)
     if head is None:
-        yield _headless(faults)
+        yield _headless(faults, depth)
         return
     end = head.size if to_seq is None else to_seq
     # A cut tail leaves a head that says more than there is, so only the head's own size limits the range.
     if not 0 <= from_seq <= end or end > head.size:
         raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
-    checker = Checker(head, from_seq)
+    checker = Checker(head, from_seq, depth=depth)
     for fault in faults:
         checker.head_fault(fault)
     if from_seq:
@@ -104,7 +112,10 @@ async def verify(
         async for progress in _check_slices(engine, log_id, checker, end):
             yield progress
         stored = await _stored_range(engine, log_id, head.size)
-        await _check_receipts(engine, log_id, checker, end)
+        if depth == "all":
+            await _check_receipts(engine, log_id, checker, end)
+        else:
+            checker.not_checked.append("disclosures, query columns and receipts: only the depth `all` checks them")
         checker.finish(end, stored)
     except UnavailableError:
         interrupted = True
@@ -131,31 +142,81 @@ async def _start_within(engine: AsyncEngine, log_id: int, checker: Checker) -> N
 
 
 async def _check_slices(engine: AsyncEngine, log_id: int, checker: Checker, end: int) -> AsyncIterator[Progress]:
+    """Batch after batch, each read while the one before is checked; where something breaks in one, or one would be too large, a slice
+    row by row."""
+    reader = BatchReader(engine, log_id, whole=checker.depth == "all")
     start = position = checker.from_seq
-    while position < end:
-        rows, copies, faults, following = await _read(engine, log_id, position, end)
-        for row in rows:
-            checker.check(row)
-            if row.seq in faults:
-                checker.receipt_fault(row.seq, faults[row.seq])
+    entries = SLICE_ENTRIES
+    ahead: asyncio.Task[tuple[Batch | None, int]] | None = None
+    try:
+        while position < end:
+            batch, to_seq = await (ahead or _fetch(reader, position, end, entries))
+            ahead = asyncio.create_task(_fetch(reader, to_seq, end, entries)) if batch and to_seq < end else None
+            if batch and await _accept(checker, batch):
+                position, entries = to_seq, min(entries + entries // 8 + 1, SLICE_ENTRIES)
+            else:
+                position, entries = await _check_rows(engine, log_id, checker, position, end), max(entries // 2, 1)
+                await _drop(ahead)
+                ahead = None
+            if ahead:  # no transaction is open while the caller has its turn, however long that takes
+                await asyncio.wait((ahead,))
+            yield Progress(position - start, end - start)
+    finally:
+        await _drop(ahead)
+
+
+async def _fetch(reader: BatchReader, from_seq: int, end: int, entries: int) -> tuple[Batch | None, int]:
+    """The next batch, if it is one, and where it ends."""
+    to_seq = min(from_seq + entries, end)
+    async with translated():
+        return await reader.fetch(from_seq, to_seq), to_seq
+
+
+async def _drop(ahead: asyncio.Task[Any] | None) -> None:
+    """End a reading that nobody waits for any more, and whatever became of it."""
+    if ahead is not None:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+
+
+async def _accept(checker: Checker, batch: Batch) -> bool:
+    """Check a batch in one go: whether nothing breaks in it. Between its parts the next one is read, and others have their turn."""
+    run = Run(checker, whole=checker.depth == "all")
+    for start in range(0, len(batch.rows), PART_ENTRIES):
+        if not run.accept(batch.rows[start : start + PART_ENTRIES]):
+            return False
+        await asyncio.sleep(0)
+    run.finish()
+    checker.receipts += batch.receipts
+    return True
+
+
+async def _check_rows(engine: AsyncEngine, log_id: int, checker: Checker, from_seq: int, to_seq: int) -> int:
+    """Check a slice row by row, so that every break in it is named. Where the next one starts."""
+    rows, copies, faults, following = await _read(engine, log_id, from_seq, to_seq, checker.depth)
+    for row in rows:
+        checker.check(row)
+        if row.seq in faults:
+            checker.receipt_fault(row.seq, faults[row.seq])
+    if checker.depth == "all":
         checker.receipts += len({row.seq for row in rows if row.kind == "event" and row.id is not None} - faults.keys())
-        if copies:
-            checker.duplicates(rows[-1].seq, copies)
-        position = following
-        yield Progress(position - start, end - start)
+    if copies:
+        checker.duplicates(rows[-1].seq, copies)
+    return following
 
 
 async def _read(
-    engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int
+    engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int, depth: Depth
 ) -> tuple[Sequence[Any], int, dict[int, str], int]:
     """A slice: its rows, how many copies of the last one the slice's end cut off, the faults of its receipts, and where the next
     one starts."""
+    columns = COLUMNS if depth == "all" else CHAIN_COLUMNS
     async with translated(), bound(engine, log_id) as connection:
-        found = await list_slice(connection, log_id, COLUMNS, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES)
+        found = await list_slice(connection, log_id, columns, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES)
         if not found.rows:
             return (), 0, {}, to_seq
         last = found.rows[-1].seq
-        faults = await list_receipt_faults(connection, log_id, from_seq, last + 1)
+        faults = {} if depth == "chain" else await list_receipt_faults(connection, log_id, from_seq, last + 1)
         # However few rows fit into a slice, a duplicate must not hide behind its end.
         there = await count_at(connection, log_id, last) if found.more else 0
     copies = max(there - sum(row.seq == last for row in found.rows), 0)
@@ -230,8 +291,9 @@ async def _check_receipts(engine: AsyncEngine, log_id: int, checker: Checker, en
             checker.receipt_fault(seq, "a receipt of this entry's id")
 
 
-def _headless(faults: Sequence[str]) -> Report:
+def _headless(faults: Sequence[str], depth: Depth) -> Report:
     return Report(
+        depth=depth,
         status="broken",
         origin="",
         from_seq=0,
@@ -258,6 +320,7 @@ def _report(checker: Checker, head: Head, end: int, *, interrupted: bool) -> Rep
         from_seq=checker.from_seq,
         to_seq=end,
         count=checker.count,
+        depth=checker.depth,
         head="" if head.last_hash is None else head.last_hash.hex(),
         root=None if root is None else root.hex(),
         breaks=checker.breaks,

@@ -5,12 +5,12 @@ it; tests hold the dicts and these models together.
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from audit_service.api import parameters
-from audit_service.core.checker import BreakKind
+from audit_service.core.checker import BreakKind, Depth
 from audit_service.core.event import Event
 from audit_service.core.revert import Reason
 from audit_service.core.timeline import Interval
@@ -371,6 +371,7 @@ class VerifyReport(_Answer):
     status: Literal["ok", "broken", "incomplete"]
     origin: str
     checked: CheckedRange
+    depth: Depth
     pruned_before: int | None
     erased: int
     head: str
@@ -532,6 +533,11 @@ RANGE_PARAMETERS = [
         "to_seq",
         "One past the last entry to check; default: the size of the log",
         {"type": "integer", "minimum": 0},
+    ),
+    _parameter(
+        "depth",
+        "`chain`: headers, bodies and links only; `all`: disclosures, query columns and receipts too",
+        {"type": "string", "enum": list(get_args(Depth)), "default": "all"},
     ),
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)

@@ -17,6 +17,7 @@ Receipts are a projection too: each repeats the header of its entry. The store c
 `Checker.receipt_fault` records what it found, as `projection_mismatch` with found "receipt".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -33,6 +34,8 @@ BreakKind = Literal[
     "header_mismatch", "body_mismatch", "disclosure_mismatch", "projection_mismatch", "link_broken", "gap", "duplicate",
     "time_backwards", "head_mismatch", "truncated", "root_mismatch", "unrecorded_prune", "unrecorded_erasure",
 ]  # fmt: skip
+# chain: headers, links and bodies (steps 1 to 5). all: disclosures and projections too.
+Depth = Literal["chain", "all"]
 BREAKS_LIMIT = 1000
 BODY_VERSION = 1
 PROJECTED = Projection._fields
@@ -77,6 +80,7 @@ class Checker:
     prev_hash: bytes | None = None
     last_us: int = 0
     last_epoch: int | None = None
+    depth: Depth = "all"
     expected_seq: int = field(init=False)
     count: int = field(init=False, default=0)
     breaks: list[Break] = field(init=False, default_factory=list)
@@ -129,6 +133,14 @@ class Checker:
         # 5 to 7
         self._check_body(row)
 
+    def passed(self, hashes: Sequence[bytes], *, last_us: int) -> None:
+        """The next rows, checked in one go (`core.batch`): nothing breaks in them. Their hashes, and the time of the last one."""
+        self.count += len(hashes)
+        self.expected_seq += len(hashes)
+        self.prev_hash, self.last_us = hashes[-1], last_us
+        if self._frontier is not None:
+            self._frontier.extend(hashes)
+
     def duplicates(self, seq: int, copies: int) -> None:
         """`copies` more rows have the seq of one that was checked."""
         for _ in range(copies):
@@ -172,12 +184,16 @@ class Checker:
         digest = chain.body_hash(body_text)
         if digest != row.body_hash:
             self._break(row.seq, "body_mismatch", row.body_hash.hex(), digest.hex())
+        if self.depth == "all":
+            self._check_contents(row, body_text, genuine=digest == row.body_hash)
+
+    def _check_contents(self, row: Any, body_text: str, *, genuine: bool) -> None:
         try:
             body = orjson.loads(body_text)
         except orjson.JSONDecodeError:
             body = None
         if not isinstance(body, dict):
-            if digest == row.body_hash:
+            if genuine:
                 self._not_checked(f"seq {row.seq}: the body is not a JSON object")
             return
         if body.get("v") != BODY_VERSION:

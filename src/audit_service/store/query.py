@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -80,6 +80,33 @@ async def list_receipt_faults(connection: AsyncConnection, log_id: int, from_seq
     An event without its id (its body was dropped) has no receipt to look for. LATERAL with an aggregate is a probe of the
     key for each entry, whatever the statistics say.
     """
+    probe, holds = _receipt_probe()
+    query = (
+        select(_c.seq.label("at"), probe)
+        .select_from(bound_entry.join(probe, true()))
+        .where(*_with_receipts(log_id, from_seq, to_seq), holds.is_not(True))
+    )
+    return {row.at: _receipt_fault(row) for row in await connection.execute(query)}
+
+
+def holding_receipts(log_id: int, from_seq: Any, to_seq: Any) -> Select[int, int]:
+    """How many events of a range should have a receipt, and how many have one that holds: equal when `list_receipt_faults` has nothing
+    to list."""
+    probe, holds = _receipt_probe()
+    return (
+        select(func.count(), func.count().filter(holds))
+        .select_from(bound_entry.join(probe, true()))
+        .where(*_with_receipts(log_id, from_seq, to_seq))
+    )
+
+
+def _with_receipts(log_id: int, from_seq: Any, to_seq: Any) -> tuple[ColumnElement[bool], ...]:
+    """The events of a range that have an id: each must have a receipt."""
+    return _c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind == "event", _c.id.is_not(None)
+
+
+def _receipt_probe() -> tuple[Any, ColumnElement[bool]]:
+    """What is found of an entry's receipt, and whether it is as it should be."""
     r = bound_receipt.c
     same = [func.bool_and(r[name].is_not_distinct_from(_c[name])).label(name) for name in RECEIPT_COLUMNS]
     probe = (
@@ -87,14 +114,7 @@ async def list_receipt_faults(connection: AsyncConnection, log_id: int, from_seq
         .where(r.log_id == _c.log_id, r.id == _c.id)
         .lateral()
     )
-    holds = and_(probe.c.found == 1, *(probe.c[name] for name in (*RECEIPT_COLUMNS, "kept")))
-    query = (
-        select(_c.seq.label("at"), probe)
-        .select_from(bound_entry.join(probe, true()))
-        .where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind == "event", _c.id.is_not(None))
-        .where(holds.is_not(True))
-    )
-    return {row.at: _receipt_fault(row) for row in await connection.execute(query)}
+    return probe, and_(probe.c.found == 1, *(probe.c[name] for name in (*RECEIPT_COLUMNS, "kept")))
 
 
 def _receipt_fault(row: Any) -> str:

@@ -15,6 +15,7 @@ from audit_service.api.dependencies import Service, ServiceOf, documented_securi
 from audit_service.api.download import Download
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
+from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
@@ -57,16 +58,24 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
     response_model=None,
 )
 async def verify_chain(request: Request, service: ServiceOf, credential: Verifier) -> Response:
-    """Read the log and check every hash, link, disclosure and query column; answers a report with every break.
+    """Read the log and check every hash, link, disclosure and query column, or as much of that as `depth` says; answers a report with
+    every break.
 
     While it reads, it sends line breaks, so that no proxy takes the silence for a hang.
     """
-    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq"))
+    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq", "depth"))
     from_seq = parameters.whole_number(asked, "from_seq", default=0)
     to_seq = parameters.whole_number(asked, "to_seq", default=-1)
+    depth = asked.one("depth") or "all"
+    if depth not in get_args(Depth):
+        asked.fail("depth", "must be chain or all")
     asked.finish()
     steps = verify.verify(
-        service.database.reads, credential.log_id, from_seq=from_seq, to_seq=None if to_seq < 0 else to_seq
+        service.database.reads,
+        credential.log_id,
+        from_seq=from_seq,
+        to_seq=None if to_seq < 0 else to_seq,
+        depth=cast("Depth", depth),
     )
     first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
 
