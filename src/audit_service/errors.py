@@ -17,6 +17,12 @@ AuditError
 └── IntegrityError                 stored bytes do not prove what they should
     ├── ClockError                 the log's last time is too far ahead of the database's clock
     ├── ProofError                 a proof is malformed or does not lead to the root
+    │   ├── MalformedNoteError     a signed note, checkpoint or proof file is not well-formed; carries the line
+    │   ├── TrustInputError        the verifier's own input, a key or a policy, is not well-formed; says nothing of the log
+    │   └── SignatureError         the signatures do not show what they should
+    │       ├── InvalidSignatureError  one by a known key does not fit the text
+    │       ├── UnknownSignerError     none is by a key that would count
+    │       └── QuorumError            too few of the policy's witnesses cosigned
     └── ChainBrokenError           an entry does not follow from the one before it
 """
 
@@ -116,5 +122,50 @@ class ProofError(IntegrityError):
     """A proof is malformed or does not lead to the root."""
 
 
+class MalformedNoteError(ProofError):
+    """A signed note, a checkpoint or a proof file is not well-formed. `line` counts from 1; None when it is the whole."""
+
+    def __init__(self, detail: str, line: int | None = None) -> None:
+        super().__init__(_at_line(detail, line))
+        self.line = line
+
+
+class TrustInputError(ProofError):
+    """A key or a policy, given by the verifier, is not well-formed: nothing was found out about the log."""
+
+    def __init__(self, detail: str, line: int | None = None) -> None:
+        super().__init__(_at_line(detail, line))
+        self.line = line
+
+
+class SignatureError(ProofError):
+    """The signatures of a note do not show what they should."""
+
+
+class InvalidSignatureError(SignatureError):
+    """A signature by a known key does not fit the text. `line` counts the signature lines from 1."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"signature line {line} is by a known key and does not fit the text")
+        self.line = line
+
+
+class UnknownSignerError(SignatureError):
+    """No signature is by a key that would count."""
+
+
+class QuorumError(SignatureError):
+    """Too few witnesses cosigned. `cosigned` of the policy's `witnesses` did."""
+
+    def __init__(self, cosigned: int, witnesses: int) -> None:
+        super().__init__(f"{cosigned} of {witnesses} witnesses cosigned, which is not the policy's quorum")
+        self.cosigned = cosigned
+        self.witnesses = witnesses
+
+
 class ChainBrokenError(IntegrityError):
     """An entry does not follow from the one before it."""
+
+
+def _at_line(detail: str, line: int | None) -> str:
+    return detail if line is None else f"line {line}: {detail}"
