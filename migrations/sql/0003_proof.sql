@@ -54,12 +54,12 @@ CREATE TABLE audit.signer (
     CONSTRAINT signer_key CHECK (octet_length(public_key) = 32)
 );
 
+-- What is under legal hold now. A lifted hold goes: that it was, the log says, and whom it was about may have to be erased.
 CREATE TABLE audit.hold (
     log_id bigint NOT NULL,
     from_seq bigint,
     to_seq bigint,
     set_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    lifted_at timestamptz,
     hold_id text COLLATE "C" NOT NULL,
     target_type text COLLATE "C",
     target_id text COLLATE "C",
@@ -202,18 +202,34 @@ BEGIN
 END
 $control$;
 
+-- Make every indexer that is reading start anew, and wait for one that is adding. Refused when anything was forgotten since
+-- `p_generation` was read: what was prepared then may hold values that are gone now. Null asks nothing. Whoever forgets, or sets a hold,
+-- keeps the log's row of `forgetting` to the end of the transaction, so that one follows the other.
+CREATE FUNCTION audit.raise_generation(p_log_id bigint, p_generation bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $raise$
+DECLARE
+    v_generation bigint;
+BEGIN
+    INSERT INTO audit.forgetting AS f (log_id, generation) VALUES (p_log_id, 1)
+        ON CONFLICT (log_id) DO UPDATE SET generation = f.generation + 1
+        RETURNING f.generation INTO v_generation;
+    IF v_generation - 1 <> p_generation THEN
+        RAISE EXCEPTION 'the log moved on' USING ERRCODE = 'AU010';
+    END IF;
+END
+$raise$;
+
 -- Take a segment's postings out of the index and put others in; its row stays, so that segments stay without holes.
--- Whoever changes the index on purpose of forgetting holds the log's row of `forgetting`.
-CREATE FUNCTION audit.replace_segment(
+CREATE FUNCTION audit.put_segment(
     p_log_id bigint, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
     p_field text[], p_value text[], p_count integer[], p_positions bytea[], p_tallied text[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-AS $replace$
+AS $put$
 BEGIN
-    INSERT INTO audit.forgetting AS f (log_id, generation) VALUES (p_log_id, 1)
-        ON CONFLICT (log_id) DO UPDATE SET generation = f.generation + 1;
     UPDATE audit.segment AS s SET first_at = p_first_at, last_at = p_last_at, events = p_events
         WHERE s.log_id = p_log_id AND s.number = p_number;
     IF NOT FOUND THEN
@@ -236,6 +252,20 @@ BEGIN
     INSERT INTO audit.posting (log_id, number, field, value, events, positions)
         SELECT p_log_id, p_number, x.field, x.value, x.events, x.positions
         FROM unnest(p_field, p_value, p_count, p_positions) AS x(field, value, events, positions);
+END
+$put$;
+
+-- The same as an act of its own, for the segments of what was pruned.
+CREATE FUNCTION audit.replace_segment(
+    p_log_id bigint, p_generation bigint, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
+    p_field text[], p_value text[], p_count integer[], p_positions bytea[], p_tallied text[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $replace$
+BEGIN
+    PERFORM audit.raise_generation(p_log_id, p_generation);
+    PERFORM audit.put_segment(p_log_id, p_number, p_first_at, p_last_at, p_events, p_field, p_value, p_count, p_positions, p_tallied);
 END
 $replace$;
 
@@ -402,15 +432,15 @@ $request$;
 GRANT SELECT ON audit.log, audit.segment, audit.checkpoint, audit.hold, audit.receipt TO audit_eraser;
 GRANT UPDATE (pruned_before) ON audit.log TO audit_eraser;
 GRANT DELETE ON audit.entry TO audit_eraser;
-GRANT INSERT ON audit.hold TO audit_eraser;
-GRANT UPDATE (lifted_at) ON audit.hold TO audit_eraser;
+GRANT INSERT, DELETE ON audit.hold TO audit_eraser;
 GRANT SELECT ON audit.log TO audit_resumer;
 GRANT UPDATE (epoch) ON audit.log TO audit_resumer;
-REVOKE ALL ON FUNCTION audit.append_control, audit.replace_segment, audit.add_segment, audit.take_signer_lease,
+REVOKE ALL ON FUNCTION audit.append_control, audit.raise_generation, audit.put_segment, audit.replace_segment, audit.add_segment, audit.take_signer_lease,
     audit.release_signer_lease, audit.require_signer, audit.publish_checkpoint, audit.store_tiles, audit.record_signer,
     audit.change_signing_key, audit.add_request, audit.guard_entry_delete FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION audit.append_control TO audit_eraser, audit_resumer;
-GRANT EXECUTE ON FUNCTION audit.replace_segment TO audit_eraser, audit_retention;
+GRANT EXECUTE ON FUNCTION audit.raise_generation, audit.put_segment TO audit_eraser;
+GRANT EXECUTE ON FUNCTION audit.replace_segment TO audit_retention;
 GRANT EXECUTE ON FUNCTION audit.require_signer TO audit_resumer;
 GRANT USAGE, CREATE ON SCHEMA audit TO audit_eraser, audit_resumer; -- CREATE only until the end of this script
 
@@ -424,10 +454,10 @@ AS $hold$
 BEGIN
     IF EXISTS (
         SELECT FROM audit.hold AS h, unnest(p_from, p_to) AS r(low, high)
-        WHERE h.log_id = p_log_id AND h.lifted_at IS NULL AND h.from_seq < r.high AND h.to_seq > r.low
+        WHERE h.log_id = p_log_id AND h.from_seq < r.high AND h.to_seq > r.low
     ) OR EXISTS (
         SELECT FROM audit.hold AS h, unnest(p_from, p_to) AS r(low, high), audit.entry AS e
-        WHERE h.log_id = p_log_id AND h.lifted_at IS NULL AND h.target_id IS NOT NULL
+        WHERE h.log_id = p_log_id AND h.target_id IS NOT NULL
             AND e.log_id = p_log_id AND e.seq >= r.low AND e.seq < r.high AND e.kind = 'event'
             AND e.target_type = h.target_type AND e.target_id = h.target_id
     ) THEN
@@ -436,23 +466,22 @@ BEGIN
 END
 $hold$;
 
--- Keep the index in step. `p_segments`: how many segments were in it when the call was prepared; `p_number`: the one of them that all the
--- seqs lie in, null when none of them is indexed yet.
+-- Keep the index in step. `p_generation`: how often anything had been forgotten, and `p_segments`: how many segments were in the index,
+-- when the call was prepared; `p_number`: the one of them that all the seqs lie in, null when none of them is indexed yet.
 CREATE FUNCTION audit.forget_index(
-    p_log_id bigint, p_segments integer, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
+    p_log_id bigint, p_generation bigint, p_segments integer, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
     p_field text[], p_value text[], p_count integer[], p_positions bytea[], p_tallied text[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $index$
 BEGIN
-    -- Waits for an indexer that is adding, and makes one that is reading start anew.
-    PERFORM audit.raise_generation(p_log_id);
+    PERFORM audit.raise_generation(p_log_id, p_generation);
     IF p_segments IS DISTINCT FROM (SELECT COALESCE(max(s.number) + 1, 0) FROM audit.segment AS s WHERE s.log_id = p_log_id) THEN
         RAISE EXCEPTION 'the index moved on' USING ERRCODE = 'AU010';
     END IF;
     IF p_number IS NOT NULL THEN
-        PERFORM audit.replace_segment(p_log_id, p_number, p_first_at, p_last_at, p_events, p_field, p_value, p_count, p_positions, p_tallied);
+        PERFORM audit.put_segment(p_log_id, p_number, p_first_at, p_last_at, p_events, p_field, p_value, p_count, p_positions, p_tallied);
     END IF;
 END
 $index$;
@@ -460,7 +489,7 @@ $index$;
 -- Drop bodies, disclosures and projections of the ranges that the `drop` entry names. Control entries within are skipped.
 CREATE FUNCTION audit.drop_entries(
     p_log_id bigint, p_entry jsonb,
-    p_segments integer, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
+    p_generation bigint, p_segments integer, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
     p_field text[], p_value text[], p_count integer[], p_positions bytea[], p_tallied text[]
 ) RETURNS TABLE (seq bigint, epoch integer, recorded_at timestamptz, hash bytea, prev_hash bytea)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -482,7 +511,7 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'ranges are sorted, disjoint and not empty' USING ERRCODE = 'AU012';
     END IF;
-    PERFORM audit.forget_index(p_log_id, p_segments, p_number, p_first_at, p_last_at, p_events,
+    PERFORM audit.forget_index(p_log_id, p_generation, p_segments, p_number, p_first_at, p_last_at, p_events,
         p_field, p_value, p_count, p_positions, p_tallied);
     PERFORM audit.require_no_hold(p_log_id, v_from, v_to);
     UPDATE audit.entry AS e SET
@@ -505,7 +534,7 @@ $drop$;
 -- actor_keys, paths and search hold parts of several groups: what is left of them comes in arrays, one element for each seq.
 CREATE FUNCTION audit.erase_disclosures(
     p_log_id bigint, p_entry jsonb, p_seq bigint[], p_actor_keys text[], p_paths text[], p_search text[],
-    p_segments integer, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
+    p_generation bigint, p_segments integer, p_number integer, p_first_at timestamptz, p_last_at timestamptz, p_events integer,
     p_field text[], p_value text[], p_count integer[], p_positions bytea[], p_tallied text[]
 ) RETURNS TABLE (seq bigint, epoch integer, recorded_at timestamptz, hash bytea, prev_hash bytea)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -519,7 +548,7 @@ BEGIN
     IF jsonb_typeof(v_items) IS DISTINCT FROM 'array' OR jsonb_array_length(v_items) NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'an erase entry names 1 to 10,000 disclosures' USING ERRCODE = 'AU012';
     END IF;
-    PERFORM audit.forget_index(p_log_id, p_segments, p_number, p_first_at, p_last_at, p_events,
+    PERFORM audit.forget_index(p_log_id, p_generation, p_segments, p_number, p_first_at, p_last_at, p_events,
         p_field, p_value, p_count, p_positions, p_tallied);
     PERFORM audit.require_no_hold(p_log_id, p_seq, ARRAY(SELECT s.seq + 1 FROM unnest(p_seq) WITH ORDINALITY AS s(seq, ord) ORDER BY s.ord));
     WITH item AS (
@@ -574,6 +603,8 @@ DECLARE
     v_details jsonb := (p_entry ->> 'body')::jsonb -> 'details';
     v_cut bigint := (v_details ->> 'cut')::bigint;
 BEGIN
+    PERFORM audit.raise_generation(p_log_id, NULL);
+    PERFORM audit.require_no_hold(p_log_id, ARRAY[0::bigint], ARRAY[v_cut]);
     PERFORM FROM audit.checkpoint AS c WHERE c.log_id = p_log_id AND c.size = v_cut AND c.note = v_details ->> 'checkpoint';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no such checkpoint was signed' USING ERRCODE = 'AU012';
@@ -615,6 +646,8 @@ BEGIN
     IF v_body -> 'details' ->> 'state' IS DISTINCT FROM 'set' THEN
         RAISE EXCEPTION 'not a hold that is set' USING ERRCODE = 'AU012';
     END IF;
+    -- Waits for a drop that has looked for holds already; one that begins later finds this hold.
+    PERFORM audit.raise_generation(p_log_id, NULL);
     INSERT INTO audit.hold (log_id, hold_id, from_seq, to_seq, target_type, target_id, reason)
         VALUES (p_log_id, v_body -> 'details' ->> 'hold', (v_body #>> '{details,range,0}')::bigint, (v_body #>> '{details,range,1}')::bigint,
             p_entry ->> 'target_type', p_entry ->> 'target_id', v_body ->> 'reason');
@@ -630,8 +663,8 @@ AS $lift$
 DECLARE
     v_details jsonb := (p_entry ->> 'body')::jsonb -> 'details';
 BEGIN
-    UPDATE audit.hold AS h SET lifted_at = clock_timestamp()
-        WHERE h.log_id = p_log_id AND h.hold_id = v_details ->> 'hold' AND h.lifted_at IS NULL AND v_details ->> 'state' = 'lifted';
+    DELETE FROM audit.hold AS h
+        WHERE h.log_id = p_log_id AND h.hold_id = v_details ->> 'hold' AND v_details ->> 'state' = 'lifted';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no such hold is set' USING ERRCODE = 'AU012';
     END IF;
@@ -662,16 +695,6 @@ REVOKE ALL ON FUNCTION audit.resume_log FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION audit.resume_log TO audit_signing;
 
 SET ROLE audit_owner;
-
-CREATE FUNCTION audit.raise_generation(p_log_id bigint) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $raise$
-    INSERT INTO audit.forgetting AS f (log_id, generation) VALUES (p_log_id, 1)
-        ON CONFLICT (log_id) DO UPDATE SET generation = f.generation + 1;
-$raise$;
-REVOKE ALL ON FUNCTION audit.raise_generation FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION audit.raise_generation TO audit_eraser;
 
 -- CREATE is taken back: from here on these roles only own what they own.
 REVOKE CREATE ON SCHEMA audit FROM audit_eraser, audit_resumer;

@@ -13,6 +13,8 @@ AuditError
 │   └── ForbiddenError             a good credential without the scope
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
 ├── UnavailableError               try again later: the database is away, or a queue is full
+│   └── MovedOnError               what was prepared does not fit the log any more; prepare it again
+├── HeldError                      a legal hold forbids it
 ├── CanonicalError                 a value outside the profile of RFC 8785 we use
 └── IntegrityError                 stored bytes do not prove what they should
     ├── ClockError                 the log's last time is too far ahead of the database's clock
@@ -104,6 +106,14 @@ class UnavailableError(AuditError):
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class MovedOnError(UnavailableError):
+    """What was prepared does not fit the log any more; prepare it again."""
+
+
+class HeldError(AuditError):
+    """A legal hold forbids it."""
 
 
 class CanonicalError(AuditError, ValueError):

@@ -120,7 +120,8 @@ class Proof(_Answer):
 
 class EventView(_Answer):
     """An event as stored: redacted, with defaults filled in and its place in the chain. `damaged`: somebody has changed the row so that
-    it cannot be read; only then may id, kind, the times, action, verb and category be null."""
+    it cannot be read; only then may id, kind, the times, action, verb and category be null. `by` and `details`: of what the service enters
+    about itself (`kind` is not `event`): which credential acted, and what it did."""
 
     id: str | None
     seq: int
@@ -136,6 +137,7 @@ class EventView(_Answer):
     related: list[dict[str, JSON]]
     server_id: str | None
     outcome: Literal["success", "failure", "unknown"] | None
+    by: str | None
     reason: str | None
     description: str | None
     context: ContextView | None

@@ -6,7 +6,8 @@
 'Ana updated server web (77): /ram 4 → 8'
 """
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import orjson
 
@@ -24,6 +25,8 @@ _NOTHING: JSONObject = {}
 
 def summary(body: JSONObject, values: JSONObject) -> str:
     """The sentence, from a body and the values of its surviving disclosures, both of the shapes that `view` checks."""
+    if "by" in body:
+        return _of_control(body, values)
     target = cast("JSONObject", values.get("target", _NOTHING))
     kind, identifier, name = body.get("target_type"), target.get("id"), target.get("name")
     has_target = not (kind is None and identifier is None and name is None)
@@ -41,6 +44,66 @@ def summary(body: JSONObject, values: JSONObject) -> str:
     more = len(changes) - SUMMARY_CHANGES
     told = "; ".join([_change(change) for change in changes[:SUMMARY_CHANGES]])
     return f"{sentence}: {told} and {more} more" if more > 0 else f"{sentence}: {told}"
+
+
+def _of_control(body: JSONObject, values: JSONObject) -> str:
+    """Of an entry of the service about itself, see `core.control`: what was done, by whom and why."""
+    details = cast("dict[str, Any]", body.get("details", _NOTHING))
+    done = _CONTROLS.get(cast("str", body["action"]), _no_such_control)(details, body, values)
+    return f"{done} (by {body['by']}): {body.get('reason') or 'no reason given'}"
+
+
+def _dropped(details: dict[str, Any], *_: JSONObject) -> str:
+    what = f"Removed the content of {_counted(details['count'], 'event')}"
+    if "category" in details:
+        what += f" of category {details['category']}"
+    return f"{what} recorded before {details['before']}" if "before" in details else what
+
+
+def _erased(details: dict[str, Any], *_: JSONObject) -> str:
+    items = details["items"]
+    return f"Erased {_counted(len(items), 'value')} in {_counted(len({item[0] for item in items}), 'entry', 'entries')}"
+
+
+def _held(details: dict[str, Any], body: JSONObject, values: JSONObject) -> str:
+    if details["state"] == "lifted":
+        return f"Lifted the legal hold {details['hold']}"
+    if "range" in details:
+        start, end = details["range"]
+        return f"Set a legal hold on entries {start} to {end - 1}"
+    target = cast("JSONObject", values.get("target", _NOTHING)).get("id") or "(erased)"
+    return f"Set a legal hold on {body.get('target_type')} {target}"
+
+
+def _pruned(details: dict[str, Any], *_: JSONObject) -> str:
+    return f"Pruned the entries before {details['cut']}"
+
+
+def _signer_changed(details: dict[str, Any], *_: JSONObject) -> str:
+    return f"Signing key {details['event']}, from size {details['from_size']}"
+
+
+def _resumed(details: dict[str, Any], *_: JSONObject) -> str:
+    start, end = details["lost"]
+    return f"Resumed after a restore that lost entries {start} to {end - 1}"
+
+
+def _no_such_control(_: dict[str, Any], body: JSONObject, __: JSONObject) -> str:
+    return f"Did {body['action']}"
+
+
+_CONTROLS: dict[str, Callable[[dict[str, Any], JSONObject, JSONObject], str]] = {
+    "audit.drop": _dropped,
+    "audit.erase": _erased,
+    "audit.hold": _held,
+    "audit.prune": _pruned,
+    "audit.signer": _signer_changed,
+    "audit.resume": _resumed,
+}
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _who(body: JSONObject, values: JSONObject) -> str:

@@ -71,7 +71,7 @@ def _texts(parts: Parts) -> list[str]:
         behalf("name") or behalf("email") or behalf("id") or "",
         said("action", ""), said("verb", ""), said("category", ""),
         said("target_type", ""), target("id", ""), target("name", ""), said("server_id", ""), said("outcome", ""),
-        text("description", ""), text("reason", ""), summary(parts.body, parts.values),
+        text("description", ""), said("reason") or text("reason", ""), summary(parts.body, parts.values),
         said("id", ""), str(parts.seq), parts.recorded_at, parts.prev_hash, parts.hash,
     ])  # fmt: skip
 

@@ -80,7 +80,20 @@ _EVENT_TEXTS = frozenset(("id", "occurred_at", "action", "verb", "category"))  #
 _CONTROL_TEXTS = frozenset(("action",))
 _BODY_TYPES = {
     **dict.fromkeys(
-        ("action", "id", "occurred_at", "verb", "category", "server_id", "actor_type", "target_type", "outcome"), str
+        (
+            "action",
+            "id",
+            "occurred_at",
+            "verb",
+            "category",
+            "server_id",
+            "actor_type",
+            "target_type",
+            "outcome",
+            "by",
+            "reason",
+        ),
+        str,
     ),
     **dict.fromkeys(("source", "details", "sd"), dict),
 }
@@ -184,7 +197,8 @@ def _event(parts: Parts, link_templates: Mapping[str, str]) -> JSONObject:
         "related": cast("JSONObject", disclosed_("target", _NOTHING)).get("related", []),
         "server_id": said("server_id"),
         "outcome": said("outcome"),
-        "reason": text.get("reason"),
+        "by": said("by"),
+        "reason": said("reason") or text.get("reason"),
         "description": text.get("description"),
         "context": _context(values),
         "changes": disclosed_("changes", []),
@@ -201,7 +215,7 @@ def _event(parts: Parts, link_templates: Mapping[str, str]) -> JSONObject:
 _NOTHING: JSONObject = {}
 _MEMBERS = (
     "id", "seq", "kind", "recorded_at", "occurred_at", "action", "verb", "category", "actor", "on_behalf_of", "target", "related",
-    "server_id", "outcome", "reason", "description", "context", "changes", "metadata", "source", "details", "erased", "proof",
+    "server_id", "outcome", "by", "reason", "description", "context", "changes", "metadata", "source", "details", "erased", "proof",
     "damaged", "summary",
 )  # fmt: skip
 

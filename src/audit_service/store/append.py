@@ -1,7 +1,6 @@
 """Append: one call of `audit.append_entries` for any number of events of one log.
 
-The call is a statement outside any explicit transaction, so it is its own transaction, and the driver returns only when
-the server reports it committed: what comes back from here is durable.
+The call is a statement outside any explicit transaction: what comes back from here is durable.
 """
 
 from collections.abc import Sequence
@@ -9,11 +8,10 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.entry import GROUPS, Prepared, Projection
-from audit_service.store.engine import driver
+from audit_service.store.engine import call
 from audit_service.store.failures import translated
 
 # Ragged arrays travel as array literals; see the function's comment.
@@ -69,18 +67,8 @@ async def append_entries(
     """
     if not candidates:
         return []
-    async with translated(), engine.connect() as connection:
-        connection_driver = driver(connection)
-        try:
-            rows = await connection_driver.fetch(_CALL, *_arguments(log_id, ruleset, candidates))
-        except asyncpg.PostgresError:
-            raise  # the server has said no, and waits for the next call
-        except BaseException:
-            # A cancelled or broken call leaves the connection in an unknown state: never back into the pool. Cut it
-            # first: a polite close would wait for a server that may be paused.
-            connection_driver.terminate()
-            await connection.invalidate()
-            raise
+    async with translated():
+        rows = await call(engine, _CALL, *_arguments(log_id, ruleset, candidates))
     return [Appended._make(islice(row, 1, None)) for row in rows]
 
 
@@ -102,7 +90,7 @@ def _arguments(log_id: int, ruleset: str, candidates: Sequence[Candidate]) -> li
 
 def _column(name: str, values: Sequence[Any]) -> Sequence[Any] | None:
     if name in _LITERALS:
-        values = [None if value is None else _array_literal(value) for value in values]
+        values = [None if value is None else array_literal(value) for value in values]
     return _or_null(values)
 
 
@@ -112,7 +100,7 @@ def _or_null(values: Sequence[Any]) -> Sequence[Any] | None:
     return None if values.count(None) == len(values) else values
 
 
-def _array_literal(items: list[str]) -> str:
+def array_literal(items: list[str]) -> str:
     """A PostgreSQL array literal with every element quoted."""
     quoted = ('"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"' for item in items)
     return "{" + ",".join(quoted) + "}"

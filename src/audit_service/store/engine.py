@@ -148,6 +148,24 @@ def driver(connection: AsyncConnection) -> Any:
     return cast("Any", raw.connection.dbapi_connection).driver_connection
 
 
+async def call(engine: AsyncEngine, statement: str, *arguments: Any) -> list[Any]:
+    """The rows of one statement, which is a transaction of its own: the driver returns only when the server reports it committed, so what
+    comes back is durable. For the pool of writes."""
+    async with engine.connect() as connection:
+        raw = driver(connection)
+        try:
+            rows: list[Any] = await raw.fetch(statement, *arguments)
+        except asyncpg.PostgresError:
+            raise  # the server has said no, and waits for the next call
+        except BaseException:
+            # A cancelled or broken call leaves the connection in an unknown state: never back into the pool. Cut it
+            # first: a polite close would wait for a server that may be paused.
+            raw.terminate()
+            await connection.invalidate()
+            raise
+    return rows
+
+
 @asynccontextmanager
 async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection for a few short statements; commit them inside the block. It is cut, or TimeoutError raised, when the pool and the

@@ -6,12 +6,23 @@ from contextlib import asynccontextmanager
 import asyncpg
 from sqlalchemy import exc
 
-from audit_service.errors import AuditError, ClockError, NotFoundError, UnavailableError
+from audit_service.errors import (
+    AuditError,
+    ClockError,
+    HeldError,
+    IntegrityError,
+    MovedOnError,
+    NotFoundError,
+    UnavailableError,
+)
 
 _CODES: dict[str, AuditError] = {
     "AU001": ClockError("the log's last time is over five minutes ahead of the database's clock"),
     "AU002": NotFoundError("no such log"),
     "AU003": UnavailableError("the database's transactions are not READ COMMITTED"),
+    "AU010": MovedOnError("the log moved on while this was prepared"),
+    "AU011": HeldError("under legal hold"),
+    "AU012": IntegrityError("what was to be recorded does not fit the log"),
 }
 # SQLSTATE classes and codes that pass by themselves or with an operator's help: connection, resources, operator
 # intervention (shutdown, crash), system error, lock not available, serialisation, read-only standby.
@@ -20,7 +31,7 @@ _TEMPORARY = ("08", "53", "57", "58", "55P03", "40", "25006", "F0", "XX")
 
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
-    """Turn failures of the database inside the block into UnavailableError, ClockError or NotFoundError."""
+    """Turn failures of the database inside the block into errors of our tree."""
     try:
         yield
     except (asyncpg.PostgresError, exc.DBAPIError) as error:

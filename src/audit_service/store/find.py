@@ -171,7 +171,14 @@ async def candidates(
 ) -> AsyncIterator[Sequence[int]]:
     """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, and lists of single seqs. Each
     look at the index is a transaction of its own, for whoever reads for a long time."""
-    clauses = clauses_of(selection)
+    async for some in candidates_of(engine, log_id, clauses_of(selection), from_seq=from_seq, to_seq=to_seq):
+        yield some
+
+
+async def candidates_of(
+    engine: AsyncEngine, log_id: int, clauses: Sequence["Clause"], *, from_seq: int, to_seq: int
+) -> AsyncIterator[Sequence[int]]:
+    """The same of entries that fulfil every clause."""
     first, end = from_seq // terms.SEGMENT_EVENTS, from_seq
     while clauses and end < to_seq:
         async with bound(engine, log_id) as connection:

@@ -1,20 +1,22 @@
 """The search index in the database: segments that were built, what is in them, and adding one (`core.terms`, decision 0007)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, repeat
+from types import MappingProxyType
 from typing import Any, cast
 
 from pyroaring import BitMap
-from sqlalchemy import func, select
+from sqlalchemy import func, not_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
+from audit_service.core.entry import Projection
 from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
 from audit_service.store.engine import bound, driver
-from audit_service.store.rows import columns
+from audit_service.store.rows import among, columns
 from audit_service.store.tables import bound_entry, bound_forgetting, bound_log, bound_segment, tenant
 
 _c = bound_entry.c
@@ -140,17 +142,24 @@ class Built:
     arguments: tuple[Any, ...]
 
 
-async def build_segment(reads: AsyncEngine, log_id: int, number: int) -> Built:
-    """Read the entries of a segment, and work out what the index holds of them."""
+async def build_segment(
+    reads: AsyncEngine, log_id: int, number: int, left: Mapping[int, Projection | None] = MappingProxyType({})
+) -> Built:
+    """Read the entries of a segment, and work out what the index holds of them. `left`: seq → what will be left of an entry that is
+    about to lose something, None when nothing will; these are not read."""
     postings: dict[tuple[str, str], list[int]] = defaultdict(list)
     times: list[datetime] = []
     start, end = number * terms.SEGMENT_EVENTS, (number + 1) * terms.SEGMENT_EVENTS
     async with bound(reads, log_id) as connection:
         generation = await fetch_generation(connection, log_id)
     for first in range(start, end, _SLICE_ENTRIES):
-        async with bound(reads, log_id) as connection:
-            rows = await _read_slice(connection, log_id, first, min(first + _SLICE_ENTRIES, end))
-        collect(rows, start, postings, times)
+        known = [seq for seq in range(first, min(first + _SLICE_ENTRIES, end)) if seq in left]
+        if len(known) < _SLICE_ENTRIES:
+            async with bound(reads, log_id) as connection:
+                rows = await _read_slice(connection, log_id, first, min(first + _SLICE_ENTRIES, end), known)
+            collect(((row.seq - start, row) for row in rows), postings, times)
+        remains = ((seq - start, cast("Indexed | None", left[seq])) for seq in known)
+        collect(((at, entry) for at, entry in remains if entry is not None), postings, times)
     return Built(generation, segment_arguments(number, postings, times))
 
 
@@ -176,8 +185,12 @@ async def fetch_generation(connection: AsyncConnection, log_id: int) -> int:
     return (await connection.execute(query)).scalar() or 0
 
 
-async def _read_slice(connection: AsyncConnection, log_id: int, first: int, end: int) -> Sequence[Any]:
+async def _read_slice(
+    connection: AsyncConnection, log_id: int, first: int, end: int, without: Sequence[int]
+) -> Sequence[Any]:
     query = select(*columns(_COLUMNS)).where(_c.log_id == log_id, _c.seq >= first, _c.seq < end)
+    if without:
+        query = query.where(not_(among(without)))
     return (await connection.execute(query)).all()
 
 
@@ -186,11 +199,11 @@ async def _bind(connection: AsyncConnection, log_id: int) -> None:
     await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
-def collect(rows: Iterable[Any], start: int, postings: dict[tuple[str, str], list[int]], times: list[datetime]) -> None:
-    """Add the terms of some entries to `postings`, and when they occurred to `times`."""
-    for row in rows:
-        entry = cast("Indexed", row)
-        position = row.seq - start
+def collect(
+    entries: Iterable[tuple[int, Indexed]], postings: dict[tuple[str, str], list[int]], times: list[datetime]
+) -> None:
+    """Add the terms of some entries to `postings`, and when they occurred to `times`. Each comes with its position in the segment."""
+    for position, entry in entries:
         for term in set(entry_terms(entry)):
             postings[term].append(position)
         if entry.occurred_at is not None:

@@ -231,7 +231,6 @@ hold = Table(
     Column("from_seq", BigInteger),
     Column("to_seq", BigInteger),
     Column("set_at", _time, nullable=False, server_default=_now),
-    Column("lifted_at", _time),
     Column("hold_id", _c, nullable=False),
     Column("target_type", _c),
     Column("target_id", _c),
