@@ -11,7 +11,8 @@ from audit_service.api.dependencies import Service
 from audit_service.core.checker import Depth
 from audit_service.ingest import Log
 from audit_service.store.credentials import DEFAULT_TENANT
-from audit_service.verify import CHAIN_COLUMNS, COLUMNS, SLICE_ENTRIES, Report, verify
+from audit_service.verification import CHAIN_COLUMNS, COLUMNS, SLICE_ENTRIES
+from audit_service.verify import Report, verify
 from benchmarks.options import Options
 from benchmarks.report import BenchmarkError, Figure, Section, counted, ratio
 from benchmarks.service import running

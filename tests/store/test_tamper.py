@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
 from audit_service.core import chain, checker
 from audit_service.core.entry import disclosure_hash
 from audit_service.errors import InvalidQueryError
@@ -278,6 +278,7 @@ HEADS = {
     "last_recorded_at": ("last_recorded_at + interval '1 microsecond'", SIZE - 1, "head_mismatch"),
     "frontier": ("set_bit(frontier, 7, 1 - get_bit(frontier, 7))", SIZE - 1, "root_mismatch"),
     "log_id": ("-1", 0, "head_mismatch"),
+    "pruned_before": ("1", 0, "unrecorded_prune"),
 }
 
 
@@ -352,7 +353,7 @@ async def test_a_cut_tail_with_its_head_reset_is_ok_but_for_a_checkpoint(lab: La
     report = await lab.report()
     assert (report.status, report.count, report.breaks) == ("ok", 9, [])
     assert report.not_checked == [CHECKPOINT]
-    assert report.as_json()["checkpoint"] == {"status": "none"}
+    assert report.as_json()["checkpoint"] == {"status": "none", "detail": None, "checkpoints": []}
 
 
 async def test_a_full_rehash_by_the_owner_is_ok_but_for_a_checkpoint(lab: Lab) -> None:

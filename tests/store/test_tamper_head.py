@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
 from audit_service.core.batch import Run
 from audit_service.core.checker import Checker
 from audit_service.store.batches import BatchReader

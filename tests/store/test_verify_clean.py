@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
 from audit_service.core.checker import Checker
 from audit_service.ingest import Receipt
 from audit_service.store import batches

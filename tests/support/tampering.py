@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
 from audit_service.core.checker import Break, Checker
 from audit_service.store.batches import BatchReader
 from audit_service.store.engine import Database

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, true
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.errors import UnavailableError
-from audit_service.store.rows import EVENT_COLUMNS, SIZE_BYTES, Slice, columns, fetch_within_budget, readable
+from audit_service.store.rows import (
+    EVENT_COLUMNS,
+    HEADER_COLUMNS,
+    SIZE_BYTES,
+    Slice,
+    columns,
+    fetch_within_budget,
+    readable,
+)
 from audit_service.store.tables import bound_entry, bound_log, bound_receipt
 
 _c = bound_entry.c
@@ -64,6 +72,20 @@ async def list_slice(
     return await fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
 
 
+async def list_controls(
+    connection: AsyncConnection, log_id: int, *, from_seq: int, to_seq: int, explaining_from: int, limit: int
+) -> Slice:
+    """Control entries with from_seq <= seq < to_seq in seq order, header and body, up to `limit`. Of those that explain what is gone only
+    the ones after `explaining_from`: earlier ones explain nothing from there on."""
+    query = (
+        select(*columns((*HEADER_COLUMNS, "body")), SIZE_BYTES)
+        .where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind != literal_column("'event'"))
+        .where(or_(_c.seq > explaining_from, _c.kind.not_in(("drop", "erase"))))
+        .order_by(_c.seq)
+    )
+    return await fetch_within_budget(connection, query, "seq", limit)
+
+
 async def count_at(connection: AsyncConnection, log_id: int, seq: int) -> int:
     """How many rows have this seq: one, unless the primary key was dropped."""
     query = select(func.count()).select_from(bound_entry).where(_c.log_id == log_id, _c.seq == seq)
@@ -75,9 +97,9 @@ RECEIPT_COLUMNS = ("seq", "hash", "prev_hash", "epoch", "recorded_at")
 
 
 async def list_receipt_faults(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> dict[int, str]:
-    """Seq → what does not hold, for events with from_seq <= seq < to_seq whose receipt is missing, doubled or says something else.
+    """Seq → what does not hold, for entries with from_seq <= seq < to_seq whose receipt is missing, doubled or says something else.
 
-    An event without its id (its body was dropped) has no receipt to look for. LATERAL with an aggregate is a probe of the
+    An entry without its id (its body was dropped) has no receipt to look for. LATERAL with an aggregate is a probe of the
     key for each entry, whatever the statistics say.
     """
     probe, holds = _receipt_probe()
@@ -90,7 +112,7 @@ async def list_receipt_faults(connection: AsyncConnection, log_id: int, from_seq
 
 
 def holding_receipts(log_id: int, from_seq: Any, to_seq: Any) -> Select[int, int]:
-    """How many events of a range should have a receipt, and how many have one that holds: equal when `list_receipt_faults` has nothing
+    """How many entries of a range should have a receipt, and how many have one that holds: equal when `list_receipt_faults` has nothing
     to list."""
     probe, holds = _receipt_probe()
     return (
@@ -101,8 +123,8 @@ def holding_receipts(log_id: int, from_seq: Any, to_seq: Any) -> Select[int, int
 
 
 def _with_receipts(log_id: int, from_seq: Any, to_seq: Any) -> tuple[ColumnElement[bool], ...]:
-    """The events of a range that have an id: each must have a receipt."""
-    return _c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind == "event", _c.id.is_not(None)
+    """The entries of a range that have an id: each must have a receipt."""
+    return _c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.id.is_not(None)
 
 
 def _receipt_probe() -> tuple[Any, ColumnElement[bool]]:
@@ -135,15 +157,15 @@ class Receipts:
 
 
 async def count_receipts(
-    connection: AsyncConnection, log_id: int, *, after_id: str | None, size: int, limit: int
+    connection: AsyncConnection, log_id: int, *, after_id: str | None, from_seq: int, size: int, limit: int
 ) -> Receipts:
-    """The next receipts after an id. `size` bounds `claims`; `outside` is judged by the head in the same snapshot, so an append
-    meanwhile is no alarm."""
+    """The next receipts after an id. `claims` are those from `from_seq` (entries before it were pruned) to `size`; `outside` is judged by
+    the head in the same snapshot, so an append meanwhile is no alarm."""
     some = _receipts_after(log_id, after_id, limit)
     head = select(func.greatest(func.max(bound_log.c.size), size)).where(bound_log.c.log_id == log_id).scalar_subquery()
     query = select(
         func.max(some.c.id).label("last_id"),
-        func.count().filter(some.c.seq >= 0, some.c.seq < size).label("claims"),
+        func.count().filter(some.c.seq >= from_seq, some.c.seq < size).label("claims"),
         func.array_agg(some.c.seq).filter(or_(some.c.seq < 0, some.c.seq >= head)).label("outside"),
     )
     row = (await connection.execute(query)).one()
@@ -153,10 +175,10 @@ async def count_receipts(
 async def list_stray_receipts(
     connection: AsyncConnection, log_id: int, *, after_id: str | None, size: int, limit: int
 ) -> Sequence[int]:
-    """Of the same receipts, the seqs below `size` that are not theirs: the entry there is no event, or has another id, or, when it
-    has lost its id, another hash. (Where no entry is, that is a gap.)"""
+    """Of the same receipts, the seqs below `size` that are not theirs: the entry there has another id, or, when it has lost its id,
+    another hash. (Where no entry is, it was pruned, or that is a gap.)"""
     some = _receipts_after(log_id, after_id, limit)
-    another = or_(_c.kind != "event", _c.id != some.c.id, and_(_c.id.is_(None), _c.hash.is_distinct_from(some.c.hash)))
+    another = or_(_c.id != some.c.id, and_(_c.id.is_(None), _c.hash.is_distinct_from(some.c.hash)))
     query = (
         select(some.c.seq)
         .join(bound_entry, and_(_c.log_id == log_id, _c.seq == some.c.seq))
