@@ -364,7 +364,19 @@ class CheckedRange(_Answer):
 class CheckpointStatus(_Answer):
     """How the log stands to a checkpoint kept elsewhere."""
 
+    origin: str
+    size: int
+    root: str
     status: Literal["consistent", "inconsistent", "none"]
+    detail: str
+
+
+class CheckpointsStatus(_Answer):
+    """The same of all that were given: the worst. `none`: none was given, or one of them says nothing about this log."""
+
+    status: Literal["consistent", "inconsistent", "none"]
+    detail: str | None
+    checkpoints: list[CheckpointStatus]
 
 
 class VerifyReport(_Answer):
@@ -376,9 +388,10 @@ class VerifyReport(_Answer):
     depth: Depth
     pruned_before: int | None
     erased: int
+    dropped: int
     head: str
     root: str | None
-    checkpoint: CheckpointStatus
+    checkpoint: CheckpointsStatus
     breaks: list[BreakView]
     breaks_total: int
     not_checked: list[str]
@@ -540,6 +553,17 @@ RANGE_PARAMETERS = [
         "depth",
         "`chain`: headers, bodies and links only; `all`: disclosures, query columns and receipts too",
         {"type": "string", "enum": list(get_args(Depth)), "default": "all"},
+    ),
+    _parameter(
+        "checkpoint",
+        "A signed checkpoint kept elsewhere (the whole note, line breaks and all), to hold the log against; repeatable",
+        {"type": "array", "items": {"type": "string"}},
+    ),
+    _parameter(
+        "key",
+        "A key that may have signed the log's checkpoints, as a vkey; repeatable. A checkpoint counts when one of them, or one that "
+        "succeeded it, has signed it",
+        {"type": "array", "items": {"type": "string"}},
     ),
 ]
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)

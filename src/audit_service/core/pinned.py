@@ -18,6 +18,7 @@ from audit_service.core.note import Note, parse_note
 from audit_service.core.trust import Trust
 from audit_service.errors import InvalidSignatureError, UnknownSignerError
 
+_SIGNATURE = "— "
 Verdict = Literal["consistent", "inconsistent", "none"]
 
 
@@ -51,6 +52,17 @@ def pin(text: str) -> Pinned:
     """The checkpoint in a signed note. Raises MalformedNoteError."""
     note = parse_note(text)
     return Pinned(parse_checkpoint(note.text), note)
+
+
+def split_notes(text: str) -> list[str]:
+    """The notes in a file that holds one after the other: each ends with its last signature line."""
+    notes: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if notes[-1] and notes[-1][-1].startswith(_SIGNATURE) and not line.startswith(_SIGNATURE):
+            notes.append([])
+        if line.strip() or notes[-1]:
+            notes[-1].append(line)
+    return ["".join(lines) for lines in notes if lines]
 
 
 def judge(pinned: Sequence[Pinned], trust: Trust, found: Found) -> tuple[list[Judged], list[Break]]:

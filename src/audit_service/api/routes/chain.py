@@ -59,16 +59,19 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
 )
 async def verify_chain(request: Request, service: ServiceOf, credential: Verifier) -> Response:
     """Read the log and check every hash, link, disclosure and query column, or as much of that as `depth` says; answers a report with
-    every break.
+    every break. What is gone must be explained by a control entry. Only against a checkpoint that was kept elsewhere does it
+    show that the whole log was rewritten, or cut and its head reset.
 
     While it reads, it sends line breaks, so that no proxy takes the silence for a hang.
     """
-    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq", "depth"))
+    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq", "depth", "checkpoint", "key"))
     from_seq = parameters.whole_number(asked, "from_seq", default=0)
     to_seq = parameters.whole_number(asked, "to_seq", default=-1)
     depth = asked.one("depth") or "all"
     if depth not in get_args(Depth):
         asked.fail("depth", "must be chain or all")
+    checkpoints = parameters.checkpoints(asked)
+    trusted = parameters.keys(asked)
     asked.finish()
     steps = verify.verify(
         service.database.reads,
@@ -76,6 +79,8 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
         from_seq=from_seq,
         to_seq=None if to_seq < 0 else to_seq,
         depth=cast("Depth", depth),
+        checkpoints=checkpoints,
+        trusted=trusted,
     )
     first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
 
