@@ -9,9 +9,10 @@ import pytest
 from audit_service.core.checkpoint import parse_checkpoint
 from audit_service.core.note import parse_note
 from audit_service.core.retrace import Retrace
+from audit_service.core.tiles import BuiltTile
 from audit_service.errors import UnavailableError
 from audit_service.signing import tree
-from audit_service.signing.lease import OtherKeyError
+from audit_service.signing.lease import OtherKeyError, Signing
 from audit_service.store.signing import StoredHead, fetch_stored_head
 from tests.support.appends import owner
 from tests.support.apps import add_tenant
@@ -119,11 +120,11 @@ async def test_a_row_tampered_with_before_it_is_signed_is_refused(lab: SignerLab
 async def test_the_control_a_signer_that_does_not_read_again_signs_the_tampered_row(
     lab: SignerLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def trusting(*arguments: object, **_: object) -> list[object]:
-        """Takes the hashes for what they say."""
-        _, _, retrace, to_size, *_ = arguments
-        assert isinstance(retrace, Retrace)
-        hashes = (await lab.hashes())[retrace.place.size : to_size]  # type: ignore[misc]
+    async def trusting(
+        _signing: Signing, _log_id: int, retrace: Retrace, to_size: int, _how: tree.Pass
+    ) -> list[BuiltTile]:
+        """Takes the stored hashes for what they say."""
+        hashes = (await lab.hashes())[retrace.place.size : to_size]
         retrace._builder.add(hashes)
         retrace._place = retrace.place._replace(size=to_size, last_hash=hashes[-1])
         return []
