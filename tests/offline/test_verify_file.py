@@ -200,6 +200,7 @@ def test_without_cryptography_the_signature_is_not_checked(tmp_path: Path, monke
     assert report.checks()["range"].verdict == "pass"
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_follow_the_bundle(tmp_path: Path) -> None:
     """Ten times the entries, half of them erased: the peak of a process of its own grows by a few MiB at most."""
     peaks = []
@@ -212,17 +213,18 @@ def test_memory_does_not_follow_the_bundle(tmp_path: Path) -> None:
         path = tmp_path / f"{count}.zip"
         path.write_bytes(pack(log.bundle(0, count)))
         script = (
-            "import resource, runpy, sys; sys.argv[1:] = sys.argv[2:]; "
-            f"module = runpy.run_path({str(PROGRAM)!r}); code = module['main'](); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+            f"import pathlib, re, runpy, sys; code = runpy.run_path({str(PROGRAM)!r})['main'](); "
+            # Not ru_maxrss, which a child inherits from the process that started it.
+            "print(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1], file=sys.stderr); "
+            "sys.exit(code)"
         )
-        command = [sys.executable, "-c", script, "-", path, "--key", log.vkey, "--processes", "1"]
+        command = [sys.executable, "-c", script, path, "--key", log.vkey, "--processes", "1"]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout
         peaks.append(int(ended.stderr) * 1024)
         size = path.stat().st_size
     assert size > 10 << 20
-    assert peaks[1] - peaks[0] < 24 << 20
+    assert peaks[1] - peaks[0] < 8 << 20, peaks
 
 
 def test_a_zip_file_of_more_than_four_gibibytes_is_read_by_its_wide_lengths() -> None:

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from itertools import product
 from typing import Any
 
-from audit_service.core.chain import format_origin
+from audit_service.core.chain import format_origin, genesis_hash
 from audit_service.core.entry import commitment
 from audit_service.core.merkle import Frontier
+from audit_service.core.note import Note, format_note, sign
 from audit_service.core.vkey import KeyKind, Signer, format_vkey
 from tests.support.bundles import (
     LOG_KEY,
@@ -266,10 +268,10 @@ def _claim_cases() -> Iterator[Case]:
     ):
         yield _bad(f"manifest: {name}", whole | {"manifest.json": data}, "manifest")
     yield _bad("another format version", remade(whole, {"format": "audit-service/evidence/v2"}))
-    for name in ("bytes", "sha256"):
+    for member, name in product(("checkpoint", "entries.ndjson", "controls.ndjson", "proof.json"), ("bytes", "sha256")):
         members = json.loads(whole["manifest.json"])["members"]
-        members["checkpoint"][name] = {"bytes": 1, "sha256": "0" * 64}[name]
-        yield _bad(f"a member's {name}", _resigned(claims | {"members": members}, whole), "members")
+        members[member][name] = {"bytes": 1, "sha256": "0" * 64}[name]
+        yield _bad(f"{name} of {member}", _resigned(claims | {"members": members}, whole), "members")
     members = json.loads(whole["manifest.json"])["members"]
     listed = {
         "a member unlisted": {"checkpoint": members["checkpoint"]},
@@ -387,6 +389,25 @@ def _checkpoint_cases() -> Iterator[Case]:
             fails = ("checkpoint",) if len(data) <= 65536 else ("members",)
         yield _bad(f"checkpoint: {name}", remade(whole, checkpoint=data), *fails)
     yield _bad("checkpoint: missing", remade(whole, checkpoint=None), "members")
+    # Signed as they are, so that nothing is wrong but their form.
+    origin, size, root = note.decode().split("\n")[:3]
+    for name, text in {
+        "an extension line, signed": f"{origin}\n{size}\n{root}\nmore\n",
+        "a size with a zero before, signed": f"{origin}\n0{size}\n{root}\n",
+        "a root of 31 bytes, signed": f"{origin}\n{size}\n{base64.b64encode(bytes(31)).decode()}\n",
+        "an origin that is none, signed": f"{origin}x\n{size}\n{root}\n",
+        "a size of twenty digits, signed": f"{origin}\n{10**19}\n{root}\n",
+        "a size beyond 63 bits, signed": f"{origin}\n{2**63}\n{root}\n",
+    }.items():
+        signed = format_note(Note(text, (sign(text, log.signer),))).encode()
+        yield _bad(f"checkpoint: {name}", remade(whole, checkpoint=signed), "checkpoint")
+    text = f"{origin[:-1]}3\n{size}\n{root}\n"
+    later = Signer.from_seed(f"{origin[:-1]}3", log.signing_seed)
+    signed = format_note(Note(text, (sign(text, later),))).encode()
+    members = remade(whole, checkpoint=signed)
+    yield Case(
+        "checkpoint of a later epoch", pack(members), (format_vkey(later.verifier()),), frozenset({"checkpoint"}), 1
+    )
     other = MadeLog(log_key="0" * 32, epoch=2)
     for _ in range(28):
         other.event()
@@ -605,6 +626,17 @@ def _sealed_wrong_cases() -> Iterator[Case]:
     )
     gap = apart.bundle(0, chosen=lambda made: made.seq in {0, 2})
     yield _bad("a log that begins with epoch 2", gap, "headers", "links", log=apart)
+    apart.event()
+    apart.seal(BODY, origin=format_origin(SERVICE, LOG_KEY, 1))
+    yield _bad(
+        "an epoch that goes back between others",
+        apart.bundle(1, chosen=lambda made: made.seq in {1, 4}),
+        "headers",
+        log=apart,
+    )
+    late = MadeLog(epoch=2)
+    late.seal(BODY, prev_hash=genesis_hash(format_origin(SERVICE, LOG_KEY, 1)))
+    yield _bad("a log that begins with epoch 2, linked right", late.bundle(), "headers", log=late)
     same = MadeLog()
     same.event()
     same.control("resume", {})
@@ -905,6 +937,9 @@ def _zip_cases() -> Iterator[Case]:
     at = deflated.index(b"entries.ndjson") + len("entries.ndjson")
     broken = deflated[: at + 200] + bytes([deflated[at + 200] ^ 0xFF]) + deflated[at + 201 :]
     yield Case("zip: data that cannot be unpacked", broken, keys, members, 1)
+    yield Case("zip: bytes after the packed ones", _padded(whole), keys, frozenset({"manifest"}), 1)
+    unlike = pack(whole, streamed=True).replace(b"PK\7\x08", b"PK\7\x09", 1)
+    yield Case("zip: lengths after the data without their mark", unlike, keys, exit=2)
     yield Case("zip: longer than it says", _lying(whole, len(whole["entries.ndjson"]) - 1), keys, members, 1)
     yield Case("zip: shorter than it says", _lying(whole, len(whole["entries.ndjson"]) + 1), keys, members, 1)
     bomb = remade(whole, entries_ndjson=b"\n" * 3_000_000)
@@ -943,6 +978,18 @@ def _gap(members: Members) -> bytes:
     end = bytearray(data[-22:])
     end[16:20] = struct.pack("<L", at + 4)
     return data[:at] + b"gap!" + data[at:-22] + bytes(end)
+
+
+def _padded(members: Members) -> bytes:
+    """A deflated bundle whose last member has a byte more after its packed data."""
+    data = pack(members, deflated=True)
+    directory, last = data.index(b"PK\1\2"), data.rindex(b"PK\1\2")
+    local = data.rindex(b"PK\3\4")
+    packed = struct.pack("<L", struct.unpack_from("<L", data, local + 18)[0] + 1)
+    parts = bytearray(data[:directory] + b"x" + data[directory:])
+    parts[local + 18 : local + 22] = parts[last + 21 : last + 25] = packed
+    parts[-6:-2] = struct.pack("<L", directory + 1)
+    return bytes(parts)
 
 
 def _lying(members: Members, size_bytes: int) -> bytes:
