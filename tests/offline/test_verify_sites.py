@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from audit_service.offline import verify_file
-from tests.support.evidence_cases import Case, bad_cases
+from tests.support.evidence_base import Case
+from tests.support.evidence_cases import bad_cases
 from tests.support.evidence_files import policy_cases, proof_cases
 
 SOURCE = Path(verify_file.__file__).read_text("utf-8")

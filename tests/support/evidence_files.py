@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from audit_service.core.merkle import leaves_reader, prove_inclusion
 from audit_service.core.vkey import KeyKind, Signer, format_vkey
 from tests.support.bundles import MadeLog, pack, remade
-from tests.support.evidence_cases import Case, full_log
+from tests.support.evidence_base import Case, full_log
 
 WITNESSES = [Signer.from_seed(f"witness.example.net/w{number}", bytes([9 + number]) * 32) for number in range(3)]
 
@@ -87,7 +87,7 @@ def proof_cases() -> Iterator[Case]:
     log, keys = full_log(), (full_log().vkey,)
     line, header = log.entries[7].line(), log.entries[7].header.encode()
     good = proof_file(log, 7, line)
-    endless = "— a {}\n".format(base64.b64encode(bytes(60_000)).decode()).encode()
+    endless = f"— a {base64.b64encode(bytes(60_000)).decode()}\n".encode()
     yield Case("proof of an entry", good, keys)
     yield Case("proof of a header", proof_file(log, 7, header), keys)
     yield Case(
