@@ -7,6 +7,7 @@ the program alone. The goal is in entries a second; the ratio says what of it is
 
 import time
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,10 +30,10 @@ def measure_offline(options: Options) -> Section:
     ):
         path, vkey = options.folder / "bundle.zip", _write_bundle(options.folder / "bundle.zip", options, event)
         entries = options.offline_entries
-        hashing = entries / _best(options.rounds, lambda path=path: _hash(path))
+        hashing = entries / _best(options.rounds, partial(_hash, path))
         figures.append(Figure(f"{name}: hashing the file once", hashing, "entries/s"))
         for processes in (1, None):
-            rate = entries / _best(options.rounds, lambda path=path, vkey=vkey, at=processes: _verify(path, vkey, at))
+            rate = entries / _best(options.rounds, partial(_verify, path, vkey, processes))
             where = "one process" if processes else "a process for each core"
             figures.append(Figure(f"{name}: verified, {where}", rate, "entries/s", None if processes else goal))
             figures.append(ratio(f"{name}: {where} ÷ hashing", rate, hashing))

@@ -17,8 +17,10 @@ from audit_service import cli
 from audit_service.offline import verify_file
 from audit_service.offline.verify_file import CHECKS, Report, verify
 from tests.support.bundles import MadeLog, Members, pack
-from tests.support.evidence_cases import Case, bad_cases, full_log, good_cases, random_cases, unpacked
+from tests.support.evidence_base import Case, full_log
+from tests.support.evidence_cases import bad_cases, good_cases, random_cases
 from tests.support.evidence_files import policy_cases, proof_cases
+from tests.support.evidence_zips import unpacked
 
 PROGRAM = Path(verify_file.__file__)
 
@@ -95,7 +97,7 @@ def test_one_flipped_bit_in_any_byte_of_any_member_is_found(filtered: bool, tmp_
             report = judge(Case(name, pack(members | {name: flipped}), (vkey,)), tmp_path)
             assert report.exit_code() != 0, (name, at)
             flips += 1
-    assert flips == sum(map(len, members.values())) > 2500
+    assert flips == sum(map(len, members.values())) > 2000
 
 
 def test_a_flipped_bit_of_the_zip_file_is_found_or_changes_no_member(tmp_path: Path) -> None:
@@ -149,15 +151,17 @@ def test_it_runs_alone_and_in_a_service_less_python(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.zip", tmp_path / "bad.zip"
     good.write_bytes(pack(log.bundle()))
     bad.write_bytes(next(case.data for case in bad_cases() if case.name == "body edited"))
-    for arguments, code, words in (
+    runs: list[tuple[list[Path | str], int, str]] = [
         ([good, "--key", log.vkey], 0, "Everything holds."),
         ([bad, "--key", log.vkey], 1, "first at seq 7"),
         ([good], 2, "no key was pinned"),
         ([tmp_path / "none"], 2, "no such file"),
         ([tmp_path], 2, "no such file"),
         ([program], 2, "not a zip file"),
-    ):
-        ended = subprocess.run([sys.executable, "-I", program, *arguments], capture_output=True, text=True, check=False)
+    ]
+    for arguments, code, words in runs:
+        command = [sys.executable, "-I", str(program), *map(str, arguments)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (code, "") == (ended.returncode, ended.stderr)
         assert words in ended.stdout
     imported = {
@@ -200,6 +204,7 @@ def test_without_cryptography_the_signature_is_not_checked(tmp_path: Path, monke
     assert report.checks()["range"].verdict == "pass"
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_follow_the_bundle(tmp_path: Path) -> None:
     """Ten times the entries, half of them erased: the peak of a process of its own grows by a few MiB at most."""
     peaks = []
@@ -212,17 +217,18 @@ def test_memory_does_not_follow_the_bundle(tmp_path: Path) -> None:
         path = tmp_path / f"{count}.zip"
         path.write_bytes(pack(log.bundle(0, count)))
         script = (
-            "import resource, runpy, sys; sys.argv[1:] = sys.argv[2:]; "
-            f"module = runpy.run_path({str(PROGRAM)!r}); code = module['main'](); "
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+            f"import pathlib, re, runpy, sys; code = runpy.run_path({str(PROGRAM)!r})['main'](); "
+            # Not ru_maxrss, which a child inherits from the process that started it.
+            "print(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1], file=sys.stderr); "
+            "sys.exit(code)"
         )
-        command = [sys.executable, "-c", script, "-", path, "--key", log.vkey, "--processes", "1"]
+        command = [sys.executable, "-c", script, str(path), "--key", log.vkey, "--processes", "1"]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout
         peaks.append(int(ended.stderr) * 1024)
         size = path.stat().st_size
     assert size > 10 << 20
-    assert peaks[1] - peaks[0] < 24 << 20
+    assert peaks[1] - peaks[0] < 8 << 20, peaks
 
 
 def test_a_zip_file_of_more_than_four_gibibytes_is_read_by_its_wide_lengths() -> None:

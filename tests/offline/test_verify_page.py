@@ -14,7 +14,8 @@ from scripts.seal_page import PAGE, sealed
 from audit_service.offline.verify_file import CHECKS, verify
 from tests.support.bundles import pack
 from tests.support.chromium import Browser, find_chromium, open_browser
-from tests.support.evidence_cases import Case, bad_cases, full_log, good_cases, random_cases
+from tests.support.evidence_base import Case, full_log
+from tests.support.evidence_cases import bad_cases, good_cases, random_cases
 
 # Slow machines share two cores with the rest of the tests.
 pytestmark = pytest.mark.timeout(900)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from audit_service.core.merkle import leaves_reader, prove_inclusion
 from audit_service.core.vkey import KeyKind, Signer, format_vkey
 from tests.support.bundles import MadeLog, pack, remade
-from tests.support.evidence_cases import Case, full_log
+from tests.support.evidence_base import Case, full_log
 
 WITNESSES = [Signer.from_seed(f"witness.example.net/w{number}", bytes([9 + number]) * 32) for number in range(3)]
 
@@ -65,7 +65,7 @@ def policy_cases() -> Iterator[Case]:
         "with an unknown word": "trust me\nquorum none\n",
         "with a key of another type": f"witness w0 {log.vkey}\nquorum none\n",
         "that is not UTF-8": "\udcff",
-        "that is too long": "#" * ((1 << 20) + 1),
+        "that is too long": "quorum none\n" + "#" * (1 << 20),
     }.items():
         yield Case(f"policy {name}", whole, (log.vkey,), exit=2, policy=text.encode("utf-8", "surrogateescape"))
 
@@ -87,6 +87,7 @@ def proof_cases() -> Iterator[Case]:
     log, keys = full_log(), (full_log().vkey,)
     line, header = log.entries[7].line(), log.entries[7].header.encode()
     good = proof_file(log, 7, line)
+    endless = f"— a {base64.b64encode(bytes(60_000)).decode()}\n".encode()
     yield Case("proof of an entry", good, keys)
     yield Case("proof of a header", proof_file(log, 7, header), keys)
     yield Case(
@@ -124,6 +125,7 @@ def proof_cases() -> Iterator[Case]:
             proof_file(log, 7, line, note=log.note(signers=[Signer.from_seed(log.origin, bytes(32))])),
             ("checkpoint",),
         ),
+        ("with a checkpoint too long", proof_file(log, 7, line, note=log.note() + endless), ("checkpoint",)),
         ("for an older checkpoint", proof_file(log, 7, line, note=log.note(20)), ("checkpoint", "inclusion")),
     ):
         # An older checkpoint of this log has the older epoch's key, too.

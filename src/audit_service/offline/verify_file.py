@@ -203,6 +203,19 @@ class Member:
     data_at: int
 
 
+class _Header(NamedTuple):
+    """What the directory and the header before the data must say alike of a member."""
+
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    packed_bytes: int
+    size_bytes: int
+    name: bytes
+
+
 class Archive:
     """A zip file read strictly: local headers and directory say the same, members follow each other without gaps.
 
@@ -213,6 +226,7 @@ class Archive:
     _END, _END64, _LOCATOR64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
     _ENTRY, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
     _DESCRIPTOR, _DESCRIPTOR64 = struct.Struct("<4s3L"), struct.Struct("<4sL2Q")
+    _VERSION_NEEDED = 45  # of the zip format: lengths of 64 bits
     _FLAG_DESCRIPTOR = 0x0008
     _FLAGS_KNOWN = 0x080E  # deflate's level, a descriptor after the data, names in UTF-8
 
@@ -292,44 +306,49 @@ class Archive:
 
     def _member(self, directory: bytes, position: int, offset: int, end: int) -> tuple[Member, int, int]:
         """The member at `position` of the directory, whose local header is at `offset`; where the next ones are."""
+        stated, is_file, at, after = self._stated(directory, position)
+        self._require(at == offset, "members with a gap or an overlap")
+        found, data_at = self._local(at)
+        has_descriptor = stated.flags & self._FLAG_DESCRIPTOR != 0
+        expected = stated._replace(crc=0, packed_bytes=0, size_bytes=0) if has_descriptor else stated
+        self._require(found == expected, "a member that its header calls something else")
+        next_at = data_at + stated.packed_bytes
+        if has_descriptor:
+            next_at = self._after_descriptor(next_at, (stated.crc, stated.packed_bytes, stated.size_bytes))
+        self._require(next_at <= end, "members with a gap or an overlap")
+        name = stated.name.decode("latin-1")
+        member = Member(name, is_file, stated.method, stated.crc, stated.packed_bytes, stated.size_bytes, data_at)
+        return member, after, next_at
+
+    def _stated(self, directory: bytes, position: int) -> tuple[_Header, bool, int, int]:
+        """What the directory says of a member: its header, whether it is a file, where it lies; the next position."""
         self._require(position + self._ENTRY.size <= len(directory), "a directory cut short")
-        (mark, made_by, _, flags, method, time, date, crc, packed, size, name_size, extra_size, comment_size, _, _,
+        (mark, made_by, version, flags, method, time, date, crc, packed, size, name_size, extra_size, comment_size, _, _,
          attributes, at) = self._ENTRY.unpack_from(directory, position)  # fmt: skip
         name_at = position + self._ENTRY.size
         after = name_at + name_size + extra_size
         self._require(mark == b"PK\1\2" and after <= len(directory) and comment_size == 0, "a directory out of shape")
         self._require(flags & ~self._FLAGS_KNOWN == 0, "an encrypted or patched member")
         self._require(method in {self._STORED, self._DEFLATED}, "a way of packing other than stored or deflated")
-        name = directory[name_at : name_at + name_size]
-        wide = self._wide(directory[name_at + name_size : after])
-        size, wide = self._widened(size, wide)
-        packed, wide = self._widened(packed, wide)
-        at, wide = self._widened(at, wide)
-        self._require(at == offset and not wide, "members with a gap or an overlap")
-        local = self._unpack(self._LOCAL, at)
-        l_mark, _, l_flags, l_method, l_time, l_date, l_crc, l_packed, l_size, l_name_size, l_extra_size = local
-        self._require(l_mark == b"PK\3\4" and l_name_size == name_size, "a member without its header")
-        data_at = at + self._LOCAL.size + name_size + l_extra_size
-        named = self._read(at + self._LOCAL.size, name_size + l_extra_size)
-        same = (l_flags, l_method, l_time, l_date, named[:name_size]) == (flags, method, time, date, name)
-        self._require(same, "a member that its header calls something else")
-        l_wide = self._wide(named[name_size:])
-        l_size, l_wide = self._widened(l_size, l_wide)
-        l_packed, l_wide = self._widened(l_packed, l_wide)
-        next_at = data_at + packed
-        if flags & self._FLAG_DESCRIPTOR:
-            self._require((l_crc, l_packed, l_size) == (0, 0, 0), "a member that its header calls something else")
-            next_at = self._after_descriptor(next_at, (crc, packed, size))
-        else:
-            self._require(
-                (l_crc, l_packed, l_size) == (crc, packed, size), "a member that its header calls something else"
-            )
-        self._require(not l_wide and next_at <= end, "members with a gap or an overlap")
+        self._require(version <= self._VERSION_NEEDED, "a member for newer programs")
+        extra = directory[name_at + name_size : after]
+        size, packed, at = self._widened(extra, (size, packed, at))
         self._require(method == self._DEFLATED or packed == size, "a stored member of two lengths")
-        # Upper half: the mode under Unix, where a link or a folder shows. Zero: made elsewhere.
-        mode = attributes >> 16
-        is_file = (made_by >> 8 != 3 or stat.S_IFMT(mode) in {0, stat.S_IFREG}) and not attributes & 0x10
-        return Member(name.decode("latin-1"), is_file, method, crc, packed, size, data_at), after, next_at
+        # Upper half: the mode under Unix (3), where a link or a folder shows. Zero: made elsewhere.
+        is_regular = made_by >> 8 != 3 or stat.S_IFMT(attributes >> 16) in {0, stat.S_IFREG}
+        name = directory[name_at : name_at + name_size]
+        header = _Header(flags, method, time, date, crc, packed, size, name)
+        return header, is_regular and not attributes & 0x10, at, after
+
+    def _local(self, at: int) -> tuple[_Header, int]:
+        """The header before a member's data, and where the data begins."""
+        fields = self._unpack(self._LOCAL, at)
+        mark, version, flags, method, time, date, crc, packed, size, name_size, extra_size = fields
+        self._require(mark == b"PK\3\4" and version <= self._VERSION_NEEDED, "a member without its header")
+        rest = self._read(at + self._LOCAL.size, name_size + extra_size)
+        size, packed = self._widened(rest[name_size:], (size, packed))
+        header = _Header(flags, method, time, date, crc, packed, size, rest[:name_size])
+        return header, at + self._LOCAL.size + name_size + extra_size
 
     def _after_descriptor(self, at: int, stated: tuple[int, int, int]) -> int:
         """Where the member ends whose descriptor is at `at`: 16 bytes, or 24 with lengths of 64 bits."""
@@ -341,19 +360,14 @@ class Archive:
                 return at + layout.size
         raise UnreadableError("the bundle cannot be read: a member without its lengths")
 
-    def _wide(self, extra: bytes) -> list[int]:
-        """The lengths of 64 bits from a header's extra field, which may hold nothing else."""
-        if not extra:
-            return []
-        kind, size = struct.unpack_from("<2H", extra) if len(extra) >= 4 else (0, 0)
-        self._require(kind == 1 and size == len(extra) - 4 and size % 8 == 0 and size <= 24, "an unknown extra field")
-        return list(struct.unpack(f"<{size // 8}Q", extra[4:]))
-
-    def _widened(self, value: int, wide: list[int]) -> tuple[int, list[int]]:
-        if value != 0xFFFFFFFF:
-            return value, wide
-        self._require(bool(wide), "a length that is missing")
-        return wide[0], wide[1:]
+    def _widened(self, extra: bytes, values: tuple[int, ...]) -> list[int]:
+        """Lengths of 32 bits, with those that are all ones taken from the extra field, which may hold nothing else."""
+        kind, size = struct.unpack_from("<2H", extra) if len(extra) >= 4 else (1, 0)
+        fits = kind == 1 and size % 8 == 0 and len(extra) in {0, size + 4}
+        self._require(fits, "an unknown extra field")
+        wide = list(struct.unpack(f"<{size // 8}Q", extra[4:]))
+        self._require(len(wide) == values.count(0xFFFFFFFF), "lengths that are missing, or too many")
+        return [wide.pop(0) if value == 0xFFFFFFFF else value for value in values]
 
     def _unpack(self, layout: struct.Struct, at: int) -> tuple[Any, ...]:
         return layout.unpack(self._read(at, layout.size))
@@ -1776,7 +1790,7 @@ def check_proof_file(data: bytes, keys: Sequence[Key], policy: Policy | None) ->
 def _check_proven(report: Report, extra: bytes, index: int, checkpoint: Checkpoint, proof: list[bytes]) -> None:
     """The entry in `extra`: its own checks, and that it is the leaf the proof is for."""
     base, _, epoch = checkpoint.origin.rpartition("/")
-    rules = Rules(base, int(epoch), checkpoint.size, index, index + 1, is_filtered=True, root=checkpoint.root)
+    rules = Rules(base, int(epoch), checkpoint.size, index, index + 1, is_filtered=False, root=checkpoint.root)
     has_only_header = extra.startswith(_HEADER_V1.encode() + b"\n")
     try:
         line = _line_of_header(extra) if has_only_header else extra.removesuffix(b"\n")
@@ -1784,7 +1798,9 @@ def _check_proven(report: Report, extra: bytes, index: int, checkpoint: Checkpoi
     except EvidenceError as error:
         report.fail("headers", str(error), index)
         return
-    _check_position(entry._replace(inclusion=proof), index, rules, report)
+    _check_position(entry, index, rules, report)
+    if included_root(entry.hash, index, checkpoint.size, proof) != checkpoint.root:
+        report.fail("inclusion", "the entry does not lie in the checkpoint's tree", index)
     report.settle("headers")
     report.settle("inclusion")
     if has_only_header:
