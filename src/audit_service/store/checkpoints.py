@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.store.tables import bound_checkpoint, bound_log
@@ -39,11 +39,13 @@ async def list_checkpoints(
     connection: AsyncConnection, log_id: int, *, from_size: int, to_size: int | None, limit: int
 ) -> list[StoredCheckpoint]:
     """The first `limit` sizes with from_size <= size < to_size that were signed, smallest first; of each the note signed last."""
-    query = select(_c.size, _c.signed_at, _c.epoch, _c.note).where(_c.log_id == log_id, _c.size >= from_size)
+    sizes = select(_c.size, func.max(_c.signed_at).label("signed_at")).where(_c.log_id == log_id, _c.size >= from_size)
     if to_size is not None:
-        query = query.where(_c.size < to_size)
-    newest = query.distinct(_c.size).order_by(_c.size, _c.signed_at.desc()).limit(limit)
-    return [StoredCheckpoint(*row) for row in await connection.execute(newest)]
+        sizes = sizes.where(_c.size < to_size)
+    last = sizes.group_by(_c.size).order_by(_c.size).limit(limit).subquery()
+    same = and_(_c.log_id == log_id, _c.size == last.c.size, _c.signed_at == last.c.signed_at)
+    query = select(_c.size, _c.signed_at, _c.epoch, _c.note).join_from(last, bound_checkpoint, same).order_by(_c.size)
+    return [StoredCheckpoint(*row) for row in await connection.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,7 @@ async def fetch_lag(connection: AsyncConnection, log_id: int) -> Lag:
     last = (
         select(_c.size, age.label("age")).where(_c.log_id == log_id).order_by(_c.signed_at.desc()).limit(1).subquery()
     )
-    query = select(bound_log.c.size, last.c.size.label("signed"), last.c.age).outerjoin_from(
-        bound_log, last, onclause=func.true()
-    )
+    query = select(bound_log.c.size, last.c.size.label("signed"), last.c.age).outerjoin_from(bound_log, last, true())
     row = (await connection.execute(query.where(bound_log.c.log_id == log_id))).first()
     if row is None:
         return Lag(0, 0, None)
