@@ -236,7 +236,7 @@ async def test_control_without_the_trigger_what_retention_takes_is_lost(log: Tes
     assert after[1].holes.numbers == before[1].holes.numbers + 1
 
 
-DROP = "SELECT * FROM audit.drop_entries($1, $2::text::jsonb, 0, NULL, NULL, NULL, 0, '{}', '{}', '{}', '{}', '{}')"
+DROP = "SELECT * FROM audit.drop_entries($1, $2::text::jsonb, 0, 0, NULL, NULL, NULL, 0, '{}', '{}', '{}', '{}', '{}')"
 PRUNE = "SELECT * FROM audit.prune_log($1, $2::text::jsonb)"
 
 
