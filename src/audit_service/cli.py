@@ -7,7 +7,7 @@ Commands reach the database directly: AUDIT_DATABASE_URL when set, else the embe
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
