@@ -23,6 +23,7 @@ from audit_service.api.routes import (
     ingest,
     keys,
     operations,
+    sources,
 )
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import Ruleset, compile_ruleset
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.router.routes.extend(ingest.routes)
     # `history` before `events`, whose path for one event takes whatever follows.
-    for module in (history, events, activity, counts, adapters, chain, checkpoints, keys, operations):
+    for module in (history, events, activity, counts, sources, adapters, chain, checkpoints, keys, operations):
         app.include_router(module.router)
     openapi.install(app)
     return app
