@@ -609,7 +609,9 @@ FACETS_PARAMETERS = [
 TIMELINE_PARAMETERS = [
     *parameters.describe(),
     _parameter(
-        "interval", "Length of a bucket", {"type": "string", "enum": list(parameters.INTERVALS), "default": "day"}
+        "interval",
+        "Length of a bucket; days when not said, months where those would be too many",
+        {"type": "string", "enum": list(parameters.INTERVALS)},
     ),
 ]
 

@@ -29,7 +29,8 @@ _COLUMNS = (
 _SLICE_ENTRIES = 2048
 TALLIED = sorted(NAMED)
 
-# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment.
+# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment. OFFSET 0 keeps
+# PostgreSQL from joining otherwise: for many words it read all terms of the log, and compared each with every word.
 _FETCH = """
     SELECT n.number, t.place, p.positions
     FROM unnest($2::int[]) AS n(number)
@@ -37,6 +38,7 @@ _FETCH = """
     CROSS JOIN LATERAL (
         SELECT b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = t.field AND b.value >= t.low AND b.value < t.high
+        OFFSET 0
     ) AS p"""
 # The values of one field in a range of it, segment by segment.
 _RANGE = """
@@ -44,6 +46,7 @@ _RANGE = """
     CROSS JOIN LATERAL (
         SELECT b.value, b.events, b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = $3 AND b.value >= $4 AND b.value < $5
+        OFFSET 0
     ) AS p"""
 _FETCH_VALUES = "SELECT n.number, p.value, p.positions" + _RANGE
 _COUNT_VALUES = "SELECT p.value, sum(p.events)::bigint" + _RANGE + " GROUP BY p.value"
