@@ -7,9 +7,10 @@ Commands reach the database directly: AUDIT_DATABASE_URL when set, else the embe
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Column, Table
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service import cli_forgetting, cli_retention, cli_signing
 from audit_service import evidence as bundling
@@ -42,6 +43,9 @@ from audit_service.console import (
     progress_bar,
     reading,
 )
+from audit_service.core.checker import Depth
+from audit_service.core.pinned import split_notes
+from audit_service.core.vkey import parse_vkey
 from audit_service.core.writer import Format
 from audit_service.errors import AuditError, InputError
 from audit_service.ingest import stored_form
@@ -132,11 +136,31 @@ def verify(
     tenant: Tenant = DEFAULT_TENANT,
     from_seq: Annotated[int, typer.Option(min=0, help="First entry to check")] = 0,
     to_seq: Annotated[int | None, typer.Option(min=0, help="One past the last entry to check")] = None,
+    depth: Annotated[str, typer.Option(help="chain: headers, bodies and links only; all: everything")] = "all",
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of signed checkpoints kept elsewhere, one or several; repeatable"),
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(help="Key that may have signed the log's checkpoints, as a vkey; repeatable")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Check every hash, link, disclosure and query column of a log. Exit 0 ok, 1 broken, 2 could not tell."""
-    report = asyncio.run(_verify(tenant, from_seq, to_seq, quiet=as_json))
+    if depth not in get_args(Depth):
+        raise InputError("--depth must be chain or all")
+    notes = [note for path in checkpoint or [] for note in split_notes(_text_of(path))]
+    trusted = [parse_vkey(text) for text in key or []]
+    steps = partial(
+        verifying.verify,
+        from_seq=from_seq,
+        to_seq=to_seq,
+        depth=cast("Depth", depth),
+        checkpoints=notes,
+        trusted=trusted,
+    )
+    report = asyncio.run(_verify(tenant, steps, quiet=as_json))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
@@ -144,11 +168,23 @@ def verify(
     raise typer.Exit({"ok": EXIT_GOOD, "broken": EXIT_BAD}.get(report.status, EXIT_UNKNOWN))
 
 
-async def _verify(tenant: str, from_seq: int, to_seq: int | None, *, quiet: bool) -> verifying.Report:
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read") from None
+
+
+async def _verify(
+    tenant: str,
+    verify_log: Callable[[AsyncEngine, int], AsyncIterator[verifying.Progress | verifying.Report]],
+    *,
+    quiet: bool,
+) -> verifying.Report:
     async with reading(Settings(), tenant) as (engine, log, _):
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            async for step in verifying.verify(engine, log.log_id, from_seq=from_seq, to_seq=to_seq):
+            async for step in verify_log(engine, log.log_id):
                 if isinstance(step, verifying.Report):
                     return step
                 bar.update(task, completed=step.done, total=step.total)
@@ -167,6 +203,17 @@ def print_report(report: verifying.Report, console: Console) -> None:
         markup=False,
         highlight=False,
     )
+    if report.pruned_before is not None:
+        console.print(f"pruned before seq {report.pruned_before}", highlight=False)
+    if report.dropped or report.erased:
+        console.print(f"forgotten on record: {report.dropped} bodies, {report.erased} disclosures", highlight=False)
+    for one in report.checkpoints:
+        console.print(
+            f"checkpoint of size {one.checkpoint.size}: {one.status}: {one.detail}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if report.breaks:
         table = Table("seq", "kind", "expected", "found")
         for item in report.breaks:

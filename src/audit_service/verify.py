@@ -1,111 +1,112 @@
 """Verify a log: stream its entries through `core.checker`, in short slices, and answer a report (DESIGN 3.4).
 
-No snapshot is held: each slice is a transaction of its own, so a verification of any length never slows appends.
+1. The head fixes where the check ends.
+2. Control entries are read: what they explain may be gone (`controls`).
+3. The start: seq 0, the cut of a pruned log, a range's, or a checkpoint's size.
+4. Slice by slice, in batches where nothing breaks. What is gone and not explained may have been forgotten since: then the check is
+   extended to the head as it is now, with the control entries up to there. Were entries pruned meanwhile, it starts anew.
+5. Receipts; head and root; the checkpoints given.
 
-Receipts: that of each event must be there once and repeat its seq, hash, prev_hash, epoch and recorded_at, and say it was kept. Over
-a whole log, no receipt may name a seq beyond the head or the seq of another event. What a receipt has beside that (salt,
-fingerprint, ruleset) only decides what a resent event is answered, and a receipt of an event that was not kept says
-only that nothing was stored: the chain commits to neither, so neither is checked, with or without a checkpoint. Nor can it be
-missed when the receipt of an event is deleted together with the event's body and id.
+No snapshot is held: each slice is a transaction of its own, so a verification of any length never slows appends.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
-from sqlalchemy import func, select
-from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from audit_service.core.checker import Break, Checker, Head, microseconds
-from audit_service.errors import InvalidQueryError, UnavailableError
-from audit_service.store.engine import bound
-from audit_service.store.failures import translated
-from audit_service.store.query import (
-    count_at,
-    count_receipts,
-    fetch_head,
-    list_receipt_faults,
-    list_slice,
-    list_stray_receipts,
+from audit_service.controls import Controls
+from audit_service.core.checker import Break, Depth
+from audit_service.core.pinned import Found, Judged, judge, pin
+from audit_service.core.report import Report
+from audit_service.core.trust import Trust
+from audit_service.core.vkey import VerifierKey
+from audit_service.errors import InvalidQueryError, MalformedNoteError, UnavailableError
+from audit_service.verification import (
+    OutrunError,
+    Progress,
+    PrunedMeanwhileError,
+    Verification,
+    find_head,
+    stored_range,
 )
-from audit_service.store.tables import bound_entry
+from audit_service.verify_start import NodeReader, Question, end_of, start_of
 
-SLICE_ENTRIES = 1000
-SLICE_RECEIPTS = 10_000
-COLUMNS = tuple(column.name for column in bound_entry.columns if column.name != "log_id")
+__all__ = ["Progress", "Report", "verify"]
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a verification found. `status`: ok, broken, or incomplete (something asked for could not be checked)."""
-
-    status: str
-    origin: str
-    from_seq: int
-    to_seq: int
-    count: int
-    head: str
-    root: str | None
-    breaks: list[Break]
-    breaks_total: int
-    not_checked: list[str]
-
-    def as_json(self) -> dict[str, object]:
-        """The report of DESIGN 3.4."""
-        return {
-            "status": self.status,
-            "origin": self.origin,
-            "checked": {"from_seq": self.from_seq, "to_seq": self.to_seq, "count": self.count},
-            "pruned_before": None,
-            "erased": 0,
-            "head": self.head,
-            "root": self.root,
-            "checkpoint": {"status": "none"},
-            "breaks": [
-                {"seq": item.seq, "kind": item.kind, "expected": item.expected, "found": item.found}
-                for item in self.breaks
-            ],
-            "breaks_total": self.breaks_total,
-            "not_checked": self.not_checked,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a verification has come: entries read of those to read."""
-
-    done: int
-    total: int
+ATTEMPTS_LIMIT = 3
 
 
 async def verify(
-    engine: AsyncEngine, log_id: int, *, from_seq: int = 0, to_seq: int | None = None
-) -> AsyncIterator[Progress | Report]:
-    """Check the entries with from_seq <= seq < to_seq (default: all there are at the start). Yields progress after each slice
-    and the report last; once anything was read, whatever happens ends in a report. Raises InvalidQueryError for a range
-    outside the log, UnavailableError before anything was read.
+    engine: AsyncEngine,
+    log_id: int,
+    *,
+    from_seq: int = 0,
+    to_seq: int | None = None,
+    depth: Depth = "all",
+    checkpoints: Sequence[str] = (),
+    trusted: Sequence[VerifierKey] = (),
+    from_checkpoint: str | None = None,
+    nodes: NodeReader | None = None,
+) -> AsyncGenerator[Progress | Report]:
+    """Check the entries with from_seq <= seq < to_seq (default: all there are at the start, or from the cut on), at the depth `chain`
+    their headers, bodies and links only; and hold the log against `checkpoints`, signed notes that count when one of the `trusted`
+    keys, or one that succeeded it, has signed them. `from_checkpoint` starts at its size, on the tree that `nodes` brings.
+
+    Yields progress after each slice and the report last; once anything was read, whatever happens ends in a report. Raises
+    InvalidQueryError for a range outside the log or a note that is no checkpoint, UnavailableError before anything was read.
     """
-    head, faults = await _head(engine, log_id)
-    if head is None:
-        yield _headless(faults)
+    try:
+        pinned = [pin(text) for text in checkpoints]
+        since = None if from_checkpoint is None else pin(from_checkpoint)
+    except MalformedNoteError as error:
+        raise InvalidQueryError(f"a checkpoint cannot be read: {error}") from None
+    question = Question(from_seq, to_seq, depth, pinned, trusted, since, nodes)
+    for attempt in range(ATTEMPTS_LIMIT):
+        try:
+            async with aclosing(_attempt(engine, log_id, question, last=attempt == ATTEMPTS_LIMIT - 1)) as steps:
+                async for step in steps:
+                    yield step
+        except PrunedMeanwhileError:
+            continue
         return
-    end = head.size if to_seq is None else to_seq
-    # A cut tail leaves a head that says more than there is, so only the head's own size limits the range.
-    if not 0 <= from_seq <= end or end > head.size:
-        raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
-    checker = Checker(head, from_seq)
+
+
+async def _attempt(
+    engine: AsyncEngine, log_id: int, question: Question, *, last: bool
+) -> AsyncGenerator[Progress | Report]:
+    head, faults = await find_head(engine, log_id)  # 1
+    if head is None:
+        yield _headless(faults, question.depth)
+        return
+    end = end_of(question, head)
+    trust = Trust.in_keys(question.trusted)
+    controls = Controls(engine, log_id, trust, from_seq=question.from_seq)
+    async for read_to in controls.read(head):  # 2
+        if read_to < head.size:
+            yield Progress(0, end)
+    checker = await start_of(engine, log_id, question, head, controls)  # 3
     for fault in faults:
         checker.head_fault(fault)
-    if from_seq:
-        await _start_within(engine, log_id, checker)
+    verification = Verification(engine, log_id, checker, controls, end, open_end=question.to_seq is None)
     interrupted = False
     try:
-        async for progress in _check_slices(engine, log_id, checker, end):
-            yield progress
-        stored = await _stored_range(engine, log_id, head.size)
-        await _check_receipts(engine, log_id, checker, end)
-        checker.finish(end, stored)
+        async with aclosing(verification.check_slices()) as steps:  # 4
+            async for progress in steps:
+                yield progress
+        stored = await stored_range(engine, log_id, checker.head.size)
+        await verification.check_receipts()  # 5
+        checker.finish(verification.end, stored)
+    except PrunedMeanwhileError:
+        if not last:
+            raise
+        interrupted = True
+        checker.not_checked.append(f"seq {checker.expected_seq} and after: entries are pruned while they are verified")
+    except OutrunError:
+        interrupted = True
+        checker.not_checked.append(
+            f"seq {checker.expected_seq} and after: entries are forgotten while they are verified"
+        )
     except UnavailableError:
         interrupted = True
         checker.not_checked.append(f"seq {checker.expected_seq} and after: the database went away")
@@ -114,153 +115,70 @@ async def verify(
         checker.not_checked.append(
             f"seq {checker.expected_seq} and after: the verification itself failed ({type(error).__name__})"
         )
-    yield _report(checker, head, end, interrupted=interrupted)
+    yield _report(verification, question, interrupted=interrupted)
 
 
-async def _start_within(engine: AsyncEngine, log_id: int, checker: Checker) -> None:
-    """What the first entry of a range is held against: the entry before it."""
-    at = checker.from_seq - 1
-    async with translated(), bound(engine, log_id) as connection:
-        columns = ("seq", "hash", "recorded_at", "epoch")
-        rows = (await list_slice(connection, log_id, columns, from_seq=at, to_seq=at + 1, limit=1)).rows
-    if not rows or None in (rows[0].hash, rows[0].recorded_at):
-        checker.not_checked.append(f"seq {at + 1}: its link, because the entry before it is not there")
-        return
-    before = rows[0]
-    checker.prev_hash, checker.last_us, checker.last_epoch = before.hash, microseconds(before.recorded_at), before.epoch
-
-
-async def _check_slices(engine: AsyncEngine, log_id: int, checker: Checker, end: int) -> AsyncIterator[Progress]:
-    start = position = checker.from_seq
-    while position < end:
-        rows, copies, faults, following = await _read(engine, log_id, position, end)
-        for row in rows:
-            checker.check(row)
-            if row.seq in faults:
-                checker.receipt_fault(row.seq, faults[row.seq])
-        checker.receipts += len({row.seq for row in rows if row.kind == "event" and row.id is not None} - faults.keys())
-        if copies:
-            checker.duplicates(rows[-1].seq, copies)
-        position = following
-        yield Progress(position - start, end - start)
-
-
-async def _read(
-    engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int
-) -> tuple[Sequence[Any], int, dict[int, str], int]:
-    """A slice: its rows, how many copies of the last one the slice's end cut off, the faults of its receipts, and where the next
-    one starts."""
-    async with translated(), bound(engine, log_id) as connection:
-        found = await list_slice(connection, log_id, COLUMNS, from_seq=from_seq, to_seq=to_seq, limit=SLICE_ENTRIES)
-        if not found.rows:
-            return (), 0, {}, to_seq
-        last = found.rows[-1].seq
-        faults = await list_receipt_faults(connection, log_id, from_seq, last + 1)
-        # However few rows fit into a slice, a duplicate must not hide behind its end.
-        there = await count_at(connection, log_id, last) if found.more else 0
-    copies = max(there - sum(row.seq == last for row in found.rows), 0)
-    return found.rows, copies, faults, last + 1 if found.more else to_seq
-
-
-async def _head(engine: AsyncEngine, log_id: int) -> tuple[Head | None, list[str]]:
-    """The head row, and what of it cannot be. None where it gives no origin. A size that is none is taken from the entries."""
-    async with translated(), bound(engine, log_id) as connection:
-        try:
-            row = await fetch_head(connection, log_id)
-        except NoResultFound:
-            return None, ["no head row"]
-        except MultipleResultsFound:
-            return None, ["more than one head row"]
-    missing = [name for name in ("service_name", "log_key") if getattr(row, name) is None]
-    if missing:
-        return None, [f"no {name}" for name in missing]
-    head = Head(row.service_name, row.log_key, row.epoch, row.size, row.last_hash, row.last_recorded_at, row.frontier)
-    if row.last_recorded_at is not None and row.last_recorded_at.tzinfo is None:
-        head = replace(head, last_recorded_at=None)
-    if row.size is not None and row.size >= 0:
-        return head, []
-    stored = await _stored_range(engine, log_id, 0)
-    return replace(head, size=max(stored.stop, 0)), [f"size {row.size}"]
-
-
-async def _stored_range(engine: AsyncEngine, log_id: int, size_at_start: int) -> range:
-    """From the first stored seq to the last. What the head has moved over since `size_at_start` is new, and left out.
-
-    The table is read before the head: an append between the two statements then moves the head only.
-    """
-    async with translated(), bound(engine, log_id) as connection:
-        seq = bound_entry.c.seq
-        query = select(func.min(seq), func.max(seq)).where(bound_entry.c.log_id == log_id)
-        first, last = (await connection.execute(query)).one()
-        try:
-            size_now = (await fetch_head(connection, log_id)).size
-        except (NoResultFound, MultipleResultsFound):
-            size_now = None
-    if first is None:
-        return range(0)
-    appended = size_now is not None and last < size_now
-    return range(first, size_at_start if appended else last + 1)
-
-
-async def _check_receipts(engine: AsyncEngine, log_id: int, checker: Checker, end: int) -> None:
-    """Whether any receipt names a seq that is not its own. Every event with an id was held against its receipt, so when as many
-    receipts name a seq as did, those are all there are; only when not are they joined with the entries again."""
-    size = checker.head.size
-    if checker.from_seq or end < size:
-        checker.not_checked.append("receipts without an event: only a check of the whole log looks for them")
-        return
-    claims = 0
-    after_id: str | None = None
-    starts: list[str | None] = []
-    while True:
-        async with translated(), bound(engine, log_id) as connection:
-            some = await count_receipts(connection, log_id, after_id=after_id, size=size, limit=SLICE_RECEIPTS)
-        if some.last_id is None:
-            break
-        starts.append(after_id)
-        claims, after_id = claims + some.claims, some.last_id
-        for seq in sorted(some.outside):
-            checker.receipt_fault(seq, "a receipt of an entry that is there")
-    if claims == checker.receipts:
-        return
-    for start in starts:
-        async with translated(), bound(engine, log_id) as connection:
-            strays = await list_stray_receipts(connection, log_id, after_id=start, size=size, limit=SLICE_RECEIPTS)
-        for seq in strays:
-            checker.receipt_fault(seq, "a receipt of this entry's id")
-
-
-def _headless(faults: Sequence[str]) -> Report:
+def _headless(faults: Sequence[str], depth: Depth) -> Report:
     return Report(
         status="broken",
         origin="",
         from_seq=0,
         to_seq=0,
         count=0,
+        depth=depth,
+        pruned_before=None,
+        erased=0,
+        dropped=0,
         head="",
         root=None,
+        checkpoints=(),
         breaks=[Break(0, "head_mismatch", "a head row that can be read", fault) for fault in faults],
         breaks_total=len(faults),
         not_checked=["every entry: without its head row the log has no origin"],
     )
 
 
-def _report(checker: Checker, head: Head, end: int, *, interrupted: bool) -> Report:
-    not_checked = [*checker.not_checked]
-    incomplete = interrupted or any(item.startswith("seq ") for item in not_checked)
-    root = checker.root() if end == head.size and not interrupted else None
-    not_checked.append(
-        "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
+def _report(verification: Verification, question: Question, *, interrupted: bool) -> Report:
+    checker, controls, end = verification.checker, verification.controls, verification.end
+    head = checker.head
+    judged, breaks = judge(
+        question.pinned, controls.trust, Found(head, checker.roots, controls.explanations.resumptions)
     )
+    for item in breaks:
+        checker.broken(item)
+    not_checked = [*checker.not_checked]
+    not_checked += [f"seq {seq}: {fault}" for seq, fault in sorted(controls.faults.items())]
+    incomplete = interrupted or any(item.startswith("seq ") for item in not_checked)
+    incomplete |= any(one.status == "none" for one in judged)
+    not_checked += _beside(question, judged, end < head.size and bool(checker.erased or checker.dropped))
+    root = checker.root() if end == head.size and not interrupted else None
     return Report(
         status="broken" if checker.breaks_total else "incomplete" if incomplete else "ok",
         origin=head.origin(1 if head.epoch is None else head.epoch),
         from_seq=checker.from_seq,
         to_seq=end,
         count=checker.count,
+        depth=checker.depth,
+        pruned_before=head.pruned_before or None,
+        erased=checker.erased,
+        dropped=checker.dropped,
         head="" if head.last_hash is None else head.last_hash.hex(),
         root=None if root is None else root.hex(),
+        checkpoints=judged,
         breaks=checker.breaks,
         breaks_total=checker.breaks_total,
         not_checked=not_checked,
     )
+
+
+def _beside(question: Question, judged: Sequence[Judged], explained_outside: bool) -> list[str]:
+    """What was not asked, or cannot be told from the entries that were read."""
+    beside = []
+    if explained_outside:
+        beside.append("control entries after the range: each was looked at by itself, and not its place in the chain")
+    if not question.pinned:
+        beside.append(
+            "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
+        )
+    beside += [f"checkpoint of size {one.checkpoint.size}: {one.detail}" for one in judged if one.status == "none"]
+    return beside

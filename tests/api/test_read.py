@@ -233,6 +233,15 @@ async def test_a_range_can_be_verified(stock: Stock) -> None:
     assert (report["status"], report["checked"]) == ("ok", {"from_seq": 10, "to_seq": 20, "count": 10})
 
 
+async def test_the_depth_of_a_verification_can_be_chosen(stock: Stock) -> None:
+    report = await stock.other.verify(depth="chain")
+    schemas.VerifyReport.model_validate(report)
+    assert (report["status"], report["depth"], report["checked"]["count"]) == ("ok", "chain", 40)
+    assert report["not_checked"][0].startswith("disclosures, query columns and receipts")
+    assert (await stock.other.verify())["depth"] == "all"
+    assert (await stock.other.client.get("/v1/chain/verify?depth=deep")).status_code == 400
+
+
 @pytest.mark.parametrize(
     "query", ["from_seq=41", "to_seq=41", "from_seq=5&to_seq=4", "from_seq=-1", "to_seq=x", "from_seq=1&from_seq=1"]
 )

@@ -326,6 +326,29 @@ def test_times_have_one_spelling() -> None:
     assert at == entry.parse_time(entry.format_time(at))
 
 
+@given(st.text(), st.text())
+def test_letters_fold_alone(first: str, second: str) -> None:
+    """No letter folds differently beside another, so each is folded once and remembered."""
+    assert fold(first + second) == fold(first) + fold(second)
+    assert fold(fold(first)) == fold(first)
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("Ana GÓMEZ", "ana gomez"),
+        ("Straße", "strasse"),
+        ("ΣΊΣΥΦΟΣ", "σισυφοσ"),
+        ("e\u0301", "e"),
+        ("ﬁle①", "file1"),
+        ("\u1c89", "\u1c89"),
+    ],
+)
+def test_case_and_accents_are_folded(text: str, folded: str) -> None:
+    """By Unicode 14: U+1C89 is a capital only since 16."""
+    assert fold(text) == folded
+
+
 @given(words=st.lists(st.text(max_size=8), max_size=6))
 def test_lines_fold_together_as_they_fold_alone(words: list[str]) -> None:
     """Search text is folded as a whole; a search folds its words alone."""

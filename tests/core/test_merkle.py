@@ -93,6 +93,27 @@ def test_the_worked_example_of_the_module_holds() -> None:
     assert (result.failed, result.attempted > 5) == (0, True)
 
 
+@given(st.integers(0, 70), st.integers(0, 70))
+def test_leaves_added_together_grow_as_one_by_one(before: int, added: int) -> None:
+    """Wherever the first of them falls in the tree."""
+    together, by_one = Frontier(), Frontier()
+    together.extend(LEAVES[:before])
+    together.extend(LEAVES[before : before + added])
+    for leaf in LEAVES[: before + added]:
+        by_one.append(leaf)
+    assert (together.size, together.hashes) == (by_one.size, by_one.hashes)
+
+
+def test_nothing_is_added_when_one_leaf_is_no_hash() -> None:
+    """All or none."""
+    frontier = Frontier()
+    frontier.extend(LEAVES[:3])
+    hashes = frontier.hashes
+    with pytest.raises(MalformedProofError):
+        frontier.extend([LEAVES[3], b"short"])
+    assert (frontier.size, frontier.hashes) == (3, hashes)
+
+
 @pytest.mark.parametrize(("size", "root"), list(enumerate(KNOWN_ROOTS)))
 def test_roots_are_the_known_answers(size: int, root: str) -> None:
     """The published roots over the leaves `0`, `1`, `2`, …"""

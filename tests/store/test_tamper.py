@@ -2,11 +2,11 @@
 
 import pytest
 
-from audit_service import verify as verifying
-from audit_service.core import checker
+from audit_service import verification as verifying
+from audit_service.core import chain, checker
 from audit_service.core.entry import disclosure_hash
 from audit_service.errors import InvalidQueryError
-from tests.support.tampering import CHECKPOINT, FULL_SEQ, SIZE, SPARSE_SEQ, Lab, kinds_at, seqs
+from tests.support.tampering import CHECKPOINT, CONTENTS, FULL_SEQ, SIZE, SPARSE_SEQ, Lab, kinds_at, seqs
 
 # What a changed column must be called. A new column without a line here fails `test_every_column_has_a_verdict`.
 GROUPS = ("actor", "actor_email", "on_behalf_of", "ip", "context", "target", "text", "metadata", "changes")
@@ -132,6 +132,43 @@ async def test_a_time_beyond_the_calendar_shows(lab: Lab, column: str, time: str
     assert set(seqs(report.breaks)) <= {FULL_SEQ, FULL_SEQ + 1, SIZE - 1}
 
 
+@pytest.mark.parametrize("time", ["4000-01-01 BC", "200000-01-01"])
+async def test_a_time_beyond_the_calendar_shows_though_it_is_hashed(lab: Lab, time: str) -> None:
+    """The header is what its hash says, and still names a time nobody can read."""
+    await lab.execute("ALTER TABLE audit.entry DROP CONSTRAINT entry_times")
+    row = (await lab.rows())[-1]
+    at_us = await lab.admin.fetchval(f"SELECT (extract(epoch FROM timestamptz '{time}') * 1000000)::bigint")
+    header = chain.header_bytes(lab.origin, SIZE - 1, at_us, row["kind"], row["prev_hash"], row["body_hash"])
+    await lab.edit(SIZE - 1, f"recorded_at = '{time}', hash = $3", chain.entry_hash(header))
+    for depth in ("chain", "all"):
+        report = await lab.report(depth=depth)
+        assert (SIZE - 1, "header_mismatch") in [(item.seq, item.kind) for item in report.breaks]
+
+
+async def test_a_byte_moved_between_hashes_shows(lab: Lab) -> None:
+    """Put together, the hashes are the same bytes; each by itself is not."""
+    await lab.execute("ALTER TABLE audit.entry DROP CONSTRAINT entry_hashes")
+    await lab.edit(FULL_SEQ, "prev_hash = substr(prev_hash, 1, 31), body_hash = substr(prev_hash, 32) || body_hash")
+    report = await lab.report(depth="chain")
+    assert [(item.seq, item.kind) for item in report.breaks] == [
+        (FULL_SEQ, "header_mismatch"), (FULL_SEQ, "link_broken"), (FULL_SEQ, "body_mismatch"), (SIZE - 1, "root_mismatch"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", VERDICTS)
+async def test_the_depth_chain_finds_what_is_of_the_chain(lab: Lab, column: str) -> None:
+    """Header, link and body; disclosures and query columns are what it does not look at."""
+    change = CHANGES[(await column_types(lab))[column]].format(column)
+    await lab.edit(FULL_SEQ, f"{column} = {change}")
+    report = await lab.report(depth="chain")
+    if VERDICTS[column] in {"disclosure_mismatch", "projection_mismatch"}:
+        assert (report.status, report.breaks) == ("ok", [])
+    else:
+        assert report.status == "broken"
+        assert VERDICTS[column] in kinds_at(report, FULL_SEQ)
+    assert CONTENTS in report.not_checked
+
+
 # --- rows
 
 
@@ -241,6 +278,7 @@ HEADS = {
     "last_recorded_at": ("last_recorded_at + interval '1 microsecond'", SIZE - 1, "head_mismatch"),
     "frontier": ("set_bit(frontier, 7, 1 - get_bit(frontier, 7))", SIZE - 1, "root_mismatch"),
     "log_id": ("-1", 0, "head_mismatch"),
+    "pruned_before": ("1", 0, "unrecorded_prune"),
 }
 
 
@@ -315,7 +353,7 @@ async def test_a_cut_tail_with_its_head_reset_is_ok_but_for_a_checkpoint(lab: La
     report = await lab.report()
     assert (report.status, report.count, report.breaks) == ("ok", 9, [])
     assert report.not_checked == [CHECKPOINT]
-    assert report.as_json()["checkpoint"] == {"status": "none"}
+    assert report.as_json()["checkpoint"] == {"status": "none", "detail": None, "checkpoints": []}
 
 
 async def test_a_full_rehash_by_the_owner_is_ok_but_for_a_checkpoint(lab: Lab) -> None:

@@ -1,15 +1,17 @@
 """However a head row is damaged, verification ends in a report that names it, and nobody is answered with an internal error."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
+from audit_service.core.batch import Run
 from audit_service.core.checker import Checker
+from audit_service.store.batches import BatchReader
 from tests.support.api import Api
 from tests.support.apps import open_api
-from tests.support.tampering import SIZE, Lab, report_of
+from tests.support.tampering import SIZE, Lab, no_batch, report_of
 
 CONSTRAINTS = ("log_size", "log_last_hash", "log_frontier", "log_key_hex", "log_pkey")
 COLUMNS = ("service_name", "log_key", "epoch", "size", "last_hash", "last_recorded_at", "frontier")
@@ -126,18 +128,29 @@ async def test_a_damaged_head_is_not_shown(lab: Lab, api: Api, assignment: str) 
     await refused(api, "/v1/chain")
 
 
-async def test_an_unexpected_error_ends_in_an_incomplete_report(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("in_batches", "from_seq"), [(False, 5), (True, 4)])
+async def test_an_unexpected_error_ends_in_an_incomplete_report(
+    api: Api, monkeypatch: pytest.MonkeyPatch, *, in_batches: bool, from_seq: int
+) -> None:
     """The stream has begun, so an error page cannot be sent any more: the report says it, by the error's class only."""
-    check = Checker.check
+    check, accept = Checker.check, Run.accept
 
     def stumble(self: Checker, row: Any) -> None:
         if row.seq == 5:
             raise ZeroDivisionError("a secret")
         check(self, row)
 
+    def stumble_in_batches(self: Run, rows: Sequence[Any]) -> bool:
+        if self.checker.expected_seq + len(rows) > 5:
+            raise ZeroDivisionError("a secret")
+        return accept(self, rows)
+
     monkeypatch.setattr(verifying, "SLICE_ENTRIES", 2)
     monkeypatch.setattr(Checker, "check", stumble)
+    monkeypatch.setattr(Run, "accept", stumble_in_batches)
+    if not in_batches:
+        monkeypatch.setattr(BatchReader, "fetch", no_batch)
     answer = await api.verify()
     assert (answer["status"], answer["breaks"], answer["root"]) == ("incomplete", [], None)
-    assert answer["not_checked"][0] == "seq 5 and after: the verification itself failed (ZeroDivisionError)"
+    assert answer["not_checked"][0] == f"seq {from_seq} and after: the verification itself failed (ZeroDivisionError)"
     assert "secret" not in str(answer)

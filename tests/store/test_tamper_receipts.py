@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
 from audit_service.core.chain import body_hash, entry_hash, header_bytes
 from audit_service.core.checker import EPOCH, Checker, Head
 from audit_service.store.engine import bound
 from audit_service.store.find import list_entries
 from audit_service.store.query import find_entry
 from audit_service.store.selection import Filter, Selection
-from audit_service.verify import COLUMNS
+from audit_service.verification import COLUMNS
 from tests.support.tampering import FULL_SEQ, SIZE, Lab, kinds_at, seqs
 
 UPDATE = "UPDATE audit.receipt SET {} WHERE log_id = $1 AND id = 'e-6'"

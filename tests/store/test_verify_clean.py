@@ -7,15 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_service import verify as verifying
+from audit_service import verification as verifying
+from audit_service.core.checker import Checker
 from audit_service.ingest import Receipt
+from audit_service.store import batches
+from audit_service.store.batches import BatchReader
 from audit_service.store.engine import Database
 from audit_service.store.query import fetch_head
 from audit_service.verify import Report, verify
 from tests.support.appends import TestLog, existing_log, make_log, owner
 from tests.support.intact import naive_root
 from tests.support.postgres import TestDatabase
-from tests.support.tampering import report_of
+from tests.support.tampering import CONTENTS, in_batches_only, no_batch, report_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12)
@@ -67,7 +70,8 @@ async def test_whatever_is_sent_verifies(
     for batch in batches:
         outcomes = await log.send(pools, *batch)
         kept += sum(isinstance(outcome, Receipt) and outcome.kept for outcome in outcomes)
-    report = await report_of(pools, log.log_id)
+    with in_batches_only():
+        report = await report_of(pools, log.log_id)
     assert (report.status, report.breaks, report.count) == ("ok", [], kept)
     assert len(report.not_checked) == 1
     await log.assert_intact(kept)
@@ -102,6 +106,53 @@ async def test_head_and_root_are_reported(
     hashes = [receipt.hash or b"" for receipt in receipts]
     assert (report.status, report.count, report.origin) == ("ok", 10, receipts[0].origin)
     assert (report.head, report.root) == (hashes[-1].hex(), naive_root(hashes).hex())
+
+
+async def test_batches_shrink_until_they_fit(log: TestLog, pools: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too large for a batch is checked row by row, and what comes after it in batches again."""
+    monkeypatch.setattr(batches, "BUDGET_BYTES", 10_000)
+    await log.accept(pools, *events("small", 20))
+    await log.accept(pools, {"action": "note.added", "metadata": {"text": "x" * 20_000}})
+    await log.accept(pools, *events("more", 20))
+    rows: list[int] = []
+    check = Checker.check
+
+    def noted(self: Checker, row: Any) -> None:
+        rows.append(row.seq)
+        check(self, row)
+
+    monkeypatch.setattr(verifying, "SLICE_ENTRIES", 10)
+    monkeypatch.setattr(Checker, "check", noted)
+    report = await report_of(pools, log.log_id)
+    assert (report.status, report.count) == ("ok", 41)
+    assert 20 in rows
+    assert not {*range(10), 40} & {*rows}
+
+
+@pytest.mark.parametrize("in_batches", [True, False])
+async def test_the_depth_chain_leaves_out_contents_and_says_so(
+    log: TestLog, pools: Database, monkeypatch: pytest.MonkeyPatch, *, in_batches: bool
+) -> None:
+    """Headers, bodies and links, head and root; what is left out is named."""
+    if not in_batches:
+        monkeypatch.setattr(BatchReader, "fetch", no_batch)
+    receipts = await log.accept(pools, *events("e", 10))
+    report = await report_of(pools, log.log_id, depth="chain")
+    assert (report.status, report.depth, report.count) == ("ok", "chain", 10)
+    assert report.root == naive_root([receipt.hash or b"" for receipt in receipts]).hex()
+    assert report.not_checked[0] == CONTENTS
+
+
+async def test_a_verification_that_is_given_up_leaves_no_transaction(
+    log: TestLog, pools: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader went away while the next slice was being read."""
+    monkeypatch.setattr(verifying, "SLICE_ENTRIES", 3)
+    await log.accept(pools, *events("e", 10))
+    steps = verify(pools.reads, log.log_id)
+    await anext(steps)
+    await steps.aclose()
+    assert pools.reads.pool.status().endswith("Current Checked out connections: 0")
 
 
 async def test_appends_between_slices_are_no_alarm(

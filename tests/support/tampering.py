@@ -1,13 +1,17 @@
 """A sealed log to tamper with as a superuser who has switched every guard off, and to put back as it was."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import asyncpg
+import pytest
 
-from audit_service.core.checker import Break
+from audit_service import verification as verifying
+from audit_service.core.checker import Break, Checker
+from audit_service.store.batches import BatchReader
 from audit_service.store.engine import Database
 from audit_service.verify import Report, verify
 from tests.support.appends import TestLog, make_log
@@ -47,6 +51,8 @@ EVENTS: Sequence[dict[str, Any]] = (
 SIZE = len(EVENTS)
 # What a verification without a checkpoint says it did not check.
 CHECKPOINT = "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
+# And what a check of the chain alone left out.
+CONTENTS = "disclosures, query columns and receipts: only the depth `all` checks them"
 FULL_SEQ = EVENTS.index(FULL)
 SPARSE_SEQ = EVENTS.index(SPARSE)
 TABLES = ("entry", "log", "receipt")
@@ -100,9 +106,16 @@ class Lab:
         for statement in self.constraints.keys() - there.keys():
             await self.admin.execute(statement)
 
-    async def report(self, **parts: int) -> Report:
-        """What verification says."""
-        return await report_of(self.pools, self.log_id, **parts)
+    async def report(self, **asked: Any) -> Report:
+        """What verification says: the same whether it goes in batches, row by row, or now so and now so."""
+        report = await report_of(self.pools, self.log_id, **asked)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(verifying, "SLICE_ENTRIES", 3)
+            patch.setattr(verifying, "PART_ENTRIES", 2)
+            assert report == await report_of(self.pools, self.log_id, **asked)
+            patch.setattr(BatchReader, "fetch", no_batch)
+            assert report == await report_of(self.pools, self.log_id, **asked)
+        return report
 
     async def rows(self) -> list[asyncpg.Record]:
         """The stored entries with their time in microseconds."""
@@ -164,12 +177,24 @@ async def _constraints(admin: asyncpg.Connection) -> dict[str, str]:
     return {row["make"]: row["conname"] for row in rows}
 
 
-async def report_of(pools: Database, log_id: int, **parts: int) -> Report:
+async def report_of(pools: Database, log_id: int, **asked: Any) -> Report:
     """The report of one verification."""
-    async for step in verify(pools.reads, log_id, **parts):
+    async for step in verify(pools.reads, log_id, **asked):
         last = step
     assert isinstance(last, Report)
     return last
+
+
+async def no_batch(*_: Any) -> None:
+    """In place of `BatchReader.fetch`: so that every row is checked by itself."""
+
+
+@contextmanager
+def in_batches_only() -> Iterator[None]:
+    """Nothing is checked row by row: what does not pass in batches ends in an incomplete report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(Checker, "check")
+        yield
 
 
 async def is_clean(lab: Lab) -> bool:

@@ -11,10 +11,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from audit_service.core.pinned import pin
 from audit_service.core.terms import GRAM_CHARACTERS, search_words
 from audit_service.core.timeline import Interval, first_moment
 from audit_service.core.verb import VERBS
-from audit_service.errors import Fault, InvalidQueryError
+from audit_service.core.vkey import VerifierKey, parse_vkey
+from audit_service.errors import Fault, InvalidQueryError, MalformedNoteError, TrustInputError
 from audit_service.store.counts import FACETS
 from audit_service.store.selection import CONDITIONS, Filter, FilterValue, Selection, Sort
 
@@ -339,6 +341,26 @@ def required_number(query: Query, name: str) -> int:
     if not query.has(name):
         query.fail(name, "is required")
     return whole_number(query, name, default=0)
+
+
+def checkpoints(query: Query) -> list[str]:
+    """The signed notes of a verification."""
+    notes = query.many("checkpoint")
+    try:
+        for text in notes:
+            pin(text)
+    except MalformedNoteError as error:
+        query.fail("checkpoint", f"must be a signed checkpoint: {error}")
+    return notes
+
+
+def keys(query: Query) -> list[VerifierKey]:
+    """The keys that may have signed them."""
+    try:
+        return [parse_vkey(text) for text in query.many("key")]
+    except TrustInputError as error:
+        query.fail("key", f"must be a vkey: {error}")
+    return []
 
 
 FILTERS = (*CONDITIONS, *TIMES, *DATES)

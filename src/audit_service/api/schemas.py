@@ -5,12 +5,12 @@ it; tests hold the dicts and these models together.
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from audit_service.api import parameters
-from audit_service.core.checker import BreakKind
+from audit_service.core.checker import BreakKind, Depth
 from audit_service.core.event import Event
 from audit_service.core.revert import Reason
 from audit_service.core.timeline import Interval
@@ -404,7 +404,19 @@ class CheckedRange(_Answer):
 class CheckpointStatus(_Answer):
     """How the log stands to a checkpoint kept elsewhere."""
 
+    origin: str
+    size: int
+    root: str
     status: Literal["consistent", "inconsistent", "none"]
+    detail: str
+
+
+class CheckpointsStatus(_Answer):
+    """The same of all that were given: the worst. `none`: none was given, or one of them says nothing about this log."""
+
+    status: Literal["consistent", "inconsistent", "none"]
+    detail: str | None
+    checkpoints: list[CheckpointStatus]
 
 
 class VerifyReport(_Answer):
@@ -413,11 +425,13 @@ class VerifyReport(_Answer):
     status: Literal["ok", "broken", "incomplete"]
     origin: str
     checked: CheckedRange
+    depth: Depth
     pruned_before: int | None
     erased: int
+    dropped: int
     head: str
     root: str | None
-    checkpoint: CheckpointStatus
+    checkpoint: CheckpointsStatus
     breaks: list[BreakView]
     breaks_total: int
     not_checked: list[str]
@@ -643,6 +657,22 @@ RANGE_PARAMETERS = [
         "to_seq",
         "One past the last entry to check; default: the size of the log",
         {"type": "integer", "minimum": 0},
+    ),
+    _parameter(
+        "depth",
+        "`chain`: headers, bodies and links only; `all`: disclosures, query columns and receipts too",
+        {"type": "string", "enum": list(get_args(Depth)), "default": "all"},
+    ),
+    _parameter(
+        "checkpoint",
+        "A signed checkpoint kept elsewhere (the whole note, line breaks and all), to hold the log against; repeatable",
+        {"type": "array", "items": {"type": "string"}},
+    ),
+    _parameter(
+        "key",
+        "A key that may have signed the log's checkpoints, as a vkey; repeatable. A checkpoint counts when one of them, or one that "
+        "succeeded it, has signed it",
+        {"type": "array", "items": {"type": "string"}},
     ),
 ]
 CHECKPOINTS_PARAMETERS = [

@@ -30,7 +30,7 @@ from hashlib import sha256
 from audit_service.core.merkle import Frontier
 
 HEADER_VERSION = "audit-service/entry/v1"
-_BODY_PREFIX = b"audit-service/body/v1\n"
+BODY_PREFIX = b"audit-service/body/v1\n"
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\x7f]+/t/[0-9a-f]{32}/[1-9][0-9]*")
 
 
@@ -50,7 +50,7 @@ def genesis_hash(origin: str) -> bytes:
 
 def body_hash(body: str) -> bytes:
     """The hash of a body's exact canonical text."""
-    return sha256(_BODY_PREFIX + body.encode()).digest()
+    return sha256(BODY_PREFIX + body.encode()).digest()
 
 
 def header_bytes(origin: str, seq: int, recorded_at_us: int, kind: str, prev_hash: bytes, body_hash: bytes) -> bytes:

@@ -77,7 +77,12 @@ def commitment(group: str, salt: bytes, value: str) -> bytes:
 
 def disclosure_hash(group: str, salted_value: bytes) -> bytes:
     """The commitment of a disclosure as stored (`salt || value`)."""
-    return sha256(b"audit-service/disclosure/v1\n%b\n%b" % (group.encode(), salted_value)).digest()
+    return sha256(disclosure_prefix(group) + salted_value).digest()
+
+
+def disclosure_prefix(group: str) -> bytes:
+    """What is hashed before a disclosure of this group."""
+    return b"audit-service/disclosure/v1\n%b\n" % group.encode()
 
 
 def prepare(event: Mapping[str, JSONValue], changes: list[JSONObject], fields: list[str], entropy: bytes) -> Prepared:
@@ -143,33 +148,38 @@ def project(body: JSONObject, values: JSONObject) -> Projection:
     changes = cast("list[JSONObject]", values.get("changes") or [])
     actor_id, actor_name = _text(actor.get("id")), _text(actor.get("name"))
     actor_email, ip = _text(values.get("actor_email")), _text(values.get("ip"))
-    keys = sorted({fold(key) for key in (actor_id, actor_name, actor_email) if key})
     occurred_at = _text(body.get("occurred_at"))
+    # By position: it takes half the time, and this is done for every entry that is sealed and that is verified.
     return Projection(
-        id=_text(body.get("id")),
-        occurred_at=None if occurred_at is None else parse_time(occurred_at),
-        source_seq=cast("int | None", source.get("seq")),
-        action=_text(body.get("action")),
-        verb=_text(body.get("verb")),
-        category=_text(body.get("category")),
-        outcome=_text(body.get("outcome")),
-        actor_type=_text(body.get("actor_type")),
-        actor_id=actor_id,
-        actor_name=actor_name,
-        actor_email=actor_email,
-        actor_role=_text(actor.get("role")),
-        actor_keys=keys or None,
-        target_type=_text(body.get("target_type")),
-        target_id=_text(target.get("id")),
-        target_name=_text(target.get("name")),
-        server_id=_text(body.get("server_id")),
-        ip=None if ip is None else index_address(ip),
-        session=_text(context.get("session_id")),
-        request_id=_text(context.get("request_id")),
-        source_id=_text(source.get("id")),
-        paths=[cast("str", change["path"]) for change in changes] or None,
-        search=_search_text(body, values, changes),
+        _text(body.get("id")),
+        None if occurred_at is None else parse_time(occurred_at),
+        cast("int | None", source.get("seq")),
+        _text(body.get("action")),
+        _text(body.get("verb")),
+        _text(body.get("category")),
+        _text(body.get("outcome")),
+        _text(body.get("actor_type")),
+        actor_id,
+        actor_name,
+        actor_email,
+        _text(actor.get("role")),
+        [*_actor_keys(actor_id, actor_name, actor_email)] or None,
+        _text(body.get("target_type")),
+        _text(target.get("id")),
+        _text(target.get("name")),
+        _text(body.get("server_id")),
+        None if ip is None else index_address(ip),
+        _text(context.get("session_id")),
+        _text(context.get("request_id")),
+        _text(source.get("id")),
+        [cast("str", change["path"]) for change in changes] or None,
+        _search_text(body, values, changes),
     )
+
+
+@lru_cache(maxsize=4096)  # few people act, and each of them often
+def _actor_keys(*keys: str | None) -> tuple[str, ...]:
+    return tuple(sorted({fold(key) for key in keys if key}))
 
 
 @lru_cache(maxsize=4096)
@@ -197,12 +207,13 @@ def parse_time(text: str) -> datetime:
 
 def _search_text(body: JSONObject, values: JSONObject, changes: list[JSONObject]) -> str | None:
     """Names, e-mails, ids, texts and changed values, folded, a line each: what free text search looks through."""
-    words: list[str] = []
-    for part in (*map(values.get, _SEARCHED), body.get("id"), body.get("server_id")):
-        _add_scalars(part, words)
+    parts = [*map(values.get, _SEARCHED), body.get("id"), body.get("server_id")]
     for change in changes:
-        _add_scalars(change.get("old"), words)
-        _add_scalars(change.get("new"), words)
+        parts += change.get("old"), change.get("new")
+    words: list[str] = []
+    for part in parts:
+        if part is not None:
+            _add_scalars(part, words)
     # Sorted, because a verifier meets the members in canonical order, not in the sender's.
     # Folding goes letter by letter, so all lines are folded at once.
     return fold("\n".join(sorted(set(words)))) or None
@@ -222,7 +233,9 @@ def _add_scalars(value: JSONValue, words: list[str]) -> None:
     elif kind is list:
         for member in cast("list[JSONValue]", value):
             _add_scalars(member, words)
-    elif kind is int or kind is float:
+    elif kind is int:
+        words.append(repr(value))
+    elif kind is float:
         # As the canonical text spells it: 1.0 comes back as 1 when a verifier parses the stored disclosure.
         words.append(canonical_text(value))
 

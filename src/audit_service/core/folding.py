@@ -1,7 +1,9 @@
 """Folding: the form in which people's words are compared, without case and accents. Only for search and filters;
 what is stored and hashed is never folded."""
 
+import re
 import unicodedata
+from functools import lru_cache
 
 # Code points that got a folding after Unicode 14, the version of the oldest Python we run on. They stay as they are, or an entry
 # written under one Python would fold otherwise, and look tampered with, under the next.
@@ -25,9 +27,18 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    if not _YOUNGER.isdisjoint(text):
-        return "".join(c if c in _YOUNGER else fold(c) for c in text)
-    folded = _strip(text).casefold()
+    # No letter folds differently beside another one, so what most of a text is need not be looked up.
+    return "".join([run.lower() if run.isascii() else "".join(map(_fold_letter, run)) for run in _RUNS.findall(text)])
+
+
+_RUNS = re.compile(r"[\x00-\x7f]+|[^\x00-\x7f]+")
+
+
+@lru_cache(maxsize=8192)
+def _fold_letter(letter: str) -> str:
+    if letter in _YOUNGER:
+        return letter
+    folded = _strip(letter).casefold()
     return folded if folded.isascii() else _strip(folded).casefold()
 
 

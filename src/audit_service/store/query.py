@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, func, literal_column, or_, select, true
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -87,6 +87,20 @@ async def list_headers(connection: AsyncConnection, log_id: int, from_seq: int, 
     return (await connection.execute(query.order_by(_c.seq))).all()
 
 
+async def list_controls(
+    connection: AsyncConnection, log_id: int, *, from_seq: int, to_seq: int, explaining_from: int, limit: int
+) -> Slice:
+    """Control entries with from_seq <= seq < to_seq in seq order, header and body, up to `limit`. Of those that explain what is gone only
+    the ones after `explaining_from`: earlier ones explain nothing from there on."""
+    query = (
+        select(*columns((*HEADER_COLUMNS, "body")), SIZE_BYTES)
+        .where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind != literal_column("'event'"))
+        .where(or_(_c.seq > explaining_from, _c.kind.not_in(("drop", "erase"))))
+        .order_by(_c.seq)
+    )
+    return await fetch_within_budget(connection, query, "seq", limit)
+
+
 async def count_at(connection: AsyncConnection, log_id: int, seq: int) -> int:
     """How many rows have this seq: one, unless the primary key was dropped."""
     query = select(func.count()).select_from(bound_entry).where(_c.log_id == log_id, _c.seq == seq)
@@ -98,11 +112,38 @@ RECEIPT_COLUMNS = ("seq", "hash", "prev_hash", "epoch", "recorded_at")
 
 
 async def list_receipt_faults(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> dict[int, str]:
-    """Seq → what does not hold, for events with from_seq <= seq < to_seq whose receipt is missing, doubled or says something else.
+    """Seq → what does not hold, for entries with from_seq <= seq < to_seq whose receipt is missing, doubled or says something else.
 
-    An event without its id (its body was dropped) has no receipt to look for. LATERAL with an aggregate is a probe of the
+    An entry without its id (its body was dropped) has no receipt to look for. LATERAL with an aggregate is a probe of the
     key for each entry, whatever the statistics say.
     """
+    probe, holds = _receipt_probe()
+    query = (
+        select(_c.seq.label("at"), probe)
+        .select_from(bound_entry.join(probe, true()))
+        .where(*_with_receipts(log_id, from_seq, to_seq), holds.is_not(True))
+    )
+    return {row.at: _receipt_fault(row) for row in await connection.execute(query)}
+
+
+def holding_receipts(log_id: int, from_seq: Any, to_seq: Any) -> Select[int, int]:
+    """How many entries of a range should have a receipt, and how many have one that holds: equal when `list_receipt_faults` has nothing
+    to list."""
+    probe, holds = _receipt_probe()
+    return (
+        select(func.count(), func.count().filter(holds))
+        .select_from(bound_entry.join(probe, true()))
+        .where(*_with_receipts(log_id, from_seq, to_seq))
+    )
+
+
+def _with_receipts(log_id: int, from_seq: Any, to_seq: Any) -> tuple[ColumnElement[bool], ...]:
+    """The entries of a range that have an id: each must have a receipt."""
+    return _c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.id.is_not(None)
+
+
+def _receipt_probe() -> tuple[Any, ColumnElement[bool]]:
+    """What is found of an entry's receipt, and whether it is as it should be."""
     r = bound_receipt.c
     same = [func.bool_and(r[name].is_not_distinct_from(_c[name])).label(name) for name in RECEIPT_COLUMNS]
     probe = (
@@ -110,14 +151,7 @@ async def list_receipt_faults(connection: AsyncConnection, log_id: int, from_seq
         .where(r.log_id == _c.log_id, r.id == _c.id)
         .lateral()
     )
-    holds = and_(probe.c.found == 1, *(probe.c[name] for name in (*RECEIPT_COLUMNS, "kept")))
-    query = (
-        select(_c.seq.label("at"), probe)
-        .select_from(bound_entry.join(probe, true()))
-        .where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind == "event", _c.id.is_not(None))
-        .where(holds.is_not(True))
-    )
-    return {row.at: _receipt_fault(row) for row in await connection.execute(query)}
+    return probe, and_(probe.c.found == 1, *(probe.c[name] for name in (*RECEIPT_COLUMNS, "kept")))
 
 
 def _receipt_fault(row: Any) -> str:
@@ -138,15 +172,15 @@ class Receipts:
 
 
 async def count_receipts(
-    connection: AsyncConnection, log_id: int, *, after_id: str | None, size: int, limit: int
+    connection: AsyncConnection, log_id: int, *, after_id: str | None, from_seq: int, size: int, limit: int
 ) -> Receipts:
-    """The next receipts after an id. `size` bounds `claims`; `outside` is judged by the head in the same snapshot, so an append
-    meanwhile is no alarm."""
+    """The next receipts after an id. `claims` are those from `from_seq` (entries before it were pruned) to `size`; `outside` is judged by
+    the head in the same snapshot, so an append meanwhile is no alarm."""
     some = _receipts_after(log_id, after_id, limit)
     head = select(func.greatest(func.max(bound_log.c.size), size)).where(bound_log.c.log_id == log_id).scalar_subquery()
     query = select(
         func.max(some.c.id).label("last_id"),
-        func.count().filter(some.c.seq >= 0, some.c.seq < size).label("claims"),
+        func.count().filter(some.c.seq >= from_seq, some.c.seq < size).label("claims"),
         func.array_agg(some.c.seq).filter(or_(some.c.seq < 0, some.c.seq >= head)).label("outside"),
     )
     row = (await connection.execute(query)).one()
@@ -156,10 +190,10 @@ async def count_receipts(
 async def list_stray_receipts(
     connection: AsyncConnection, log_id: int, *, after_id: str | None, size: int, limit: int
 ) -> Sequence[int]:
-    """Of the same receipts, the seqs below `size` that are not theirs: the entry there is no event, or has another id, or, when it
-    has lost its id, another hash. (Where no entry is, that is a gap.)"""
+    """Of the same receipts, the seqs below `size` that are not theirs: the entry there has another id, or, when it has lost its id,
+    another hash. (Where no entry is, it was pruned, or that is a gap.)"""
     some = _receipts_after(log_id, after_id, limit)
-    another = or_(_c.kind != "event", _c.id != some.c.id, and_(_c.id.is_(None), _c.hash.is_distinct_from(some.c.hash)))
+    another = or_(_c.id != some.c.id, and_(_c.id.is_(None), _c.hash.is_distinct_from(some.c.hash)))
     query = (
         select(some.c.seq)
         .join(bound_entry, and_(_c.log_id == log_id, _c.seq == some.c.seq))

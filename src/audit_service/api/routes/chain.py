@@ -14,6 +14,7 @@ from audit_service.api.dependencies import ServiceOf, documented_security, scope
 from audit_service.api.download import Download, in_slot
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
+from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
@@ -58,16 +59,29 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
     response_model=None,
 )
 async def verify_chain(request: Request, service: ServiceOf, credential: Verifier) -> Response:
-    """Read the log and check every hash, link, disclosure and query column; answers a report with every break.
+    """Read the log and check every hash, link, disclosure and query column, or as much of that as `depth` says; answers a report with
+    every break. What is gone must be explained by a control entry. Only against a checkpoint that was kept elsewhere does it
+    show that the whole log was rewritten, or cut and its head reset.
 
     While it reads, it sends line breaks, so that no proxy takes the silence for a hang.
     """
-    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq"))
+    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq", "depth", "checkpoint", "key"))
     from_seq = parameters.whole_number(asked, "from_seq", default=0)
     to_seq = parameters.whole_number(asked, "to_seq", default=-1)
+    depth = asked.one("depth") or "all"
+    if depth not in get_args(Depth):
+        asked.fail("depth", "must be chain or all")
+    checkpoints = parameters.checkpoints(asked)
+    trusted = parameters.keys(asked)
     asked.finish()
     steps = verify.verify(
-        service.database.reads, credential.log_id, from_seq=from_seq, to_seq=None if to_seq < 0 else to_seq
+        service.database.reads,
+        credential.log_id,
+        from_seq=from_seq,
+        to_seq=None if to_seq < 0 else to_seq,
+        depth=cast("Depth", depth),
+        checkpoints=checkpoints,
+        trusted=trusted,
     )
     first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
 

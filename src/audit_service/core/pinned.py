@@ -1,0 +1,132 @@
+"""Checkpoints kept outside the database, held against the log: the only thing that shows a log rewritten as a whole, or cut and reset.
+
+Each is judged by itself:
+- another log's, not signed by a trusted key, or of a size whose root was not found: `none`, and the verification is incomplete;
+- larger than the log: `inconsistent`, break `truncated`;
+- another root at its size: `inconsistent`, break `root_mismatch`;
+- else `consistent`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from audit_service.core.checker import Break, Head
+from audit_service.core.checkpoint import Checkpoint, parse_checkpoint
+from audit_service.core.explanation import Resumption
+from audit_service.core.note import Note, parse_note
+from audit_service.core.trust import Trust
+from audit_service.errors import InvalidSignatureError, UnknownSignerError
+
+_SIGNATURE = "— "
+Verdict = Literal["consistent", "inconsistent", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A checkpoint as it was given, nothing verified."""
+
+    checkpoint: Checkpoint
+    note: Note
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A checkpoint and how the log stands to it; `detail`: why, for a person."""
+
+    checkpoint: Checkpoint
+    status: Verdict
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of the log: its head, roots at sizes that were reached, and the resume entries by their seqs."""
+
+    head: Head
+    roots: Mapping[int, bytes]
+    resumptions: Mapping[int, Resumption]
+
+
+def pin(text: str) -> Pinned:
+    """The checkpoint in a signed note. Raises MalformedNoteError."""
+    note = parse_note(text)
+    return Pinned(parse_checkpoint(note.text), note)
+
+
+def split_notes(text: str) -> list[str]:
+    """The notes in a file that holds one after the other: each ends with its last signature line."""
+    notes: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if notes[-1] and notes[-1][-1].startswith(_SIGNATURE) and not line.startswith(_SIGNATURE):
+            notes.append([])
+        if line.strip() or notes[-1]:
+            notes[-1].append(line)
+    return ["".join(lines) for lines in notes if lines]
+
+
+def judge(pinned: Sequence[Pinned], trust: Trust, found: Found) -> tuple[list[Judged], list[Break]]:
+    """Every checkpoint, smallest first, and the breaks they show."""
+    judged: list[Judged] = []
+    breaks: list[Break] = []
+    held = 0  # the largest size at which the log is as it was signed
+    for one in sorted(pinned, key=lambda one: one.checkpoint.size):
+        checkpoint = one.checkpoint
+        fault = _distrust(one, trust, found.head)
+        if fault is None and checkpoint.size <= found.head.size and checkpoint.size not in found.roots:
+            fault = "the root at its size was not found: not every entry before it was read"
+        if fault is not None:
+            judged.append(Judged(checkpoint, "none", fault))
+        elif found.roots.get(checkpoint.size) == checkpoint.root:
+            judged.append(Judged(checkpoint, "consistent", "the log begins with what was signed"))
+            held = checkpoint.size
+        else:
+            breaks.append(_break(checkpoint, found))
+            told = _told(checkpoint, found.head.size, held) + _lost(found, held, checkpoint.size)
+            judged.append(Judged(checkpoint, "inconsistent", told))
+    return judged, breaks
+
+
+def overall(judged: Sequence[Judged]) -> Verdict:
+    """One word for all of them: the worst."""
+    verdicts = {one.status for one in judged} or {"none"}
+    return "inconsistent" if "inconsistent" in verdicts else "none" if "none" in verdicts else "consistent"
+
+
+def _distrust(one: Pinned, trust: Trust, head: Head) -> str | None:
+    """Why this checkpoint says nothing about this log."""
+    if not head.is_origin(one.checkpoint.origin):
+        return "it is another log's"
+    try:
+        trust.open(one.note)
+    except UnknownSignerError:
+        return "no key that is known to be the log's has signed it"
+    except InvalidSignatureError:
+        return "its signature is false"
+    return None
+
+
+def _break(checkpoint: Checkpoint, found: Found) -> Break:
+    root = found.roots.get(checkpoint.size)
+    if root is None:
+        return Break(found.head.size, "truncated", checkpoint.size, found.head.size)
+    return Break(max(checkpoint.size - 1, 0), "root_mismatch", checkpoint.root.hex(), root.hex())
+
+
+def _told(checkpoint: Checkpoint, log_size: int, held: int) -> str:
+    """What must have happened to the log."""
+    if checkpoint.size > log_size:
+        return f"rollback: the log has {log_size} entries; its tail was cut off, or an older backup restored"
+    since = f"from seq {held} on" if held else f"below seq {checkpoint.size}"
+    if checkpoint.size == log_size:
+        return f"rewrite of equal length: as many entries as were signed, and others {since}"
+    return f"rewrite: {since} the log has other entries than were signed; replaced, or an older backup restored and gone on with"
+
+
+def _lost(found: Found, start: int, end: int) -> str:
+    """What the log itself says about entries lost in [start, end)."""
+    for seq, resumption in sorted(found.resumptions.items()):
+        lost_from, lost_to = resumption.lost
+        if lost_from < end and start < lost_to:
+            return f" (the resume entry at seq {seq} says that [{lost_from}, {lost_to}) was lost)"
+    return ""

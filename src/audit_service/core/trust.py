@@ -1,0 +1,78 @@
+r"""Which keys may have signed a log's checkpoints: those the asker pinned, and those that follow from them by succession.
+
+A `signer` entry (`succeeded`, `added`, `revoked`) carries two signatures, by the old and by the new key, over
+
+    audit-service/succession/v1\n<origin>\n<old>\n<new>\n<from_size>\n
+
+with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its name. Who trusts one of the two then trusts the other. Only a
+revoked key, which may be in anybody's hands, appoints no successor; and what it signed counts up to the size it was revoked at.
+A key is named as the origin, which has the epoch in it; so what is trusted is the public key, under whatever name.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from audit_service.core.checkpoint import OpenedCheckpoint, open_checkpoint, parse_checkpoint
+from audit_service.core.entry import JSONObject
+from audit_service.core.note import Note
+from audit_service.core.strict_text import decode_base64
+from audit_service.core.vkey import KeyKind, VerifierKey
+from audit_service.errors import MalformedError, MalformedNoteError
+
+
+@dataclass(slots=True)
+class Trust:
+    """The public keys that are trusted to sign for one log, whatever its epoch."""
+
+    keys: set[bytes]
+    _revoked_at: dict[bytes, int] = field(init=False, default_factory=dict)
+    # Whoever trusts the first trusts the second.
+    _follows: list[tuple[bytes, bytes]] = field(init=False, default_factory=list)
+
+    @classmethod
+    def in_keys(cls, keys: Iterable[VerifierKey]) -> "Trust":
+        """Trust in pinned keys; witnesses' keys say nothing about the log's own signature."""
+        return cls({key.public for key in keys if key.kind is KeyKind.ED25519})
+
+    def add(self, body: JSONObject, origin: str) -> None:
+        """A `signer` entry of the log. Raises MalformedError for one whose signatures are not by its two keys."""
+        details: Any = body.get("details")
+        try:
+            old, new = _public_key(details["old"]), _public_key(details["new"])
+            lines = ("audit-service/succession/v1", origin, details["old"], details["new"], details["from_size"])
+            statement = "".join(f"{line}\n" for line in lines).encode()
+            for key, signature in zip((old, new), details["succession"], strict=True):
+                Ed25519PublicKey.from_public_bytes(key).verify(decode_base64(signature), statement)
+            if details["event"] == "revoked":
+                self._revoked_at[old] = min(details["from_size"], self._revoked_at.get(old, details["from_size"]))
+            else:
+                self._follows.append((old, new))
+        except (KeyError, TypeError, ValueError, AttributeError, MalformedNoteError, InvalidSignature):
+            raise MalformedError("the signer entry is not signed by its two keys") from None
+        self._follows.append((new, old))
+        self._extend()
+
+    def open(self, note: Note) -> OpenedCheckpoint:
+        """A checkpoint that a trusted key has signed under its origin. Raises MalformedNoteError, UnknownSignerError,
+        InvalidSignatureError. Whether the origin is this log's, the caller knows."""
+        checkpoint = parse_checkpoint(note.text)
+        keys = [key for key in sorted(self.keys) if checkpoint.size <= self._revoked_at.get(key, checkpoint.size)]
+        return open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in keys])
+
+    def _extend(self) -> None:
+        known = 0
+        while known != len(self.keys):
+            known = len(self.keys)
+            self.keys.update(second for first, second in self._follows if first in self.keys)
+
+
+def _public_key(text: str) -> bytes:
+    key_id, _, encoded = text.partition("+")
+    data = decode_base64(encoded)
+    if len(key_id) != 8 or len(data) != 33 or data[0] != KeyKind.ED25519:
+        raise ValueError
+    return data[1:]

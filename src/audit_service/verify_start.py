@@ -1,0 +1,146 @@
+"""Where a verification starts, and what is known there of everything before: nothing at seq 0; the cut of a pruned log, by its `prune`
+entry; a checkpoint's size, by the stored tree; else the entry before, by itself."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from audit_service.controls import Controls
+from audit_service.core.checker import Break, Checker, Depth, Head, microseconds
+from audit_service.core.explanation import Cut
+from audit_service.core.merkle import Frontier, Node, cover
+from audit_service.core.pinned import Pinned, pin
+from audit_service.core.trust import Trust
+from audit_service.core.vkey import VerifierKey
+from audit_service.errors import InvalidQueryError, MalformedNoteError, ProofError, SignatureError
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
+from audit_service.store.query import list_slice
+
+# The hashes of nodes of the log's tree as it was stored when they were full.
+NodeReader = Callable[[Sequence[Node]], Awaitable[Sequence[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a verification. `trusted`: the keys that checkpoints of the log may be signed with. `since`: the checkpoint to
+    start at, and `nodes` to read the tree below it."""
+
+    from_seq: int = 0
+    to_seq: int | None = None
+    depth: Depth = "all"
+    pinned: Sequence[Pinned] = ()
+    trusted: Sequence[VerifierKey] = ()
+    since: Pinned | None = None
+    nodes: NodeReader | None = None
+
+
+def end_of(question: Question, head: Head) -> int:
+    """Where the check ends. A cut tail leaves a head that says more than there is, so only the head's own size limits the range."""
+    end = head.size if question.to_seq is None else question.to_seq
+    if not 0 <= question.from_seq <= end or end > head.size:
+        raise InvalidQueryError(f"the log has {head.size} entries; ask for 0 <= from_seq <= to_seq <= {head.size}")
+    return end
+
+
+async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: Head, controls: Controls) -> Checker:
+    """The checker at the first entry to check, with what is known of everything before it."""
+    breaks, doubts = _cut_faults(head, controls)
+    cut = controls.explanations.cut
+    first = max(head.pruned_before or 0, cut.cut if cut else 0)
+    if question.to_seq is not None and question.to_seq < first:
+        raise InvalidQueryError(f"the entries below {first} were pruned; ask for {first} <= to_seq <= {head.size}")
+    from_seq = max(question.from_seq, first)
+    sizes = [one.checkpoint.size for one in question.pinned]
+    sizes += [resumption.size for resumption in controls.explanations.resumptions.values()]
+
+    def checker(at: int, **known: Any) -> Checker:
+        return Checker(head, at, depth=question.depth, explanations=controls.explanations, sizes=sizes, **known)
+
+    if question.since is not None and first <= question.since.checkpoint.size <= head.size:
+        tree = await _tree_at(question.since, question.nodes, controls.trust, head)
+        made = checker(question.since.checkpoint.size, frontier=tree)
+        await _start_within(engine, log_id, made)
+        if tree is None:
+            doubts.append(f"seq {made.from_seq}: the tree before it does not lead to the checkpoint's root")
+    elif cut is not None and not breaks and from_seq == cut.cut:
+        known = {"prev_hash": cut.prev_hash, "last_us": cut.last_us, "last_epoch": cut.epoch}
+        made = checker(from_seq, frontier=Frontier(cut.cut, cut.frontier.hashes), **known)
+    else:
+        made = checker(from_seq)
+        if from_seq:
+            await _start_within(engine, log_id, made)
+    for item in breaks:
+        made.broken(item)
+    made.not_checked += doubts
+    if first:
+        made.not_checked.append(
+            f"entries below seq {first}: pruned; rows of them that are still there are being deleted"
+        )
+    return made
+
+
+def _cut_faults(head: Head, controls: Controls) -> tuple[list[Break], list[str]]:
+    """What does not hold, and what cannot be told, of a log's cut."""
+    pruned, cut = head.pruned_before, controls.explanations.cut
+    if pruned is None or not 0 <= pruned <= head.size:
+        return [Break(0, "head_mismatch", "a head row that can be read", f"pruned_before {pruned}")], []
+    recorded = cut.cut if cut else 0
+    if pruned > recorded:
+        return [Break(0, "unrecorded_prune", recorded, pruned)], []
+    if cut is None:
+        return [], []
+    if pruned < recorded:
+        return [Break(cut.seq, "head_mismatch", f"pruned_before {recorded}", f"pruned_before {pruned}")], []
+    if cut.frontier.root() != cut.root:
+        return [Break(cut.seq, "unrecorded_prune", cut.root.hex(), cut.frontier.root().hex())], []
+    return _signed_faults(head, cut, controls.trust)
+
+
+def _signed_faults(head: Head, cut: Cut, trust: Trust) -> tuple[list[Break], list[str]]:
+    """The same of the checkpoint in the prune entry: it must be the log's, of the same size and root, and signed by a known key."""
+    try:
+        signed = pin(cut.note)
+        same = head.is_origin(signed.checkpoint.origin)
+        if not same or (signed.checkpoint.size, signed.checkpoint.root) != (cut.cut, cut.root):
+            return [Break(cut.seq, "unrecorded_prune", cut.root.hex(), signed.checkpoint.root.hex())], []
+        if not trust.keys:
+            return [], [f"seq {cut.cut}: the signature under its prune entry, because no key of the log was given"]
+        trust.open(signed.note)
+    except (MalformedNoteError, SignatureError):
+        return [Break(cut.seq, "unrecorded_prune", "a checkpoint signed by a known key", None)], []
+    return [], []
+
+
+async def _tree_at(since: Pinned, nodes: NodeReader | None, trust: Trust, head: Head) -> Frontier | None:
+    """The tree of the checkpoint to start at, from stored nodes; None when they do not lead to its root. Raises InvalidQueryError for a
+    checkpoint that does not count."""
+    if nodes is None or not head.is_origin(since.checkpoint.origin):
+        raise InvalidQueryError("the checkpoint to start at is another log's, or there is no tree to start on")
+    try:
+        trust.open(since.note)
+    except SignatureError:
+        raise InvalidQueryError("the checkpoint to start at is not signed by a known key of the log") from None
+    size = since.checkpoint.size
+    try:
+        frontier = Frontier(size, await nodes(cover(0, size)))
+    except ProofError:
+        return None
+    return frontier if frontier.root() == since.checkpoint.root else None
+
+
+async def _start_within(engine: AsyncEngine, log_id: int, checker: Checker) -> None:
+    """What the first entry of a range is held against: the entry before it."""
+    at = checker.from_seq - 1
+    if at < 0:
+        return
+    async with translated(), bound(engine, log_id) as connection:
+        columns = ("seq", "hash", "recorded_at", "epoch")
+        rows = (await list_slice(connection, log_id, columns, from_seq=at, to_seq=at + 1, limit=1)).rows
+    if not rows or None in (rows[0].hash, rows[0].recorded_at):
+        checker.not_checked.append(f"seq {at + 1}: its link, because the entry before it is not there")
+        return
+    before = rows[0]
+    checker.prev_hash, checker.last_us, checker.last_epoch = before.hash, microseconds(before.recorded_at), before.epoch
