@@ -35,7 +35,7 @@ from tests.support.intact import assert_log_intact
 from tests.support.oracle import ASKED, SORTS, Asked, Event, expected, fill, make_events, matches
 from tests.support.postgres import TestDatabase, default_log_id
 
-SEEDS = int(os.environ.get("FORGET_SEEDS", "6"))
+SEEDS = int(os.environ.get("FORGET_SEEDS", "4"))
 SEGMENT = 8
 STEPS = 9
 
