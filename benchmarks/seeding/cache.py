@@ -154,7 +154,7 @@ def _make(data_dir: Path, events: int, seed: int, report: Report) -> None:
         with _timed(seconds, "prepare"):
             upgrade(server.url())
             settings = Settings(service_name=SERVICE_NAME, bootstrap_key=SecretStr(key))
-            prepare(settings, server.url(), serving_password=server.password("audit_serving"))
+            prepare(settings, server.url(), passwords={"audit_serving": server.password("audit_serving")})
         log = _fill(server.url(), events, seed, seconds, report)
         report("building the search index")
         with _timed(seconds, "search"):

@@ -55,7 +55,9 @@ from audit_service.embedded_tuning import FIXED_SETTINGS, tuning
 __all__ = ["DATABASE", "ROLES", "EmbeddedDatabaseError", "EmbeddedPostgres", "make_private_dir", "program"]
 
 DATABASE = "audit"
-ROLES = ("postgres", "audit_serving")
+# Who logs in beside the superuser: workers, signer, and what forgets.
+LOGIN_ROLES = ("audit_serving", "audit_signing", "audit_retention")
+ROLES = ("postgres", *LOGIN_ROLES)
 
 _PROGRESS_SECONDS = 5.0
 _POLL_SECONDS = 0.02

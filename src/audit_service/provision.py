@@ -1,6 +1,7 @@
 """Bring a migrated database to a state in which the service can start: installation, tenant `default`, first key."""
 
 import asyncio
+from collections.abc import Mapping
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -18,24 +19,24 @@ class NotDurableError(AuditError):
     """The database's settings would let an acknowledged event be lost. The text says which ones."""
 
 
-def prepare(settings: Settings, url: str, *, serving_password: str | None) -> str | None:
-    """As the migrating login at `url`: make sure of installation, tenant and keys; let the serving role log in.
+def prepare(settings: Settings, url: str, *, passwords: Mapping[str, str]) -> str | None:
+    """As the migrating login at `url`: make sure of installation, tenant and keys; let our roles log in.
 
-    `serving_password` is set for the embedded server only. Returns an admin key to print, at the first start without
+    `passwords` (role → password) is empty but for the embedded server. Returns an admin key to print, at the first start without
     AUDIT_BOOTSTRAP_KEY; else None. Raises NotDurableError.
     """
-    return asyncio.run(_prepare(settings, url, serving_password))
+    return asyncio.run(_prepare(settings, url, passwords))
 
 
-async def _prepare(settings: Settings, url: str, serving_password: str | None) -> str | None:
+async def _prepare(settings: Settings, url: str, passwords: Mapping[str, str]) -> str | None:
     engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             problems = await check_durability(driver(connection))
             if problems:
                 raise NotDurableError("refusing to start: " + "; ".join(problems))
-            if serving_password is not None:
-                await connection.execute(text(f"ALTER ROLE audit_serving LOGIN PASSWORD '{_plain(serving_password)}'"))
+            for role, password in passwords.items():
+                await connection.execute(text(f"ALTER ROLE {role} LOGIN PASSWORD '{_plain(password)}'"))
             await connection.execute(text("SET LOCAL ROLE audit_owner"))
             installed = await credentials.ensure_installation(connection, settings.service_name)
             log_id = await credentials.ensure_default_tenant(connection, installed.service_name)

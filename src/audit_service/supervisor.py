@@ -33,7 +33,7 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from audit_service.app import rules_of
-from audit_service.embedded import EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
+from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
 from audit_service.errors import AuditError
 from audit_service.provision import prepare
 from audit_service.settings import Settings
@@ -183,11 +183,11 @@ def _embedded(settings: Settings) -> EmbeddedPostgres:
 
 def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Settings:
     """Start, migrate and prepare the database. Returns the children's settings: the serving role only."""
-    password = None
+    passwords = {}
     if postgres is not None:
         postgres.start()
         migration_url, serving_url = postgres.url("postgres"), postgres.url("audit_serving")
-        password = postgres.password("audit_serving")
+        passwords = {role: postgres.password(role) for role in LOGIN_ROLES}
         _say("embedded PostgreSQL ready")
     else:
         given = settings.database_url or SecretStr("")
@@ -195,7 +195,7 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
         migration_url = (settings.migration_database_url or given).get_secret_value()
     try:
         upgrade(migration_url)
-        key = prepare(settings, migration_url, serving_password=password)
+        key = prepare(settings, migration_url, passwords=passwords)
     except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise AuditError(f"the database cannot be prepared: {_first_line(error)}") from error
     _say("database migrated")

@@ -2,13 +2,13 @@
 
 import doctest
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_service.core import merkle
@@ -37,8 +37,8 @@ from audit_service.core.merkle import (
 )
 from audit_service.errors import ProofError
 from tests.support.naive_merkle import NaiveTree
+from tests.support.vectors import load_vectors
 
-VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "entries.json"
 SMALL = 130
 LARGE = 2500
 DATA = [str(index).encode() for index in range(LARGE)]
@@ -112,18 +112,12 @@ def test_proofs_are_the_known_answers() -> None:
 
 def test_golden_trees() -> None:
     """The trees an independent program made over real entry headers."""
-    if not VECTORS.exists():
-        pytest.skip("the golden vectors are not beside this repository")
-    golden = json.loads(VECTORS.read_text())
+    vectors = load_vectors()
     frontier = Frontier()
-    sizes = 0
-    for entry, tree in zip(golden["entries"], golden["trees"], strict=True):
-        frontier.append(leaf_hash(entry["header"].encode()))
-        assert tree["size"] == frontier.size
-        assert tree["root"] == frontier.root().hex()
-        assert tree["frontier"] == [one.hex() for one in frontier.hashes]
-        sizes += 1
-    assert sizes > 0
+    for entry, tree in zip(vectors.entries, vectors.trees, strict=True):
+        frontier.append(leaf_hash(entry.header))
+        assert (frontier.size, frontier.root(), frontier.to_bytes()) == (tree.size, tree.root, tree.frontier)
+    assert frontier.size > 0
 
 
 def test_an_empty_tree_has_the_hash_of_nothing() -> None:
@@ -175,15 +169,23 @@ def test_consistency_equals_the_naive_tree_for_every_pair_of_sizes() -> None:
             check_consistency(old_size, new_size, proof, NAIVE.root(0, old_size), new_root)
 
 
-def test_ranges_check_for_every_start_end_and_size() -> None:
-    """Also the empty ones, and those that touch either side; with the frontier at the start as left side."""
-    for size in range(33):
+def borders(size: int) -> list[int]:
+    """Positions in 0…size: every one in a small tree, in a larger one those around powers of two and the end."""
+    if size <= 32:
+        return list(range(size + 1))
+    near = {(1 << k) + off for k in (0, 4, 6, 7) for off in (-1, 0, 1)} | {size - 1, size}
+    return sorted(position for position in near if position <= size)
+
+
+def test_ranges_check_for_every_size() -> None:
+    """Also the empty ones, and those that touch either side; both sides are the RFC's tree hashes."""
+    for size in range(SMALL + 1):
         root = NAIVE.root(0, size)
-        for start in range(size + 1):
-            left = [NAIVE.root(i << k, (i + 1) << k) for k, i in cover(0, start)]
-            for end in range(start, size + 1):
+        for start in borders(size):
+            for end in (position for position in borders(size) if position >= start):
                 proof = prove_range(start, end, size, READER)
-                assert left == list(proof.left)
+                assert list(proof.left) == [NAIVE.root(i << k, (i + 1) << k) for k, i in cover(0, start)]
+                assert list(proof.right) == [NAIVE.root(i << k, (i + 1) << k) for k, i in cover(end, size)]
                 check_range(start, end, size, LEAVES[start:end], proof, root=root)
 
 
@@ -293,6 +295,64 @@ def test_mutated_consistency_proofs_are_refused(new_size: int) -> None:
                 check_consistency(other, new_size, proof, old_root, new_root)
 
 
+def accepted_mutations(size: int, one: int, other: int) -> int:
+    """How many mutated proofs pass, of an inclusion, a consistency and a range in one tree."""
+    root, (low, high) = NAIVE.root(0, size), sorted((one, other))
+    path = prove_inclusion(low, size, READER)
+    steps, old_root = prove_consistency(high, size, READER), NAIVE.root(0, high)
+    around, leaves = prove_range(low, high, size, READER), LEAVES[low:high]
+    attempts: list[Callable[[], None]] = []
+    for mutate in (wrong_hashes, wrong_lengths, wrong_widths):
+        attempts += [partial(check_inclusion, LEAVES[low], low, size, wrong, root) for wrong in mutate(path)]
+        attempts += [partial(check_consistency, high, size, wrong, old_root, root) for wrong in mutate(steps)]
+        sides = [RangeProof(tuple(wrong), around.right) for wrong in mutate(around.left)]
+        sides += [RangeProof(around.left, tuple(wrong)) for wrong in mutate(around.right)]
+        attempts += [partial(check_range, low, high, size, leaves, side, root=root) for side in sides]
+    return sum(map(passes, attempts))
+
+
+def passes(check: Callable[[], None]) -> bool:
+    """Whether a check is silent."""
+    try:
+        check()
+    except ProofError:
+        return False
+    return True
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_mutated_proofs_of_larger_trees_are_refused(data: st.DataObject) -> None:
+    """Every mutation of proofs at random places in random trees of thousands of leaves."""
+    size = data.draw(st.integers(2, LARGE), "size")
+    one, other = data.draw(st.integers(1, size - 1), "one"), data.draw(st.integers(1, size - 1), "other")
+    assert accepted_mutations(size, one, other) == 0
+
+
+def test_the_mutations_show_when_roots_are_not_compared() -> None:
+    """Control: the same harness without that comparison finds every mutation of the right shape."""
+    assert accepted_mutations(1000, 77, 500) == 0
+    with patch.object(merkle, "_require_root", lambda *_: None):
+        assert accepted_mutations(1000, 77, 500) > 100
+
+
+def test_a_rewritten_history_shows_only_when_both_roots_are_compared() -> None:
+    """Control: a checker that looks at the new root alone takes a forged history's own proof."""
+    forged = [*LEAVES[:3], leaf_hash(b"forged"), *LEAVES[4:20]]
+    reader = leaves_reader(forged)
+    old_root, new_root = NAIVE.root(0, 10), frontier_root(reader(cover(0, 20)))
+    compare = merkle._require_root
+
+    def compare_new_roots(expected: bytes, found: bytes) -> None:
+        if expected != old_root:
+            compare(expected, found)
+
+    check = partial(check_consistency, 10, 20, prove_consistency(10, 20, reader), old_root, new_root)
+    assert not passes(check)
+    with patch.object(merkle, "_require_root", compare_new_roots):
+        assert passes(check)
+
+
 def test_a_rewritten_history_has_no_consistency_proof() -> None:
     """A log that changed one early entry can not show the old root, whatever honest proof it offers."""
     forged = [*LEAVES[:3], leaf_hash(b"forged"), *LEAVES[4:20]]
@@ -363,11 +423,14 @@ def test_an_index_outside_the_tree_is_refused(index: int, size: int) -> None:
 
 @pytest.mark.parametrize(("old_size", "new_size"), [(0, 0), (0, 5), (6, 5), (-1, 5)])
 def test_consistency_from_nothing_or_backwards_is_refused(old_size: int, new_size: int) -> None:
-    """Anything extends the empty tree, so a proof from it would prove nothing."""
+    """Anything extends the empty tree, so a proof from it would prove nothing, whatever is in it."""
     with pytest.raises(ProofPositionError):
         prove_consistency(old_size, new_size, READER)
-    with pytest.raises(ProofPositionError):
-        check_consistency(old_size, new_size, [], EMPTY_ROOT, NAIVE.root(0, 5))
+    new_root = NAIVE.root(0, 5)
+    for proof in ([], [new_root], prove_consistency(1, 5, READER), prove_inclusion(0, 5, READER)):
+        for old_root in (EMPTY_ROOT, new_root):
+            with pytest.raises(ProofPositionError):
+                check_consistency(old_size, new_size, proof, old_root, new_root)
 
 
 @pytest.mark.parametrize(("start", "end", "size"), [(-1, 2, 5), (3, 2, 5), (2, 6, 5)])

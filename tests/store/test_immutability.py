@@ -108,8 +108,13 @@ STATEMENTS = {
     },
 }
 CASES = [(table, name) for table in TABLES for name in STATEMENTS[table]]
-# The eraser has the right to update these, to null only: tested below.
-ERASABLE = {("entry", "update"), ("receipt", "update of what an erasure nulls")}
+# The eraser has the right to update these, to null only, and to delete what was pruned: tested below.
+ERASABLE = {
+    ("entry", "update"),
+    ("entry", "delete"),
+    ("entry", "merge"),
+    ("receipt", "update of what an erasure nulls"),
+}
 ACTS = [(role, *case) for role in ROLES for case in CASES if role != "audit_eraser" or case not in ERASABLE]
 
 
@@ -144,7 +149,9 @@ async def test_every_guard_is_enabled_always(log: TestLog, table: str) -> None:
             "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = $1::text::regclass AND NOT tgisinternal",
             f"audit.{table}",
         )
-    assert [row["tgenabled"] for row in rows] == [b"A"] * 3
+    assert {row["tgenabled"] for row in rows} == {b"A"}
+    rows = [row for row in rows if not row["tgname"].startswith("entry_keep_sources")]
+    assert len(rows) == 3
     names = " ".join(row["tgname"] for row in rows)
     assert re.search("update|forward", names)
     assert "delete" in names
@@ -242,6 +249,20 @@ async def assert_refused_to_the_eraser(log: TestLog, table: str, statement: str,
         await connection.execute(f"GRANT UPDATE ON audit.{table} TO audit_eraser")
         await connection.execute("SET ROLE audit_eraser")
         await refused(connection, statement, told)
+
+
+async def test_the_eraser_deletes_below_the_cut_only(log: TestLog) -> None:
+    """And moves the cut forward only, never to the head."""
+    async with acting_as(log.database, "audit_eraser") as connection:
+        await refused(connection, "DELETE FROM audit.entry WHERE seq = 0", "the log is append-only")
+    for cut in ("3", "0", "-1"):
+        async with acting_as(log.database, "audit_eraser") as connection:
+            await connection.execute("UPDATE audit.log SET pruned_before = 1 WHERE size = 3")
+            await refused(connection, f"UPDATE audit.log SET pruned_before = {cut} WHERE size = 3", "only forward")
+    async with acting_as(log.database, "audit_eraser") as connection:
+        await connection.execute("UPDATE audit.log SET pruned_before = 2 WHERE size = 3")
+        assert await connection.execute("DELETE FROM audit.entry WHERE seq < 2") == "DELETE 2"
+        await refused(connection, "DELETE FROM audit.entry", "the log is append-only")
 
 
 async def test_the_eraser_may_null_everything_else(log: TestLog) -> None:

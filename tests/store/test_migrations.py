@@ -31,7 +31,8 @@ from tests.support.intact import assert_log_intact
 from tests.support.postgres import SERVICE_NAME, TestDatabase
 
 PASSWORD = "password-of-a-login"
-ROLES = ("audit_owner", "audit_serving", "audit_eraser")
+ROLES = ("audit_owner", "audit_serving", "audit_signing", "audit_retention", "audit_eraser", "audit_resumer")
+MAKE_ROLES = "; ".join(f"CREATE ROLE {role}" for role in ROLES)
 REVISIONS = [script.revision for script in ScriptDirectory(str(migrate.scripts_dir())).walk_revisions()][::-1]
 LOG_ID = 77
 UPGRADE = "import sys; from audit_service.store.migrate import upgrade; upgrade(sys.argv[1])"
@@ -291,7 +292,7 @@ async def append_as(url: str) -> None:
 async def assert_serves(bare: Bare, *, migrator: str, web: str) -> None:
     """The migrated database can be prepared by the one login and written by the other."""
     settings = Settings(service_name=SERVICE_NAME)
-    key = await asyncio.to_thread(prepare, settings, bare.url(migrator), serving_password=None)
+    key = await asyncio.to_thread(prepare, settings, bare.url(migrator), passwords={})
     assert key is not None
     async with owner(bare.database) as connection:
         await add_log(connection)
@@ -312,12 +313,12 @@ async def test_a_login_that_may_create_roles_does_it_all(bare: Bare) -> None:
 
 
 async def test_roles_made_by_an_administrator_are_enough(bare: Bare) -> None:
-    """The README's careful way: the migrator is a member of the owner and the eraser, the web login of the serving role."""
+    """The README's careful way: the migrator is a member of the owner, the eraser and the resumer, the web login of the serving role."""
     await bare.execute((migrate.scripts_dir() / "sql" / "roles.sql").read_text("utf-8"))
     await bare.add_login("login_migrator")
     await bare.add_login("login_web")
     await bare.execute(f"""
-        GRANT audit_owner, audit_eraser TO login_migrator;
+        GRANT audit_owner, audit_eraser, audit_resumer TO login_migrator;
         GRANT audit_serving TO login_web;
         GRANT CREATE ON DATABASE {bare.name} TO login_migrator;
     """)
@@ -339,14 +340,14 @@ class Refusal:
 REFUSALS = {
     "no roles and no right to make them": Refusal("", "role audit_owner does not exist", "roles.sql"),
     "not a member": Refusal(
-        "CREATE ROLE audit_owner; CREATE ROLE audit_serving; CREATE ROLE audit_eraser",
+        MAKE_ROLES,
         "login_poor may not act as audit_owner",
-        "GRANT audit_owner, audit_eraser",
+        "GRANT audit_owner, audit_eraser, audit_resumer",
     ),
     "a member of the owner only": Refusal(
-        "CREATE ROLE audit_owner; CREATE ROLE audit_serving; CREATE ROLE audit_eraser; GRANT audit_owner TO login_poor",
+        f"{MAKE_ROLES}; GRANT audit_owner TO login_poor",
         "login_poor may not act as audit_eraser",
-        "GRANT audit_owner, audit_eraser",
+        "GRANT audit_owner, audit_eraser, audit_resumer",
     ),
 }
 

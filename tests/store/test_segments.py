@@ -26,7 +26,7 @@ from tests.support.postgres import Server, TestDatabase, default_log_id, running
 
 SEGMENT = 16
 START = datetime(2026, 5, 1, tzinfo=UTC)
-CALL = "SELECT audit.add_segment($1, $2, $3, $4, $5, $6::text[], $7::text[], $8::int[], $9::bytea[], $10::text[])"
+CALL = "SELECT audit.add_segment($1, $2, $3, $4, $5, $6, $7::text[], $8::text[], $9::int[], $10::bytea[], $11::text[])"
 BIND = "SELECT set_config('audit.log_id', $1, true)"
 INDEX_TABLES = ("segment", "posting", "tally")
 
@@ -155,8 +155,8 @@ async def test_the_same_segment_added_by_two_at_once_is_there_once(log: TestLog,
 
 async def test_a_segment_that_fails_leaves_nothing(database: TestDatabase, log_id: int) -> None:
     """The second posting is there twice; and what was not added can be added."""
-    good: list[Any] = [log_id, 0, START, START, 1, ["verb", "role"], ["CREATE", "a"], [1, 1], [b"a", b"b"], ["verb"]]
-    bad = [*good[:5], ["verb", "role", "role"], ["CREATE", "a", "a"], [1, 1, 1], [b"a", b"b", b"c"], ["verb"]]
+    good: list[Any] = [log_id, 0, 0, START, START, 1, ["verb", "role"], ["CREATE", "a"], [1, 1], [b"a", b"b"], ["verb"]]
+    bad = [*good[:6], ["verb", "role", "role"], ["CREATE", "a", "a"], [1, 1, 1], [b"a", b"b", b"c"], ["verb"]]
     async with serving(database) as connection:
         await connection.execute(BIND.replace("true", "false"), str(log_id))
         with pytest.raises(asyncpg.UniqueViolationError):
@@ -175,7 +175,7 @@ async def test_only_the_bound_log_is_indexed(database: TestDatabase, log_id: int
         if binding is not None:
             await connection.execute(BIND, str(other) if binding else "")
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="only the bound log is indexed"):
-            await connection.fetchval(CALL, log_id, 0, START, START, 0, [], [], [], [], [])
+            await connection.fetchval(CALL, log_id, 0, 0, START, START, 0, [], [], [], [], [])
     assert await counts(database) == dict.fromkeys(INDEX_TABLES, 0)
 
 

@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from audit_service.embedded import EmbeddedPostgres
+from audit_service.embedded import LOGIN_ROLES, EmbeddedPostgres
 from audit_service.embedded_process import cluster_processes
 from audit_service.provision import prepare
 from audit_service.settings import Settings
@@ -72,7 +72,7 @@ class Server:
         url = self.url(TEMPLATE)
         migrate.upgrade(url)
         settings = Settings(service_name=SERVICE_NAME, bootstrap_key=BOOTSTRAP_KEY)
-        prepare(settings, url, serving_password=SERVING_PASSWORD)
+        prepare(settings, url, passwords=dict.fromkeys(LOGIN_ROLES, SERVING_PASSWORD))
 
     async def _execute(self, statement: str) -> None:
         connection = await asyncpg.connect(self.url("postgres"))

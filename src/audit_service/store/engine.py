@@ -18,6 +18,8 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 SERVING_ROLE = "audit_serving"
+SIGNING_ROLE = "audit_signing"
+RETENTION_ROLE = "audit_retention"
 # What must hold for "acknowledged means durable": `kill -9` cannot reveal a missing fsync, so the settings are read.
 DURABLE_SETTINGS = {
     "fsync": ("on",),
@@ -66,9 +68,11 @@ def open_database(
     *,
     pool_connections: int = 8,
     statement_timeout_seconds: int = 30,
+    write_timeout_seconds: int = 10,
     connect_timeout_seconds: int = 4,
+    role: str = SERVING_ROLE,
 ) -> Database:
-    """Both pools, connecting lazily. Every connection acts as the serving role, whoever logs in."""
+    """Both pools, connecting lazily. Every connection acts as `role`, whoever logs in."""
 
     def pool(
         name: str, timeout_seconds: int, server_settings: Mapping[str, str] = MappingProxyType({}), **options: str
@@ -85,7 +89,7 @@ def open_database(
                 # The server ends what takes too long; this is for a server that cannot.
                 "command_timeout": timeout_seconds + 5,
                 "server_settings": {
-                    "role": SERVING_ROLE,
+                    "role": role,
                     "application_name": f"audit-service {name}",
                     "statement_timeout": f"{timeout_seconds}s",
                     "idle_in_transaction_session_timeout": "60s",
@@ -106,7 +110,7 @@ def open_database(
         return engine
 
     return Database(
-        writes=pool("writes", 10),
+        writes=pool("writes", write_timeout_seconds),
         reads=pool(
             "reads",
             statement_timeout_seconds,
@@ -195,6 +199,12 @@ async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False)
             if not ended:  # cancelled, or the connection broke
                 raw.terminate()
                 await connection.invalidate()
+
+
+async def bind(connection: AsyncConnection, log_id: int) -> None:
+    """Bind one log in a transaction that may write, and begins here: what is built behind a log is built through functions that ask
+    for it. On the pool for writes."""
+    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
 async def check_durability(connection: asyncpg.Connection) -> list[str]:

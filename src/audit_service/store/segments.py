@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
 from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
-from audit_service.store.engine import bound, driver
+from audit_service.store.engine import bind, bound, driver
 from audit_service.store.rows import columns
-from audit_service.store.tables import bound_entry, bound_log, bound_segment, tenant
+from audit_service.store.tables import bound_entry, bound_forgetting, bound_log, bound_segment, tenant
 
 _c = bound_entry.c
 # What terms are made of; see core.terms.Indexed.
@@ -27,7 +27,8 @@ _COLUMNS = (
 _SLICE_ENTRIES = 2048
 TALLIED = sorted(NAMED)
 
-# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment.
+# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment. OFFSET 0 keeps
+# PostgreSQL from joining otherwise: for many words it read all terms of the log, and compared each with every word.
 _FETCH = """
     SELECT n.number, t.place, p.positions
     FROM unnest($2::int[]) AS n(number)
@@ -35,6 +36,7 @@ _FETCH = """
     CROSS JOIN LATERAL (
         SELECT b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = t.field AND b.value >= t.low AND b.value < t.high
+        OFFSET 0
     ) AS p"""
 # The values of one field in a range of it, segment by segment.
 _RANGE = """
@@ -42,12 +44,13 @@ _RANGE = """
     CROSS JOIN LATERAL (
         SELECT b.value, b.events, b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = $3 AND b.value >= $4 AND b.value < $5
+        OFFSET 0
     ) AS p"""
 _FETCH_VALUES = "SELECT n.number, p.value, p.positions" + _RANGE
 _COUNT_VALUES = "SELECT p.value, sum(p.events)::bigint" + _RANGE + " GROUP BY p.value"
 # Segments that are looked through for the newest entry of a value at a time: that of a frequent one is in the newest few.
 _NEWEST_BATCHES = (4, 32, 256)
-_ADD = "SELECT audit.add_segment($1, $2, $3, $4, $5, $6::text[], $7::text[], $8::int[], $9::bytea[], $10::text[])"
+_ADD = "SELECT audit.add_segment($1, $2, $3, $4, $5, $6, $7::text[], $8::text[], $9::int[], $10::bytea[], $11::text[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,33 +134,54 @@ async def find_newest(
     return found
 
 
-async def add_segment(reads: AsyncEngine, writes: AsyncEngine, log_id: int, number: int) -> bool:
-    """Read the entries of a segment and put it into the index; False when another indexer was quicker. The segment must be full."""
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What goes into the index for a segment, as arguments of the functions that put it there: number, first and last time, events, then
+    arrays with one element for each posting. `generation`: how often anything had been forgotten before the entries were read."""
+
+    generation: int
+    arguments: tuple[Any, ...]
+
+
+async def build_segment(reads: AsyncEngine, log_id: int, number: int) -> Built:
+    """Read the entries of a segment, and work out what the index holds of them."""
     postings: dict[tuple[str, str], list[int]] = defaultdict(list)
     times: list[datetime] = []
     start, end = number * terms.SEGMENT_EVENTS, (number + 1) * terms.SEGMENT_EVENTS
+    async with bound(reads, log_id) as connection:
+        generation = await fetch_generation(connection, log_id)
     for first in range(start, end, _SLICE_ENTRIES):
         async with bound(reads, log_id) as connection:
             rows = await _read_slice(connection, log_id, first, min(first + _SLICE_ENTRIES, end))
         collect(rows, start, postings, times)
-    arguments = _arguments(postings)
+    return Built(generation, segment_arguments(number, postings, times))
+
+
+async def add_segment(reads: AsyncEngine, writes: AsyncEngine, log_id: int, number: int) -> bool:
+    """Read the entries of a segment and put it into the index; False when another indexer was quicker, or anything was forgotten
+    meanwhile. The segment must be full, and the next one."""
+    return await add_built(writes, log_id, await build_segment(reads, log_id, number))
+
+
+async def add_built(writes: AsyncEngine, log_id: int, built: Built) -> bool:
+    """Put a segment into the index; see `add_segment`."""
+    number, *rest = built.arguments
     async with writes.connect() as connection:
-        await _bind(connection, log_id)
-        added = await driver(connection).fetchval(
-            _ADD, log_id, number, min(times, default=None), max(times, default=None), len(times), *arguments, TALLIED
-        )
+        await bind(connection, log_id)
+        added = await driver(connection).fetchval(_ADD, log_id, number, built.generation, *rest)
         await connection.commit()
     return bool(added)
+
+
+async def fetch_generation(connection: AsyncConnection, log_id: int) -> int:
+    """How often anything of the log was forgotten: what was read before it rose may not be indexed any more."""
+    query = select(bound_forgetting.c.generation).where(bound_forgetting.c.log_id == log_id)
+    return (await connection.execute(query)).scalar() or 0
 
 
 async def _read_slice(connection: AsyncConnection, log_id: int, first: int, end: int) -> Sequence[Any]:
     query = select(*columns(_COLUMNS)).where(_c.log_id == log_id, _c.seq >= first, _c.seq < end)
     return (await connection.execute(query)).all()
-
-
-async def _bind(connection: AsyncConnection, log_id: int) -> None:
-    """In the transaction that begins here."""
-    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
 def collect(rows: Iterable[Any], start: int, postings: dict[tuple[str, str], list[int]], times: list[datetime]) -> None:
@@ -172,13 +196,21 @@ def collect(rows: Iterable[Any], start: int, postings: dict[tuple[str, str], lis
             times.append(entry.occurred_at if entry.occurred_at.tzinfo else entry.occurred_at.replace(tzinfo=UTC))
 
 
-def _arguments(postings: dict[tuple[str, str], list[int]]) -> tuple[list[str], list[str], list[int], list[bytes]]:
+def segment_arguments(
+    number: int, postings: dict[tuple[str, str], list[int]], times: list[datetime]
+) -> tuple[Any, ...]:
+    """What `collect` gathered of a segment, as the functions that put it into the index take it."""
     terms = sorted(postings)
     return (
+        number,
+        min(times, default=None),
+        max(times, default=None),
+        len(times),
         [field for field, _ in terms],
         [value for _, value in terms],
         [len(postings[term]) for term in terms],
         [_written(postings[term]) for term in terms],
+        TALLIED,
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, INET, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, TIMESTAMP
 
 SCHEMA = "audit"
 metadata = MetaData(schema=SCHEMA)
@@ -68,6 +69,7 @@ log = Table(
     Column("last_hash", LargeBinary, nullable=False),
     Column("last_recorded_at", _time, nullable=False, server_default=text("'epoch'")),
     Column("frontier", LargeBinary, nullable=False, server_default=text("''")),
+    Column("pruned_before", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("log_id", name="log_pkey"),
 )
 
@@ -111,6 +113,7 @@ entry = Table(
     Index("entry_time", "log_id", "occurred_at", "seq"),
     Index("entry_server", "log_id", "server_id", "occurred_at", "seq"),
     Index("entry_target", "log_id", "target_id", "target_type", "occurred_at", "seq"),
+    Index("entry_control", "log_id", "seq", postgresql_where=text("kind <> 'event'")),
 )
 
 receipt = Table(
@@ -180,6 +183,124 @@ tally = Table(
     PrimaryKeyConstraint("log_id", "field", "value", name="tally_pkey"),
 )
 
+forgetting = Table(
+    "forgetting",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("log_id", name="forgetting_pkey"),
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("size", BigInteger, nullable=False, autoincrement=False),
+    Column("signed_at", _time, nullable=False, server_default=_now),
+    Column("epoch", Integer, nullable=False),
+    Column("note", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "size", "signed_at", name="checkpoint_pkey"),
+    Index("checkpoint_time", "log_id", "signed_at"),
+)
+
+tile = Table(
+    "tile",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("number", BigInteger, nullable=False, autoincrement=False),
+    Column("level", SmallInteger, nullable=False, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("log_id", "level", "number", name="tile_pkey"),
+)
+
+signer = Table(
+    "signer",
+    metadata,
+    Column("one", Boolean, nullable=False, server_default=text("true")),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("leased_until", _time, nullable=False),
+    PrimaryKeyConstraint("one", name="signer_pkey"),
+    CheckConstraint("one", name="signer_one"),
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("from_seq", BigInteger),
+    Column("to_seq", BigInteger),
+    Column("set_at", _time, nullable=False, server_default=_now),
+    Column("lifted_at", _time),
+    Column("hold_id", _c, nullable=False),
+    Column("target_type", _c),
+    Column("target_id", _c),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("log_id", "hold_id", name="hold_pkey"),
+)
+
+retention_policy = Table(
+    "retention_policy",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("days", Integer, nullable=False),
+    Column("category", _c, nullable=False, server_default=text("''")),
+    PrimaryKeyConstraint("log_id", "category", name="retention_policy_pkey"),
+)
+
+request = Table(
+    "request",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("asked_at", _time, nullable=False, server_default=_now),
+    Column("finished_at", _time),
+    Column("request_id", _c, nullable=False),
+    Column("kind", _c, nullable=False),
+    Column("status", _c, nullable=False, server_default=text("'pending'")),
+    Column("asked_by", _c, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("details", JSONB),
+    Column("result", JSONB),
+    PrimaryKeyConstraint("log_id", "request_id", name="request_pkey"),
+)
+
+source_progress = Table(
+    "source_progress",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    PrimaryKeyConstraint("log_id", name="source_progress_pkey"),
+)
+
+source = Table(
+    "source",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("events", BigInteger, nullable=False),
+    Column("numbered", BigInteger, nullable=False),
+    Column("first_seq", BigInteger),
+    Column("last_seq", BigInteger),
+    Column("seen_ranges", BigInteger, nullable=False),
+    Column("seen_numbers", BigInteger, nullable=False),
+    Column("repeated_ranges", BigInteger, nullable=False),
+    Column("repeated_numbers", BigInteger, nullable=False),
+    Column("last_recorded_at", _time, nullable=False),
+    Column("source_id", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "source_id", name="source_pkey"),
+)
+
+source_range = Table(
+    "source_range",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("first_seq", BigInteger, nullable=False, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("repeated", Boolean, nullable=False),
+    Column("source_id", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "source_id", "repeated", "first_seq", name="source_range_pkey"),
+    CheckConstraint("first_seq <= last_seq", name="source_range_order"),
+)
+
 
 def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> Any:
     columns: list[Any] = [column(c.name, c.type) for c in source.columns if c.name not in leave_out]
@@ -192,3 +313,10 @@ bound_receipt = _view("bound_receipt", receipt, frozenset({"salt", "fingerprint"
 bound_segment = _view("bound_segment", segment)
 bound_posting = _view("bound_posting", posting)
 bound_tally = _view("bound_tally", tally)
+bound_forgetting = _view("bound_forgetting", forgetting)
+bound_checkpoint = _view("bound_checkpoint", checkpoint)
+bound_tile = _view("bound_tile", tile)
+bound_hold = _view("bound_hold", hold)
+bound_retention_policy = _view("bound_retention_policy", retention_policy)
+bound_request = _view("bound_request", request)
+bound_source_progress = _view("bound_source_progress", source_progress)
