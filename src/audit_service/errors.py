@@ -10,9 +10,12 @@ AuditError
 ├── IdempotencyConflictError       the id is already used by an event with other content
 ├── CredentialError                the caller may not
 │   ├── UnauthenticatedError       no usable credential
+│   │   └── InvalidTokenError      a bearer JWT that proves nothing here; its reason is for the log alone
 │   └── ForbiddenError             a good credential without the scope
+│       └── UngrantedTokenError    a good JWT whose claims are mapped to nothing; its reason is for the log alone
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
 ├── UnavailableError               try again later: the database is away, or a queue is full
+│   └── ProviderError              the identity provider's keys cannot be had; its reason is for the log alone
 ├── CanonicalError                 a value outside the profile of RFC 8785 we use
 └── IntegrityError                 stored bytes do not prove what they should
     ├── ClockError                 the log's last time is too far ahead of the database's clock
@@ -90,8 +93,24 @@ class UnauthenticatedError(CredentialError):
     """No usable credential."""
 
 
+class InvalidTokenError(UnauthenticatedError):
+    """A bearer JWT that proves nothing here. The sender gets one sentence for every `reason`, which never quotes the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the token is not valid")
+        self.reason = reason
+
+
 class ForbiddenError(CredentialError):
     """A good credential without the scope."""
+
+
+class UngrantedTokenError(ForbiddenError):
+    """A good JWT whose claims are mapped to nothing. The sender gets one sentence for every `reason`, which never quotes the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the token grants nothing here")
+        self.reason = reason
 
 
 class NotFoundError(AuditError):
@@ -104,6 +123,14 @@ class UnavailableError(AuditError):
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class ProviderError(UnavailableError):
+    """The identity provider's keys cannot be had: it does not answer, or what it answers is no key set. `reason` says which."""
+
+    def __init__(self, reason: str, retry_after_seconds: int = 1) -> None:
+        super().__init__("the identity provider's keys cannot be had", retry_after_seconds)
+        self.reason = reason
 
 
 class CanonicalError(AuditError, ValueError):
