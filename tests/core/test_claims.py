@@ -114,7 +114,7 @@ def grant(written: dict[str, Any] | None = None, ceiling: tuple[str, ...] = CEIL
 def test_claims_become_tenant_scopes_servers_and_a_name() -> None:
     """Each by its rule."""
     found = grant()
-    assert (found.tenant, found.scopes, found.server_ids) == ("acme", {"read"}, {"s1", "2"})
+    assert (found.tenant, found.scopes, found.server_ids) == ("acme", frozenset({"read"}), frozenset({"s1", "2"}))
     assert found.ends_at == GOOD["exp"]
 
 
@@ -214,7 +214,7 @@ def test_without_a_list_of_servers_nothing_is_granted(servers: Any) -> None:
 def test_without_a_rule_for_servers_a_token_is_for_all() -> None:
     """And without a marker none lifts the limit."""
     assert grant({"servers": ...}).server_ids is None
-    assert grant({"servers": {"claim": "servers"}}, servers=["*"]).server_ids == {"*"}
+    assert grant({"servers": {"claim": "servers"}}, servers=["*"]).server_ids == frozenset({"*"})
 
 
 @pytest.mark.parametrize("sub", [..., None, "", 5, True, [], {}, "x" * 256, "a\0b"], ids=lambda sub: repr(sub)[:20])
@@ -227,7 +227,8 @@ def test_without_a_subject_a_token_is_nobody_s(sub: Any) -> None:
 def test_claims_are_named_plainly_or_by_pointer() -> None:
     """Names with dots and colons are names; pointers go through objects only."""
     plain = {"scopes": {"claim": "https://panel.example/roles", "map": {"r": ["read"]}}}
-    assert grant(plain, **{"https://panel.example/roles": ["r"]}).scopes == {"read"}
+    named: dict[str, Any] = {"https://panel.example/roles": ["r"]}
+    assert grant(plain, **named).scopes == {"read"}
     deep = {"scopes": {"claim": "/realm_access/a~1b~0c", "map": {"r": ["read"]}}}
     assert grant(deep, realm_access={"a/b~c": ["r"]}).scopes == {"read"}
     assert grant({"subject": "/user/id"}, user={"id": "u7"}).key_id == grant().key_id

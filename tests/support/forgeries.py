@@ -146,7 +146,7 @@ FORGERIES = [
     Forgery("an odd bit in the signature", "lenient base64", _respelled(lambda h, c, s: f"{h}.{c}.{_last_bit(s)}")),
     Forgery("other claims", "no signature", _other_claims),
     Forgery("another token's signature", "no signature", lambda p: ".".join((*_split(p.token())[:2], _split(p.token(sub="x"))[2]))),
-    Forgery("a cut signature", "no signature", _respelled(lambda h, c, s: f"{h}.{c}.{s[:-4]}")),
+    Forgery("a cut signature", "no signature", _respelled(lambda h, c, s: f"{h}.{c}.{s[:-2]}")),
     Forgery("no signature at all", "no signature", _respelled(lambda h, c, _: f"{h}.{c}.")),
     Forgery("signed by another", "no signature", _own_key()),
     Forgery("r = s = 0", "psychic", _curve(bytes(64))),

@@ -47,8 +47,8 @@ KEY_ID_DIGITS = 12
 
 # Of an ID token (OpenID Connect Core 3.3.2.11) and a logout token: signed by the same keys, shown to others than we are.
 _OTHER_TOKENS_CLAIMS = frozenset({"at_hash", "c_hash", "s_hash", "events"})
-# As Keycloak says in the claims what it leaves out of the header.
-_OTHER_TOKENS_TYPES = frozenset({"ID", "Refresh", "Offline", "Logout"})
+# As Keycloak says in the claims what it leaves out of the header. A tuple: whatever a claim holds can be looked for in it.
+_OTHER_TOKENS_TYPES = ("ID", "Refresh", "Offline", "Logout")
 
 
 class _Rule(BaseModel):
