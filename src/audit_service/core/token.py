@@ -19,6 +19,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 
 from jwt import PyJWK, PyJWS
 from jwt.exceptions import PyJWTError
@@ -98,9 +99,8 @@ def parse_token(text: str, algorithms: Collection[str]) -> Token:
 
 def check_signature(token: Token, key: PyJWK) -> None:
     """Raise InvalidTokenError unless the key, which is bound to one algorithm, made the token's signature."""
-    signatures = PyJWS([token.algorithm], {"verify_signature": True, "enforce_minimum_key_length": True})
     try:
-        signatures.decode_complete(token.text, key, [token.algorithm])
+        _signatures(token.algorithm).decode_complete(token.text, key, [token.algorithm])
     except PyJWTError:
         raise InvalidTokenError("the signature does not fit") from None
 
@@ -123,6 +123,11 @@ def decode_base64url(text: str) -> bytes | None:
         return None
     data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     return data if urlsafe_b64encode(data).decode().rstrip("=") == text else None
+
+
+@cache
+def _signatures(algorithm: str) -> PyJWS:
+    return PyJWS([algorithm], {"verify_signature": True, "enforce_minimum_key_length": True})
 
 
 def _parse_object(data: bytes, what: str) -> JSONObject:
