@@ -12,7 +12,18 @@ from starlette.types import ASGIApp
 from audit_service.api import openapi, problems
 from audit_service.api.dependencies import Service
 from audit_service.api.middleware import AccessLog
-from audit_service.api.routes import activity, adapters, chain, counts, events, history, ingest, keys, operations
+from audit_service.api.routes import (
+    activity,
+    adapters,
+    chain,
+    counts,
+    events,
+    history,
+    ingest,
+    keys,
+    operations,
+    sources,
+)
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import Ruleset, compile_ruleset
 from audit_service.ingest import Recipe
@@ -62,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.router.routes.extend(ingest.routes)
     # `history` before `events`, whose path for one event takes whatever follows.
-    for module in (history, events, activity, counts, adapters, chain, keys, operations):
+    for module in (history, events, activity, counts, sources, adapters, chain, keys, operations):
         app.include_router(module.router)
     openapi.install(app)
     return app

@@ -28,6 +28,7 @@ CALLS: list[tuple[str, str, str, int]] = [
     ("GET", "/v1/facets", "read", 200),
     ("GET", "/v1/servers/s1/facets", "read", 200),
     ("GET", "/v1/timeline", "read", 200),
+    ("GET", "/v1/sources", "read", 200),
     ("GET", "/v1/servers/s1/timeline", "read", 200),
     ("GET", "/v1/targets/a-type/an-id/history", "read", 200),
     ("GET", "/v1/export", "export", 200),

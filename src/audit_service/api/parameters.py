@@ -318,6 +318,17 @@ def whole_number(query: Query, name: str, *, default: int) -> int:
     return default
 
 
+def source_number(query: Query, name: str) -> int | None:
+    """A parameter that is a producer's number (source.seq), or one past the largest: 0 to 2^63. None when not given."""
+    text = query.one(name)
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,19}", text) and int(text) <= 2**63:
+        return int(text)
+    query.fail(name, "must be a whole number in decimal digits, at most 2^63")
+    return None
+
+
 FILTERS = (*CONDITIONS, *TIMES, *DATES)
 
 

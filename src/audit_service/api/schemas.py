@@ -331,6 +331,39 @@ class Timeline(_Answer):
     capped: bool
 
 
+class NumberRanges(_Answer):
+    """Half-open ranges [from, to) of numbers, the highest first: at most 100; `more` when there are others below them, which `below=`
+    with the last one's `from` brings. `total` ranges with `numbers` numbers in all, whatever is listed."""
+
+    ranges: list[tuple[int, int]]
+    more: bool
+    total: int
+    numbers: int
+
+
+class SourceView(_Answer):
+    """A producer. `numbered`: its events that have a number (`source.seq`). `holes`: numbers between its first and its last that no event
+    has; `duplicates`: numbers that several events have."""
+
+    id: str
+    events: int
+    numbered: int
+    first_seq: int | None
+    last_seq: int | None
+    last_recorded_at: datetime
+    holes: NumberRanges
+    duplicates: NumberRanges
+
+
+class SourcePage(_Answer):
+    """Producers by id. They take in the first `counted` entries: all `size` of them, unless counting is far behind."""
+
+    sources: list[SourceView]
+    counted: int
+    size: int
+    next_cursor: str | None
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -515,6 +548,17 @@ TIMELINE_PARAMETERS = [
     ),
 ]
 
+SOURCES_PARAMETERS = [
+    _parameter("source", "Only these producers", {"type": "array", "items": {"type": "string"}}),
+    _parameter(
+        "below",
+        "List only ranges that end at or below this number",
+        {"type": "integer", "minimum": 0, "maximum": 2**63},
+    ),
+    _parameter("limit", "Producers a page", _LIMIT),
+    _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
+]
+
 
 def of_a_server(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same parameters where the path names the server."""
@@ -538,6 +582,7 @@ LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
 FACETS_RESPONSES = _responses({200: Facets}, 400, 401, 403, 404, 503)
 TIMELINE_RESPONSES = _responses({200: Timeline}, 400, 401, 403, 404, 503)
+SOURCES_RESPONSES = _responses({200: SourcePage}, 400, 401, 403, 503)
 EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
 HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
 REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)

@@ -201,6 +201,12 @@ async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False)
                 await connection.invalidate()
 
 
+async def bind(connection: AsyncConnection, log_id: int) -> None:
+    """Bind one log in a transaction that may write, and begins here: what is built behind a log is built through functions that ask
+    for it. On the pool for writes."""
+    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
+
+
 async def check_durability(connection: asyncpg.Connection) -> list[str]:
     """Why this server must not be trusted with a promise; empty when it may. Read at start and by `/readyz`."""
     problems = []
