@@ -138,11 +138,15 @@ async def test_a_harmless_name_is_shown(shared_api: Api) -> None:
 
 def test_only_what_is_the_service_s_own_fault_is_a_500() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AuditError)]
-    statuses = {kind.__name__.removesuffix("Error"): problems.problem(kind("x"))["status"] for kind in kinds}
+    arguments: dict[type[errors.AuditError], tuple[Any, ...]] = {errors.QuorumError: (1, 2)}
+    made = [kind(*arguments.get(kind, ("x",))) for kind in kinds]
+    statuses = {type(error).__name__.removesuffix("Error"): problems.problem(error)["status"] for error in made}
     assert statuses == {
         "Malformed": 400, "InvalidQuery": 400, "InvalidEvent": 422, "TooLarge": 413, "UnsupportedMedia": 415, "IdempotencyConflict": 409,
         "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404, "Unavailable": 503, "Clock": 503,
+        "InvalidToken": 401, "UngrantedToken": 403, "Provider": 503,
         **dict.fromkeys(("Audit", "Input", "Credential", "Canonical", "Integrity", "Proof", "ChainBroken"), 500),
+        **dict.fromkeys(("MalformedNote", "TrustInput", "Signature", "InvalidSignature", "UnknownSigner", "Quorum"), 500),
     }  # fmt: skip
 
 
