@@ -63,9 +63,8 @@ def ec_key(name: str = "provider", curve: type[ec.EllipticCurve] = ec.SECP256R1)
 
 @cache
 def ed_key(name: str = "provider") -> ed25519.Ed25519PrivateKey:
-    """An Ed25519 key; the same for the same name."""
-    del name
-    return ed25519.Ed25519PrivateKey.generate()
+    """An Ed25519 key; the same for the same name, in every process: tests are named after tokens that it signed."""
+    return ed25519.Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest())
 
 
 def jwk(key: PrivateKey, kid: str | None = None, **more: Any) -> JSON:
