@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 async def test_a_served_worker_accepts_the_provider_s_tokens(provider: Provider, tmp_path: Path) -> None:
     """And no forgery; and writes nothing of either to its log, but why it refused."""
-    environment = {
+    environment: dict[str, Any] = {
         "AUDIT_OIDC_ISSUER": provider.issuer,
         "AUDIT_OIDC_AUDIENCE": AUDIENCE,
         "AUDIT_OIDC_CLAIMS": json.dumps(MAPPING),
@@ -62,7 +63,7 @@ def test_half_a_configuration_is_refused_before_anything_is_made(
     more: dict[str, str], named: str, tmp_path: Path
 ) -> None:
     """In one line that names the setting."""
-    good = {
+    good: dict[str, Any] = {
         "AUDIT_OIDC_ISSUER": "https://id.example.com",
         "AUDIT_OIDC_AUDIENCE": AUDIENCE,
         "AUDIT_OIDC_CLAIMS": json.dumps(MAPPING),
