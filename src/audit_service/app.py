@@ -32,6 +32,8 @@ from audit_service.api.routes import (
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import Ruleset, compile_ruleset
 from audit_service.ingest import Recipe
+from audit_service.oidc import IdentityProvider, TokenRules, make_rules
+from audit_service.provider_keys import ProviderKeys
 from audit_service.settings import Settings
 from audit_service.store.credentials import Installation
 from audit_service.store.engine import open_database
@@ -50,7 +52,7 @@ class AuditApp(FastAPI):
 def create_app(settings: Settings) -> FastAPI:
     """The web application of one worker. `settings.database_url` must be set; `serve` fills it in for the embedded server.
 
-    Raises ValueError for redaction settings that do not compile: nothing runs half-configured.
+    Raises ValueError for settings of redaction or of the identity provider that do not compile: nothing runs half-configured.
     """
     if settings.database_url is None:
         raise ValueError("create_app needs AUDIT_DATABASE_URL; `audit-service serve` starts an embedded PostgreSQL")
@@ -95,6 +97,22 @@ def rules_of(settings: Settings) -> Ruleset:
     )
 
 
+def token_rules_of(settings: Settings) -> TokenRules | None:
+    """Whose bearer JWTs are accepted; None: nobody's. Raises ValueError naming the setting."""
+    if settings.oidc_issuer is None:
+        return None
+    return make_rules(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        algorithms=settings.oidc_algorithms,
+        types=settings.oidc_token_types,
+        jwks_url=settings.oidc_jwks_url,
+        claims=settings.oidc_claims,
+        ceiling=settings.oidc_max_scopes,
+        leeway_seconds=settings.oidc_leeway_seconds,
+    )
+
+
 def recipe_of(settings: Settings, installation: Installation, rules: Ruleset | None = None) -> Recipe:
     """What the ingest path needs to know."""
     limits = EventLimits(
@@ -108,14 +126,28 @@ def recipe_of(settings: Settings, installation: Installation, rules: Ruleset | N
 
 
 def _service(settings: Settings) -> Service:
-    rules = rules_of(settings)
+    rules, provider = rules_of(settings), _provider(settings)
     assert settings.database_url is not None  # noqa: S101 - checked by the caller
     database = open_database(
         settings.database_url.get_secret_value(),
         pool_connections=settings.database_pool_connections,
         statement_timeout_seconds=settings.statement_timeout_seconds,
     )
-    return Service(settings, database, lambda installation: recipe_of(settings, installation, rules))
+    return Service(settings, database, lambda installation: recipe_of(settings, installation, rules), provider)
+
+
+def _provider(settings: Settings) -> IdentityProvider | None:
+    rules = token_rules_of(settings)
+    if rules is None:
+        return None
+    keys = ProviderKeys(
+        rules.issuer,
+        settings.oidc_jwks_url,
+        rules.algorithms,
+        lifetime_seconds=settings.oidc_keys_seconds,
+        grace_seconds=settings.oidc_keys_grace_seconds,
+    )
+    return IdentityProvider(rules, keys)
 
 
 def openapi_yaml() -> str:

@@ -10,11 +10,14 @@ AuditError
 ├── IdempotencyConflictError       the id is already used by an event with other content
 ├── CredentialError                the caller may not
 │   ├── UnauthenticatedError       no usable credential
+│   │   └── InvalidTokenError      a bearer JWT that proves nothing here; its reason is for the log alone
 │   └── ForbiddenError             a good credential without the scope
+│       └── UngrantedTokenError    a good JWT whose claims are mapped to nothing; its reason is for the log alone
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
 │   └── GoneError                  its content was removed lawfully
 ├── UnavailableError               try again later: the database is away, or a queue is full
-│   └── MovedOnError               what was prepared does not fit the log any more; prepare it again
+│   ├── MovedOnError               what was prepared does not fit the log any more; prepare it again
+│   └── ProviderError              the identity provider's keys cannot be had; its reason is for the log alone
 ├── NotSignedError                 what is asked for is not covered by a signed checkpoint yet
 ├── HeldError                      a legal hold forbids it
 ├── CanonicalError                 a value outside the profile of RFC 8785 we use
@@ -96,8 +99,24 @@ class UnauthenticatedError(CredentialError):
     """No usable credential."""
 
 
+class InvalidTokenError(UnauthenticatedError):
+    """A bearer JWT that proves nothing here. The sender gets one sentence for every `reason`, which never quotes the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the token is not valid")
+        self.reason = reason
+
+
 class ForbiddenError(CredentialError):
     """A good credential without the scope."""
+
+
+class UngrantedTokenError(ForbiddenError):
+    """A good JWT whose claims are mapped to nothing. The sender gets one sentence for every `reason`, which never quotes the token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the token grants nothing here")
+        self.reason = reason
 
 
 class NotFoundError(AuditError):
@@ -130,6 +149,14 @@ class MovedOnError(UnavailableError):
 
 class HeldError(AuditError):
     """A legal hold forbids it."""
+
+
+class ProviderError(UnavailableError):
+    """The identity provider's keys cannot be had: it does not answer, or what it answers is no key set. `reason` says which."""
+
+    def __init__(self, reason: str, retry_after_seconds: int = 1) -> None:
+        super().__init__("the identity provider's keys cannot be had", retry_after_seconds)
+        self.reason = reason
 
 
 class CanonicalError(AuditError, ValueError):

@@ -6,7 +6,7 @@ Only the top layer reads it; everything below gets plain values.
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -135,6 +135,41 @@ class Settings(BaseSettings):
         0, description="Time in which a request to forget can still be refused before it is carried out"
     )
 
+    oidc_issuer: str | None = Field(
+        None,
+        description="The panel's identity provider, as its tokens name it (`iss`); set: its bearer JWTs are accepted",
+    )
+    oidc_audience: str | None = Field(
+        None, description="What `aud` of a token must hold; required with AUDIT_OIDC_ISSUER"
+    )
+    oidc_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("RS256", "ES256", "EdDSA"),
+        description="Signature algorithms accepted: RS, PS, ES with 256, 384 or 512, and EdDSA (Ed25519); comma-separated",
+    )
+    oidc_token_types: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("at+jwt",),
+        description="Types (`typ`) of token accepted, comma-separated; `at+jwt,JWT` where access tokens are not typed",
+    )
+    oidc_jwks_url: str | None = Field(
+        None, description="Where the provider's keys are; unset: as its `/.well-known/openid-configuration` says"
+    )
+    oidc_claims: dict[str, Any] = Field(
+        default_factory=dict,
+        description="JSON: which claims name tenant, scopes, servers and subject; required with AUDIT_OIDC_ISSUER",
+    )
+    oidc_max_scopes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("read", "export", "verify"), description="Scopes a token can have at most, comma-separated"
+    )
+    oidc_leeway_seconds: Annotated[int, Field(ge=0, le=300)] = Field(
+        30, description="How far the provider's clock may be off"
+    )
+    oidc_keys_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
+        300, description="Age at which the provider's keys are fetched anew; a withdrawn key is good until then"
+    )
+    oidc_keys_grace_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        3600, description="How much older keys are still used while the provider does not answer"
+    )
+
     database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
         8, description="Database connections per worker for reads, and as many again for writes"
     )
@@ -152,6 +187,9 @@ class Settings(BaseSettings):
         "redact_harmless_words",
         "redact_exempt_paths",
         "checkpoint_urls",
+        "oidc_algorithms",
+        "oidc_token_types",
+        "oidc_max_scopes",
         mode="before",
     )
     @classmethod
@@ -167,6 +205,11 @@ class Settings(BaseSettings):
         if value is not None and not re.fullmatch(r"[^\s+\x00-\x1f\x7f]{1,200}", value):
             raise ValueError("must be 1 to 200 characters without space, + or control characters")
         return value
+
+    @field_validator("oidc_issuer", "oidc_audience", "oidc_jwks_url", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return None if value == "" else value  # as env files leave a setting out
 
     @field_validator(
         "database_url", "migration_database_url", "signing_database_url", "retention_database_url", mode="before"

@@ -32,7 +32,7 @@ import asyncpg
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
-from audit_service.app import rules_of
+from audit_service.app import rules_of, token_rules_of
 from audit_service.core.vkey import format_vkey
 from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
 from audit_service.errors import AuditError
@@ -96,6 +96,11 @@ def serve(settings: Settings) -> int:
         rules_of(settings)  # before anything is made: nothing runs half-configured
     except ValueError as error:
         _say(f"audit-service: AUDIT_REDACT_…: {error}")
+        return EXIT_REFUSED
+    try:
+        token_rules_of(settings)
+    except ValueError as error:
+        _say(f"audit-service: {error}")
         return EXIT_REFUSED
     _warn_of_unknown_settings()
     postgres = _embedded(settings) if settings.embedded else None

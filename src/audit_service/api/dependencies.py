@@ -10,10 +10,19 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from audit_service.api.logs import APPEND_SECONDS, PENDING
+from audit_service.api.logs import APPEND_SECONDS, PENDING, log
 from audit_service.core.api_key import is_mistyped, key_hash
-from audit_service.errors import ForbiddenError, NotFoundError, UnauthenticatedError, UnavailableError
+from audit_service.core.token import looks_like_token
+from audit_service.errors import (
+    ForbiddenError,
+    InvalidTokenError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+    UngrantedTokenError,
+)
 from audit_service.ingest import Log, Recipe, stored_form
+from audit_service.oidc import IdentityProvider
 from audit_service.settings import Settings
 from audit_service.store import credentials
 from audit_service.store.credentials import Credential, Installation
@@ -38,6 +47,7 @@ class Service:
     settings: Settings
     database: Database
     make_recipe: Callable[[Installation], Recipe]
+    provider: IdentityProvider | None = None  # whose bearer JWTs are accepted
     exports: int = 0  # running now
     tile_roots: TileRoots = field(default_factory=TileRoots)
     _installation: Installation | None = None
@@ -87,6 +97,8 @@ class Service:
         """Let what is on its way be committed, then close every connection."""
         if self._appender is not None:
             await self._appender.close()
+        if self.provider is not None:
+            await self.provider.close()
         await self.database.dispose()
 
     async def log_of(self, credential: Credential) -> Log:
@@ -109,21 +121,48 @@ class Service:
 
     async def credential(self, key: str) -> Credential | None:
         """The live credential of a key, from a cache that forgets after a second."""
-        digest, now = key_hash(key), time.monotonic()
-        cached = self._credentials.get(digest)
-        if cached is not None and cached[0] > now:
-            return cached[1]
+        digest = key_hash(key)
+        cached = self._cached(digest)
+        if cached is not None:
+            return cached
         async with translated(), connected(self.database.reads) as connection:
             found = await credentials.find_credential(connection, key)
         if found is None:
             self._credentials.pop(digest, None)
             return None
-        self._credentials[digest] = (now + CREDENTIAL_CACHE_SECONDS, found)
+        self._cache(digest, found, CREDENTIAL_CACHE_SECONDS)
+        await self._touch(found.key_id, time.monotonic())
+        return found
+
+    async def token_credential(self, token: str, provider: IdentityProvider) -> Credential:
+        """The credential of a bearer JWT, from the same cache, which never outlasts the token.
+
+        Raises InvalidTokenError, UngrantedTokenError, ProviderError.
+        """
+        digest = key_hash(token)
+        cached = self._cached(digest)
+        if cached is not None:
+            return cached
+        grant = await provider.check_token(token)
+        async with translated(), connected(self.database.reads) as connection:
+            tenant = await credentials.find_tenant(connection, grant.tenant)
+        if tenant is None:
+            raise UngrantedTokenError("no such tenant")
+        found = Credential(
+            grant.key_id, grant.tenant, tenant.log_id, tenant.log_key, grant.scopes, server_ids=grant.server_ids
+        )
+        self._cache(digest, found, min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant)))
+        return found
+
+    def _cached(self, digest: bytes) -> Credential | None:
+        until, credential = self._credentials.get(digest, (0.0, None))
+        return credential if until > time.monotonic() else None
+
+    def _cache(self, digest: bytes, credential: Credential, seconds: float) -> None:
+        self._credentials[digest] = (time.monotonic() + seconds, credential)
         self._credentials.move_to_end(digest)
         while len(self._credentials) > CREDENTIAL_CACHE_ENTRIES:
             self._credentials.popitem(last=False)
-        await self._touch(found.key_id, now)
-        return found
 
     async def _touch(self, key_id: str, now: float) -> None:
         if now - self._touched.get(key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
@@ -139,15 +178,35 @@ def service_of(request: Request) -> Service:
     return service
 
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: `aud_…`")
+_bearer = HTTPBearer(
+    auto_error=False, description="An API key, `aud_…`, or a JWT of the identity provider, where one is configured"
+)
 
 
 async def authenticate(request: Request) -> Credential:
-    """Who is asking, by `Authorization: Bearer`. Raises UnauthenticatedError, the same for every reason a key is no good."""
+    """Who is asking, by `Authorization: Bearer`. Raises UnauthenticatedError, the same for every reason a key or a token is no good,
+    and ForbiddenError for a token that grants nothing."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
-    return await authenticate_key(request, key.strip())
+    key, provider = key.strip(), service_of(request).provider
+    if provider is not None and looks_like_token(key):
+        return await authenticate_token(request, key, provider)
+    return await authenticate_key(request, key)
+
+
+async def authenticate_token(request: Request, token: str, provider: IdentityProvider) -> Credential:
+    """Whose JWT it is. Raises InvalidTokenError, ForbiddenError, ProviderError."""
+    try:
+        credential = await service_of(request).token_credential(token, provider)
+    except (InvalidTokenError, UngrantedTokenError) as error:
+        log.info("token refused", reason=error.reason)
+        raise
+    if credential.server_ids is not None:
+        # Reads do not heed the limit yet: whoever may see some servers would see all of them.
+        raise ForbiddenError("tokens limited to servers are not accepted yet")
+    _note(request, credential)
+    return credential
 
 
 async def authenticate_key(request: Request, key: str) -> Credential:
@@ -158,14 +217,19 @@ async def authenticate_key(request: Request, key: str) -> Credential:
     credential = await service_of(request).credential(key) if possible else None
     if credential is None:
         raise UnauthenticatedError("the API key is not valid")
-    request.scope.setdefault("state", {})["key_id"] = credential.key_id
+    _note(request, credential)
     return credential
+
+
+def _note(request: Request, credential: Credential) -> None:
+    """For the access log."""
+    request.scope.setdefault("state", {})["key_id"] = credential.key_id
 
 
 def require_scope(credential: Credential, scope: str) -> Credential:
     """The credential, if it has the scope; no scope implies another. Raises ForbiddenError."""
     if scope not in credential.scopes:
-        raise ForbiddenError(f"the API key lacks the scope {scope}")
+        raise ForbiddenError(f"the credential lacks the scope {scope}")
     return credential
 
 

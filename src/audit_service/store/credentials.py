@@ -32,13 +32,17 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who asks: one tenant's log and what may be done with it. Comes from the key alone, never from the request."""
+    """Who asks: one tenant's log and what may be done with it. Comes from the key or the token alone, never from the request.
+
+    `server_ids` are the servers it is limited to; None: all of them.
+    """
 
     key_id: str
     tenant: str
     log_id: int
     log_key: str
     scopes: frozenset[str]
+    server_ids: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
