@@ -27,7 +27,9 @@ from benchmarks.exporting import measure_beside, measure_p4, measure_p6
 from benchmarks.indexes import measure_p7
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
+from benchmarks.offline import measure_offline
 from benchmarks.options import Options, quick
+from benchmarks.proving import measure_proofs
 from benchmarks.queries import measure_p5
 from benchmarks.reading import measure_p3
 from benchmarks.report import BenchmarkError, Section, format_section, format_verdicts, write_json
@@ -48,6 +50,8 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p6": measure_p6,
     "p7": measure_p7,
     "search": measure_search,
+    "proofs": measure_proofs,
+    "offline": measure_offline,
 }
 
 
@@ -140,7 +144,7 @@ def _arguments() -> argparse.Namespace:
         "--events",
         type=_positive,
         action="append",
-        help="size of a log for P5, once for each (default: 100000 and 1000000)",
+        help="size of a log for P5 and proofs, once for each (default: 100000 and 1000000)",
     )
     parser.add_argument("--rows", type=_positive, help="rows of P7 (default: 200000; the goal is set at 1000000)")
     parser.add_argument(

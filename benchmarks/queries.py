@@ -106,14 +106,14 @@ def measure_p5(options: Options) -> Section:
             sizes = service.ask(_relation_bytes)
         figures += [Figure(f"{size:,} events: {name}", value / size, "bytes/event") for name, value in sizes.items()]
     small, large = min(found), max(found)
-    worst = max(_percentile(found[large][name], 95) for name in judged)
+    worst = max(percentile(found[large][name], 95) for name in judged)
     growth = {
-        name: _percentile(found[large][name], 95) / _percentile(found[small][name], 95)
+        name: percentile(found[large][name], 95) / percentile(found[small][name], 95)
         for name in judged & found[small].keys()
     }
     slowest = max(growth, key=growth.__getitem__)
     latencies = [
-        Figure(f"{size:,} events: {name}: {label}", _percentile(times, part), "ms")
+        Figure(f"{size:,} events: {name}: {label}", percentile(times, part), "ms")
         for size, by_name in found.items()
         for name, times in by_name.items()
         for label, part in (("p50", 50), ("p95", 95), ("p99", 99))
@@ -175,7 +175,8 @@ def _url(path: str, parameters: tuple[tuple[str, str], ...]) -> str:
     return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
-def _percentile(times: list[float], part: int) -> float:
+def percentile(times: list[float], part: int) -> float:
+    """By nearest rank."""
     return sorted(times)[math.ceil(len(times) * part / 100) - 1]
 
 

@@ -4,17 +4,18 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from audit_service.core.writer import Writer
-from audit_service.export import _FORMATTER  # the one place that says how it is started
-from audit_service.formatter import LENGTH, NICENESS, message
+from audit_service.file_stream import FORMATTER
+from audit_service.formatter import FAILED, LENGTH, NICENESS, message
 from tests.core.test_table import stored
 from tests.core.test_writer import row_of
 
-ARGUMENTS: dict[str, Any] = {"format_": "csv", "link_templates": {}, "gzip": False}
+ARGUMENTS: Any = ("export", {"format_": "csv", "link_templates": {}, "gzip": False})
 ROWS = [row_of(stored())] * 3
 PATIENCE_SECONDS = 20.0
 
@@ -23,7 +24,7 @@ PATIENCE_SECONDS = 20.0
 def started() -> Iterator["subprocess.Popen[bytes]"]:
     """A formatter. At the end it must have gone by itself, without a word."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(_FORMATTER, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    with subprocess.Popen(FORMATTER, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         try:
             yield process
             assert process.stdin is not None
@@ -51,10 +52,22 @@ def receive(process: "subprocess.Popen[bytes]") -> bytes:
 
 def test_each_message_is_answered_with_the_next_piece_of_the_file() -> None:
     with started() as process:
-        send(process, ARGUMENTS, ROWS, ROWS[:1], 9)
+        send(process, ARGUMENTS, ("write", ROWS), ("write", ROWS[:1]), ("end", 9))
         pieces = [receive(process) for _ in range(4)]
     writer = Writer("csv", {})
     assert pieces == [writer.begin(), writer.write(ROWS), writer.write(ROWS[:1]), writer.end(9)]
+
+
+def test_what_the_log_does_not_bear_out_is_answered_with_the_reason() -> None:
+    arguments = {"name": f"a/t/{'0' * 32}", "from_seq": 0, "to_seq": 1, "size": 1, "root": bytes(32), "note": "a\n"}
+    more = {"pruned_before": 0, "created_at": datetime(2026, 11, 22, tzinfo=UTC)}
+    with started() as process:
+        send(process, ("evidence", {**arguments, **more}), ("end", ()))
+        receive(process)
+        assert process.stdout is not None
+        (size,) = LENGTH.unpack(process.stdout.read(LENGTH.size))
+        assert size & FAILED
+        assert process.stdout.read(size & ~FAILED) == b"the entries end at seq 0"
 
 
 def test_it_makes_way_for_those_who_answer() -> None:
@@ -77,5 +90,5 @@ def test_it_ends_when_nobody_reads() -> None:
     with started() as process:
         assert process.stdout is not None
         process.stdout.close()
-        send(process, ARGUMENTS, ROWS)
+        send(process, ARGUMENTS, ("write", ROWS))
         assert process.wait(PATIENCE_SECONDS) == 0

@@ -12,7 +12,23 @@ from starlette.types import ASGIApp
 from audit_service.api import openapi, problems
 from audit_service.api.dependencies import Service
 from audit_service.api.middleware import AccessLog
-from audit_service.api.routes import activity, adapters, chain, counts, events, history, ingest, keys, operations
+from audit_service.api.routes import (
+    activity,
+    adapters,
+    chain,
+    checkpoints,
+    counts,
+    events,
+    evidence,
+    history,
+    ingest,
+    keys,
+    operations,
+    proofs,
+    retention,
+    sources,
+    tlog,
+)
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import Ruleset, compile_ruleset
 from audit_service.ingest import Recipe
@@ -59,8 +75,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     problems.install(app)
     app.router.routes.extend(ingest.routes)
-    # `history` before `events`, whose path for one event takes whatever follows.
-    for module in (history, events, activity, counts, adapters, chain, keys, operations):
+    # `history` and `proofs` before `events`, whose path for one event takes whatever follows.
+    for module in (
+        history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys, retention, operations,
+    ):  # fmt: skip
         app.include_router(module.router)
     openapi.install(app)
     return app

@@ -7,55 +7,66 @@ Commands reach the database directly: AUDIT_DATABASE_URL when set, else the embe
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 import orjson
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from audit_service import cli_forgetting, cli_retention, cli_signing
+from audit_service import evidence as bundling
 from audit_service import export as exporting
 from audit_service import verify as verifying
 from audit_service.api import parameters
+from audit_service.api.routes.evidence import evidence_wanted
 from audit_service.api.routes.keys import key_view
 from audit_service.app import recipe_of
+from audit_service.console import (
+    EXIT_BAD,
+    EXIT_GOOD,
+    EXIT_UNKNOWN,
+    AsJson,
+    Tenant,
+    as_owner,
+    err,
+    out,
+    owner_url,
+    progress_bar,
+    reading,
+)
 from audit_service.core.checker import Depth
 from audit_service.core.pinned import split_notes
 from audit_service.core.vkey import parse_vkey
 from audit_service.core.writer import Format
-from audit_service.embedded import EmbeddedPostgres
 from audit_service.errors import AuditError, InputError
-from audit_service.ingest import Log, stored_form
+from audit_service.ingest import stored_form
+from audit_service.offline import verify_file
 from audit_service.settings import Settings
 from audit_service.store import credentials, find
-from audit_service.store.credentials import DEFAULT_TENANT, Installation
-from audit_service.store.engine import bound, connected, open_database, sqlalchemy_url
+from audit_service.store.credentials import DEFAULT_TENANT
+from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.migrate import upgrade
-
-EXIT_GOOD, EXIT_BAD, EXIT_UNKNOWN = 0, 1, 2
+from audit_service.store.tiles import TileRoots
+from audit_service.stored_tree import StoredTree
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself."
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys, and the signing key.")
 app.add_typer(keys_app, name="keys")
-out = Console()
-err = Console(stderr=True)
-
-Tenant = Annotated[str, typer.Option(help="Tenant")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+cli_signing.register(app, keys_app)
+cli_forgetting.register(app)
+cli_retention.register(app)
 
 
 def main() -> None:
@@ -219,6 +230,18 @@ def print_report(report: verifying.Report, console: Console) -> None:
         console.print(f"not checked: {what}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command("verify-file")
+def verify_bundle(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of evidence, or a .tlog-proof file")],
+    key: Annotated[list[str] | None, typer.Option(metavar="VKEY", help="A key to trust; repeatable")] = None,
+    policy: Annotated[Path | None, typer.Option(help="A C2SP policy file: log keys and witnesses to trust")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle offline, without any database. Exit 0 good, 1 bad, 2 could not tell (no --key: never good)."""
+    raise typer.Exit(verify_file.run(bundle, key or [], policy, as_json=as_json))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def export(
     context: typer.Context,
@@ -284,6 +307,40 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
                 await _write(pieces, output)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def evidence(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--out", "-o", help="File to write; - for standard output")],
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Write a bundle of evidence that anybody can check offline with `verify-file`. Options are the parameters of GET /v1/evidence:
+    `--from-seq`, `--to-seq`, `--checkpoint-size`, and filters, which leave out entries: `--actor ana*`."""
+    asyncio.run(_evidence(tenant, [(_parameter_name(name), value) for name, value in _pairs(context.args)], output))
+
+
+def _parameter_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> None:
+    settings = Settings()
+    async with reading(settings, tenant) as (engine, log, installed):
+        recipe = recipe_of(settings, installed)
+        wanted = evidence_wanted(pairs, lambda name, value: stored_form(name, value, recipe, log))
+        tree = StoredTree(engine, log.log_id, f"{log.service_name}/t/{log.log_key}", TileRoots())
+        plan = await bundling.plan_evidence(tree, wanted)
+        with progress_bar("entries", hidden=str(output) == "-") as bar:
+            total = plan.to_seq - plan.from_seq if plan.selection is None else None
+            task = bar.add_task("bundling", total=total)
+            async with aclosing(
+                bundling.make_evidence(tree, plan, lambda entries: bar.advance(task, entries))
+            ) as pieces:
+                await _write(pieces, output)
+    err.print(
+        f"seq [{plan.from_seq}, {plan.to_seq}) in the log of {plan.signed.size} entries as signed", highlight=False
+    )
+
+
 async def _write(pieces: AsyncIterator[bytes], output: Path) -> None:
     """Write a file, or to standard output. Only a complete file gets the name that was asked for."""
     if str(output) == "-":
@@ -346,74 +403,6 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="Key id, as `keys lis
     """Revoke a key; running workers refuse it within a second."""
     as_owner(lambda connection: credentials.revoke_key(connection, key_id))
     err.print(f"revoked {key_id}", highlight=False)
-
-
-def as_owner(work: Any) -> Any:  # a coroutine function over a connection
-    """Run `work` in one transaction as the owner role and answer what it does."""
-
-    async def run(url: str) -> Any:
-        engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
-        try:
-            async with translated(), connected(engine) as connection, connection.begin():
-                # Through SQLAlchemy, which only then begins the transaction that LOCAL speaks of.
-                await connection.execute(text("SET LOCAL ROLE audit_owner"))
-                return await work(connection)
-        finally:
-            await engine.dispose()
-
-    with owner_url(Settings()) as url:
-        return asyncio.run(run(url))
-
-
-@contextmanager
-def owner_url(settings: Settings) -> Iterator[str]:
-    """The URL of the migrating login; starts the embedded server when no `serve` runs it."""
-    given = settings.migration_database_url or settings.database_url
-    if given is not None:
-        yield given.get_secret_value()
-        return
-    postgres = EmbeddedPostgres(settings.data_dir)
-    if postgres.is_running():
-        yield EmbeddedPostgres.attach(settings.data_dir).url()
-        return
-    if not postgres.cluster_dir.exists():
-        raise InputError(
-            f"no database under {settings.data_dir}; run `audit-service serve` first, or set AUDIT_DATABASE_URL"
-        )
-    postgres.start()
-    try:
-        yield postgres.url()
-    finally:
-        postgres.stop()
-
-
-@asynccontextmanager
-async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncEngine, Log, Installation]]:
-    """A read pool as the serving role, the tenant's log, and the installation."""
-    with owner_url(settings) as owner:
-        url = owner if settings.database_url is None else settings.database_url.get_secret_value()
-        database = open_database(url, pool_connections=2, statement_timeout_seconds=600)
-        try:
-            async with translated(), connected(database.reads) as connection:
-                found = await credentials.find_tenant(connection, tenant)
-                installed = await credentials.fetch_installation(connection)
-            if found is None:
-                raise InputError("no such tenant")
-            yield database.reads, Log(found.log_id, installed.service_name, found.log_key), installed
-        finally:
-            await database.dispose()
-
-
-def progress_bar(unit: str, *, hidden: bool) -> Progress:
-    """A progress bar on standard error; none when that is no terminal or the output is for a script."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=err, transient=True, disable=hidden or not err.is_terminal)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from audit_service.embedded_process import (
     start_server,
 )
 from audit_service.embedded_tuning import FIXED_SETTINGS, tuning
+from audit_service.private_file import replace_private, sync_dir
 
 __all__ = ["DATABASE", "ROLES", "EmbeddedDatabaseError", "EmbeddedPostgres", "make_private_dir", "program"]
 
@@ -213,7 +214,7 @@ class EmbeddedPostgres:
 
     def _write_state(self) -> None:
         socket_dir = None if self._socket_dir is None else str(self._socket_dir)
-        _write_private(self._state_path, json.dumps({"passwords": self._passwords, "socket_dir": socket_dir}))
+        replace_private(self._state_path, json.dumps({"passwords": self._passwords, "socket_dir": socket_dir}))
 
     def _make_socket_dir(self, identity: Identity) -> None:
         """A fresh private folder for the socket, on record before the server uses it.
@@ -287,7 +288,7 @@ class EmbeddedPostgres:
         new_dir, password_path = self.data_dir / "postgres.new", self.data_dir / "postgres.new.password"
         shutil.rmtree(new_dir, ignore_errors=True)
         new_dir.mkdir(mode=0o700)
-        _write_private(password_path, self._passwords["postgres"])
+        replace_private(password_path, self._passwords["postgres"])
         maker = identity.with_name()
         hand_over(new_dir, maker.file_uid)
         hand_over(password_path, maker.file_uid)
@@ -302,7 +303,7 @@ class EmbeddedPostgres:
             )
         hand_over(new_dir, identity.file_uid)
         new_dir.rename(self.cluster_dir)
-        _sync_dir(self.data_dir)
+        sync_dir(self.data_dir)
 
     def _make_database(self) -> None:
         script = (
@@ -328,8 +329,8 @@ class EmbeddedPostgres:
     def _spawn(self, identity: Identity) -> None:
         tuning_path, access_path = self.cluster_dir / "audit-service.conf", self.cluster_dir / "pg_hba.conf"
         lz4 = "--with-lz4" in run_program(Identity(), "pg_config", "--configure").stdout
-        _write_private(tuning_path, tuning(lz4=lz4))
-        _write_private(access_path, "local all all scram-sha-256\n")
+        replace_private(tuning_path, tuning(lz4=lz4))
+        replace_private(access_path, "local all all scram-sha-256\n")
         hand_over(tuning_path, identity.file_uid)
         hand_over(access_path, identity.file_uid)
         settings = FIXED_SETTINGS | {
@@ -389,26 +390,6 @@ def make_private_dir(path: Path) -> None:
 
 
 # -- files ---------------------------------------------------------------------------------------------------
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a 0600 file whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    _sync_dir(path.parent)
-
-
-def _sync_dir(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _fits(folder: Path) -> bool:

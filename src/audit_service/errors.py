@@ -12,12 +12,15 @@ AuditError
 │   ├── UnauthenticatedError       no usable credential
 │   └── ForbiddenError             a good credential without the scope
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
+│   └── GoneError                  its content was removed lawfully
 ├── UnavailableError               try again later: the database is away, or a queue is full
 │   └── MovedOnError               what was prepared does not fit the log any more; prepare it again
+├── NotSignedError                 what is asked for is not covered by a signed checkpoint yet
 ├── HeldError                      a legal hold forbids it
 ├── CanonicalError                 a value outside the profile of RFC 8785 we use
 └── IntegrityError                 stored bytes do not prove what they should
     ├── ClockError                 the log's last time is too far ahead of the database's clock
+    ├── TreeDamagedError           the stored tree, entries or checkpoints do not agree; no proof is made of them
     ├── ProofError                 a proof is malformed or does not lead to the root
     │   ├── MalformedNoteError     a signed note, checkpoint or proof file is not well-formed; carries the line
     │   ├── TrustInputError        the verifier's own input, a key or a policy, is not well-formed; says nothing of the log
@@ -25,7 +28,8 @@ AuditError
     │       ├── InvalidSignatureError  one by a known key does not fit the text
     │       ├── UnknownSignerError     none is by a key that would count
     │       └── QuorumError            too few of the policy's witnesses cosigned
-    └── ChainBrokenError           an entry does not follow from the one before it
+    ├── ChainBrokenError           an entry does not follow from the one before it
+    └── SigningRefusedError        a log is not what was signed before: nothing is signed
 """
 
 from collections.abc import Sequence
@@ -100,10 +104,22 @@ class NotFoundError(AuditError):
     """No such thing, or not for this credential."""
 
 
+class GoneError(NotFoundError):
+    """Its content was removed lawfully."""
+
+
 class UnavailableError(AuditError):
     """Try again later; `retry_after_seconds` says when."""
 
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotSignedError(AuditError):
+    """No signed checkpoint covers what is asked for yet; `retry_after_seconds` says when to look again."""
+
+    def __init__(self, detail: str, retry_after_seconds: int = 2) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
 
@@ -126,6 +142,10 @@ class IntegrityError(AuditError):
 
 class ClockError(IntegrityError):
     """The log's last time is over five minutes ahead of the database's clock."""
+
+
+class TreeDamagedError(IntegrityError):
+    """What is stored of the tree, the entries or the checkpoints does not agree, so no proof is made of it: verify the log."""
 
 
 class ProofError(IntegrityError):
@@ -175,6 +195,10 @@ class QuorumError(SignatureError):
 
 class ChainBrokenError(IntegrityError):
     """An entry does not follow from the one before it."""
+
+
+class SigningRefusedError(IntegrityError):
+    """A log is not what was signed before, or not what its head says: nothing is signed until it is. Names sizes and roots."""
 
 
 def _at_line(detail: str, line: int | None) -> str:

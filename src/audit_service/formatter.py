@@ -1,11 +1,12 @@
-"""The formatter of an export: a child process that turns rows into the bytes of a file.
+"""The formatter of an export or of evidence: a child process that turns rows into the bytes of a file.
 
     python -m audit_service.formatter
 
 Formatting is most of the work of an export, and would keep a worker from answering; here it gets a core of its own, and on a busy machine
 whatever the others leave. Rows come on stdin and pieces of the file go to stdout, as frames: eight bytes of length, and so many bytes.
-The first frame that comes says how to write (the arguments of `core.writer.Writer`), each further one holds rows, the last one the size
-of the log; each is answered with a piece. It ends with stdin: it does not outlive whoever started it.
+The first frame that comes says what writes, one of WRITERS, and its arguments; each further one names a method of it, with arguments. Each
+is answered with a piece, or, when the log does not bear out what should be written, with the reason: then FAILED is added to the length. It
+ends with stdin: it does not outlive whoever started it.
 """
 
 import gc
@@ -14,11 +15,16 @@ import pickle
 import signal
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+from audit_service.core.bundle import Bundle
 from audit_service.core.writer import Writer
+from audit_service.errors import ProofError
 
+WRITERS: dict[str, type[Any]] = {"export": Writer, "evidence": Bundle}
 LENGTH = struct.Struct(">Q")
+FAILED = 1 << 63
 # Answering comes before exporting.
 NICENESS = 10
 
@@ -42,16 +48,19 @@ def main() -> None:
     opening = _read(source)
     if opening is None:
         return
-    writer = Writer(**opening)
-    piece = writer.begin()
+    kind, arguments = opening
+    writer = WRITERS[kind](**arguments)
+    step: Sequence[Any] | None = ("begin",)
     try:
-        while True:
-            target.write(frame(piece))
+        while step is not None:
+            method, *values = step
+            target.write(frame(getattr(writer, method)(*values)))
             target.flush()
-            value = _read(source)
-            if value is None:
-                return
-            piece = writer.end(value) if isinstance(value, int) else writer.write(value)
+            step = _read(source)
+    except ProofError as error:
+        reason = error.detail.encode()
+        target.write(LENGTH.pack(FAILED | len(reason)) + reason)
+        target.flush()
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), target.fileno()

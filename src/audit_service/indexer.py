@@ -1,14 +1,17 @@
-"""The indexer: puts full segments of every log into the search index, behind the appends (decision 0007).
+"""The indexer: puts full segments of every log into the search index, and counts its producers' events, behind the appends (decisions
+0007 and 0015).
 
     python -m audit_service.indexer
 
 A child of `serve`, which starts it again when it dies; settings come on stdin as for a worker. More than one may run: a segment is added
-whole by whoever is first. While none runs nothing is lost: what is not in the index is compared one by one, and searches get slower.
+whole by whoever is first, and an entry counted once. While none runs nothing is lost: what is not in the index is compared one by one, and
+searches get slower.
 """
 
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -16,7 +19,7 @@ from audit_service.api.logs import configure as configure_logs
 from audit_service.errors import AuditError
 from audit_service.lifeline import read_settings
 from audit_service.settings import Settings
-from audit_service.store import segments
+from audit_service.store import segments, sources
 from audit_service.store.engine import Database, bound, connected, open_database
 from audit_service.store.failures import translated
 
@@ -30,18 +33,27 @@ log = structlog.get_logger("audit_service.indexer")
 async def index_all(database: Database) -> int:
     """Add every segment that is full and not in the index yet; how many. A log that cannot be indexed keeps no other from it: what is
     wrong with the first such is raised in the end. Raises UnavailableError."""
+    return await _for_each_log(database, _index_log)
+
+
+async def count_all(database: Database) -> int:
+    """Count the producers of every log whose entries wait for it (decision 0015); how many entries. As `index_all` with what fails."""
+    return await _for_each_log(database, _count_log)
+
+
+async def _for_each_log(database: Database, work: Callable[[Database, int], Awaitable[int]]) -> int:
     async with translated(), connected(database.reads) as connection:
         logs = await segments.list_logs(connection)
-    added = 0
+    done = 0
     failures: list[Exception] = []
     for log_id in logs:
         try:
-            added += await _index_log(database, log_id)
+            done += await work(database, log_id)
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
     if failures:
         raise failures[0]
-    return added
+    return done
 
 
 async def _index_log(database: Database, log_id: int) -> int:
@@ -57,26 +69,44 @@ async def _next(database: Database, log_id: int) -> int | None:
         return await segments.next_segment(connection, log_id)
 
 
+async def _count_log(database: Database, log_id: int) -> int:
+    counted = 0
+    while True:
+        async with translated():
+            taken = await sources.count_waiting(database.reads, database.writes, log_id)
+        if not taken:
+            return counted
+        counted += taken
+
+
 async def run(settings: Settings, stopped: asyncio.Event) -> None:
-    """Index until stopped. A database that is away is waited for; and whatever else fails is said and tried again, because a child that
-    keeps dying ends the service, which answers well enough without an index."""
+    """Index and count until stopped, side by side: neither waits for the other, nor fails with it."""
     assert settings.database_url is not None  # noqa: S101 - `serve` fills it in
-    database = open_database(settings.database_url.get_secret_value(), pool_connections=1)
+    database = open_database(settings.database_url.get_secret_value(), pool_connections=2)
     try:
-        while not stopped.is_set():
-            try:
-                await index_all(database)
-            except AuditError as error:
-                log.warning("indexing failed; trying again", detail=error.detail)
-            except Exception as error:  # noqa: BLE001 - see above
-                # Its name only: the text of an error of the database may hold a value.
-                log.warning("indexing failed; trying again", error=type(error).__name__)
-            try:
-                await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+        await asyncio.gather(
+            _repeat(lambda: index_all(database), "indexing failed; trying again", stopped),
+            _repeat(lambda: count_all(database), "counting sources failed; trying again", stopped),
+        )
     finally:
         await database.dispose()
+
+
+async def _repeat(work: Callable[[], Awaitable[int]], failure: str, stopped: asyncio.Event) -> None:
+    """Work until stopped; `failure` is what to say of one. A database that is away is waited for; and whatever else fails is said and
+    tried again, because a child that keeps dying ends the service, which answers well enough without an index."""
+    while not stopped.is_set():
+        try:
+            await work()
+        except AuditError as error:
+            log.warning(failure, detail=error.detail)
+        except Exception as error:  # noqa: BLE001 - see above
+            # Its name only: the text of an error of the database may hold a value.
+            log.warning(failure, error=type(error).__name__)
+        try:
+            await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
+        except TimeoutError:
+            continue
 
 
 async def _main(settings: Settings) -> None:

@@ -8,11 +8,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from audit_service.core.api_key import SCOPES, is_mistyped
+from audit_service.core.chain import format_origin
 from audit_service.errors import AuditError
 from audit_service.settings import Settings
 from audit_service.store import credentials
 from audit_service.store.engine import check_durability, driver, sqlalchemy_url
-from audit_service.store.tables import api_key
+from audit_service.store.tables import api_key, log, tenant
 
 
 class NotDurableError(AuditError):
@@ -50,6 +51,19 @@ async def _prepare(settings: Settings, url: str, passwords: Mapping[str, str]) -
                 _, key = await credentials.create_key(connection, log_id, "first admin", SCOPES)
                 return key
             return None
+    finally:
+        await engine.dispose()
+
+
+async def origins(url: str) -> list[tuple[str, str]]:
+    """As the migrating login at `url`: (tenant, origin) of every log."""
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("SET LOCAL ROLE audit_owner"))
+            query = select(tenant.c.name, log.c.service_name, log.c.log_key, log.c.epoch)
+            rows = await connection.execute(query.join(log, log.c.log_id == tenant.c.log_id).order_by(tenant.c.name))
+            return [(name, format_origin(*parts)) for name, *parts in rows]
     finally:
         await engine.dispose()
 

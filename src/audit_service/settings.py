@@ -4,8 +4,10 @@ Only the top layer reads it; everything below gets plain values.
 """
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -56,6 +58,10 @@ class Settings(BaseSettings):
         4, description="Exports running at a time, per worker; over it: 503"
     )
 
+    tlog_public: bool = Field(
+        False, description="Serve /tlog/ (checkpoints, hash tiles, entry headers) to everybody, without a key"
+    )
+
     keep_noop: bool = Field(False, description="Store events whose rows do not differ")
     ignored_fields: Annotated[tuple[str, ...], NoDecode] = Field(
         ("updated_at", "last_updated", "modified_at"),
@@ -86,6 +92,49 @@ class Settings(BaseSettings):
         None, description="Shared secret of NetBox's webhooks; set: X-Hook-Signature is required"
     )
 
+    sign: bool = Field(
+        True, description="Run the signer under `serve`; false where `audit-service sign` runs by itself"
+    )
+    signing_database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://… of the signing role; default: AUDIT_MIGRATION_DATABASE_URL, else AUDIT_DATABASE_URL",
+    )
+    signing_key_file: Path | None = Field(
+        None, description="Signing key, made at the first start; default: `signing/key.json` in AUDIT_DATA_DIR"
+    )
+    signing_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        2, description="A log that grew is signed at least so often"
+    )
+    signing_heartbeat_seconds: Annotated[int, Field(ge=1)] = Field(
+        600, description="A log that did not is signed again so often"
+    )
+    signing_overlap_days: Annotated[int, Field(ge=0, le=365)] = Field(
+        7, description="Days that a succeeded signing key still signs beside the new one"
+    )
+    checkpoint_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="URLs that every checkpoint is POSTed to as text/plain, comma-separated"
+    )
+    checkpoint_command: str | None = Field(
+        None, description="Program, with arguments, that is run with every checkpoint on standard input"
+    )
+
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
+        None, description="Days that events keep their content, by when they were recorded; unset: for ever"
+    )
+    retention_categories: dict[str, Annotated[int, Field(ge=1, le=36_500)]] = Field(
+        default_factory=dict, description='JSON: category → days, before AUDIT_RETENTION_DAYS, e.g. {"auth":90}'
+    )
+    retention_interval_seconds: Annotated[int, Field(ge=60)] = Field(
+        3600, description="Time between two runs of the retention policies"
+    )
+    retention_database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://… of the retention role; default: AUDIT_MIGRATION_DATABASE_URL, else AUDIT_DATABASE_URL",
+    )
+    request_delay_seconds: Annotated[int, Field(ge=0)] = Field(
+        0, description="Time in which a request to forget can still be refused before it is carried out"
+    )
+
     database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
         8, description="Database connections per worker for reads, and as many again for writes"
     )
@@ -97,7 +146,14 @@ class Settings(BaseSettings):
     metrics_enabled: bool = Field(True, description="Serve /metrics")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
-    @field_validator("ignored_fields", "redact_words", "redact_harmless_words", "redact_exempt_paths", mode="before")
+    @field_validator(
+        "ignored_fields",
+        "redact_words",
+        "redact_harmless_words",
+        "redact_exempt_paths",
+        "checkpoint_urls",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -112,7 +168,9 @@ class Settings(BaseSettings):
             raise ValueError("must be 1 to 200 characters without space, + or control characters")
         return value
 
-    @field_validator("database_url", "migration_database_url", mode="before")
+    @field_validator(
+        "database_url", "migration_database_url", "signing_database_url", "retention_database_url", mode="before"
+    )
     @classmethod
     def _url(cls, value: object) -> object:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -121,6 +179,28 @@ class Settings(BaseSettings):
         if isinstance(text, str) and not re.match(r"postgres(ql)?(\+asyncpg)?://", text):
             raise ValueError("must start with postgresql://")
         return value
+
+    @field_validator("checkpoint_urls")
+    @classmethod
+    def _endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            try:
+                parts = urlsplit(url)
+                usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            except ValueError:
+                usable = False
+            if not usable:
+                raise ValueError("must be http:// or https:// URLs")
+        return value
+
+    @field_validator("checkpoint_command")
+    @classmethod
+    def _program(cls, value: str | None) -> str | None:
+        try:
+            arguments = shlex.split(value or "")
+        except ValueError:
+            raise ValueError("must be a command line as a shell splits it") from None
+        return value if arguments else None
 
     @field_validator("link_templates")
     @classmethod
@@ -144,6 +224,26 @@ class Settings(BaseSettings):
         if self.migration_database_url is not None and self.database_url is None:
             raise ValueError("AUDIT_MIGRATION_DATABASE_URL needs AUDIT_DATABASE_URL")
         return self
+
+    @property
+    def signing_dir(self) -> Path:
+        """Where the signer keeps what it signed last."""
+        return self.data_dir / "signing"
+
+    @property
+    def signing_key_path(self) -> Path:
+        """The signing key's file."""
+        return self.signing_key_file or self.signing_dir / "key.json"
+
+    @property
+    def own_signing_url(self) -> SecretStr | None:
+        """The signer's login on a PostgreSQL of one's own; None where the service runs its own."""
+        return self.signing_database_url or self.migration_database_url or self.database_url
+
+    @property
+    def own_retention_url(self) -> SecretStr | None:
+        """The login of whoever forgets, on a PostgreSQL of one's own; None where the service runs its own."""
+        return self.retention_database_url or self.migration_database_url or self.database_url
 
     @property
     def embedded(self) -> bool:

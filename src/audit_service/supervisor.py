@@ -1,4 +1,4 @@
-"""`serve`: the process that parents PostgreSQL and the workers.
+"""`serve`: the process that parents PostgreSQL, the workers, the indexer, the signer and the keeper.
 
 1. Take the data directory: private, and locked against a second `serve`.
 2. Bind the port, so that a taken one is known before anything is done.
@@ -33,10 +33,12 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from audit_service.app import rules_of
+from audit_service.core.vkey import format_vkey
 from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
 from audit_service.errors import AuditError
-from audit_service.provision import prepare
+from audit_service.provision import origins, prepare
 from audit_service.settings import Settings
+from audit_service.signing.keyfile import KeyFileError, ensure_keys, read_keys
 from audit_service.store.migrate import upgrade
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
@@ -202,7 +204,35 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     if key is not None:
         _say(f"admin API key, shown only this once: {key}")
     secret = SecretStr(serving_url)
-    return settings.model_copy(update={"database_url": secret, "migration_database_url": None, "bootstrap_key": None})
+    if settings.sign:
+        _make_signing_key(settings, migration_url)
+    own = settings.own_signing_url
+    signing_url = own.get_secret_value() if own is not None else postgres.url("audit_signing") if postgres else ""
+    own = settings.own_retention_url
+    retention_url = own.get_secret_value() if own is not None else postgres.url("audit_retention") if postgres else ""
+    return settings.model_copy(
+        update={
+            "database_url": secret,
+            "migration_database_url": None,
+            "bootstrap_key": None,
+            "signing_database_url": SecretStr(signing_url),
+            "retention_database_url": SecretStr(retention_url),
+        }
+    )
+
+
+def _make_signing_key(settings: Settings, migration_url: str) -> None:
+    """At the first start: the signing key, and what whoever wants to verify a checkpoint needs of it."""
+    try:
+        if not ensure_keys(settings.signing_key_path):
+            return
+    except KeyFileError as error:
+        _say(f"audit-service: {error.detail}")  # the signer will say so too; events are taken without it
+        return
+    _say(f"signing key, made only this once; keep a copy elsewhere: {settings.signing_key_path}")
+    keys = read_keys(settings.signing_key_path)
+    for tenant, origin in asyncio.run(origins(migration_url)):
+        _say(f"vkey of the log of tenant {tenant!r}: {format_vkey(keys.signing[0].verifier(origin))}")
 
 
 def _children(settings: Settings, listener: socket.socket) -> list[Child]:
@@ -213,12 +243,26 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
         shutil.rmtree(folder, ignore_errors=True)
         make_private_dir(folder)
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.resolve())
-    line = json.dumps({"parent": os.getpid(), "settings": dict(settings)}, default=_plain).encode() + b"\n"
+    # Each gets no login but its own.
+    unsigned = {"signing_database_url": None, "checkpoint_urls": (), "checkpoint_command": None}
+    serving = {"database_url": None, "netbox_secret": None}
+    keeping = {"retention_database_url": None}
+    line = _settings_line(settings.model_copy(update=unsigned | keeping))
     workers = [
         Child(f"worker {number}", "audit_service.worker", line, (listener.fileno(),), environment)
         for number in range(1, settings.workers + 1)
     ]
-    return [*workers, Child("indexer", "audit_service.indexer", line, essential=False)]
+    children = [*workers, Child("indexer", "audit_service.indexer", line, essential=False)]
+    line = _settings_line(settings.model_copy(update=unsigned | serving))
+    children.append(Child("keeper", "audit_service.keeper", line, essential=False))
+    if settings.sign:
+        line = _settings_line(settings.model_copy(update=serving | keeping))
+        children.append(Child("signer", "audit_service.signer", line, essential=False))
+    return children
+
+
+def _settings_line(settings: Settings) -> bytes:
+    return json.dumps({"parent": os.getpid(), "settings": dict(settings)}, default=_plain).encode() + b"\n"
 
 
 def _plain(value: object) -> str:
@@ -238,6 +282,7 @@ class _Ending:
 
     how: str
     by_itself: bool
+    refused: bool = False  # it must not run here, and starting it again is of no use
 
 
 class _Watch:
@@ -288,6 +333,12 @@ class _Watch:
             failures = 0 if lived_seconds > _HEALTHY_SECONDS else failures
             # Killed is not broken: only a child that ends by itself, again and again, will never work.
             broken = broken + 1 if ending.by_itself and lived_seconds < _HEALTHY_SECONDS else 0
+            if ending.refused and not child.essential:
+                _say(
+                    f"{child.name} refuses to run, as it says above; the service goes on without it until the next start"
+                )
+                await self._stopping.wait()
+                return
             if broken == _BROKEN_LIVES and child.essential:
                 _say(f"{child.name} {ending.how} {broken} times in a row; giving up")
                 return
@@ -306,7 +357,7 @@ class _Watch:
         if self._stopping.is_set():  # a stop that came while it was being started has not reached it
             process.terminate()
         status = await process.wait()
-        return _Ending(f"ended with status {status}", by_itself=status > 0)
+        return _Ending(f"ended with status {status}", by_itself=status > 0, refused=status == EXIT_REFUSED)
 
     async def _keep_database(self) -> None:
         if self._postgres is None:

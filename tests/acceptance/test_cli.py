@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import text
 
-from audit_service.cli import EXIT_BAD, EXIT_GOOD, EXIT_UNKNOWN, as_owner
+from audit_service.console import EXIT_BAD, EXIT_GOOD, EXIT_UNKNOWN, as_owner
 from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
 from audit_service.core.note import format_note
 from audit_service.core.vkey import Signer, format_vkey

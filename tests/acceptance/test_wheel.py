@@ -47,6 +47,14 @@ def test_the_wheel_carries_migrations_and_sql(wheel: Path) -> None:
     assert wanted <= carried
 
 
+def test_the_wheel_carries_both_offline_verifiers(wheel: Path) -> None:
+    """As they stand in the checkout, byte for byte: an auditor may take them from either."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in ("verify_file.py", "verify.html"):
+            there = (ROOT / "src" / "audit_service" / "offline" / name).read_bytes()
+            assert archive.read(f"audit_service/offline/{name}") == there
+
+
 def test_an_installed_wheel_serves_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     """Only the dependencies come from this environment; the package itself is the installed one."""
     target = tmp_path / "site"

@@ -412,6 +412,7 @@ async def test_there_are_as_many_buckets_as_the_limit_and_no_more(stock: Stock) 
     first = date(2020, 1, 1)
     for days, status in ((routes.BUCKETS_LIMIT, 200), (routes.BUCKETS_LIMIT + 1, 400)):
         asked = {"date_from": first.isoformat(), "date_to": (first + timedelta(days=days - 1)).isoformat()}
+        asked |= {"interval": "day"}
         response = await api.client.get("/v1/timeline", params=asked)
         assert response.status_code == status
         if status == 200:
@@ -419,6 +420,9 @@ async def test_there_are_as_many_buckets_as_the_limit_and_no_more(stock: Stock) 
         else:
             assert [fault["parameter"] for fault in response.json()["errors"]] == ["interval"]
     assert (await api.client.get("/v1/timeline", params=asked | {"interval": "month"})).status_code == 200
+    del asked["interval"]
+    response = await api.client.get("/v1/timeline", params=asked)
+    assert (response.status_code, response.json()["interval"]) == (200, "month")
 
 
 @pytest.mark.parametrize(

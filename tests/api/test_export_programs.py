@@ -20,8 +20,8 @@ FORMULA = f"{{{TABLE}}}formula"
 # What a spreadsheet takes for a number, a date or a truth unless its columns are imported as text. It runs nothing.
 NUMBER_LIKE = {"007", "1e5", "2026-01-01", "true"}
 CELLS = [
-    "plain", "=1+1", "@SUM(1)", "+1", "-1", "\t=1", "007", "1e5", "2026-01-01", "true", 'q"q', "a,b;c", "two\nlines", "two\r\nlines",
-    "ünï 株", "'=1", "0x10", "NULL", "",
+    "plain", "=1+1", "@SUM(1)", "+1", "-1", "\t=1", "007", "1e5", "2026-01-01", "true", 'q"q', "a,b;c", "done; next", "x;=1+1;y", "a\t=1",
+    "two\nlines", "two\r\nlines", "ünï 株", "'=1", "0x10", "NULL", "",
 ]  # fmt: skip
 
 
@@ -61,8 +61,9 @@ def test_libreoffice_reads_the_same_values_and_runs_nothing(programs_file: Path,
         pytest.skip("LibreOffice is not installed (Debian: libreoffice-calc-nogui)")
     control = tmp_path / "control.csv"
     control.write_bytes(b"a,b\r\n1,=1+1\r\n")
-    # 44: comma; 34: quote; 76: UTF-8; from line 1; every column as it stands; then: quoted fields are text, and formulas are evaluated.
-    options = "44,34,76,1,,0,true,true,false,false,false,0,true"
+    # 44/59/9: comma, semicolon and tab, as its dialog offers;
+    # 34: quote; 76: UTF-8; from line 1; every column as it stands; then: quoted fields are text, and formulas are evaluated.
+    options = "44/59/9,34,76,1,,0,true,true,false,false,false,0,true"
     command = [
         office, f"-env:UserInstallation=file://{tmp_path}/profile", "--headless", f"--infilter=CSV:{options}",
         "--convert-to", "fods", "--outdir", str(tmp_path), str(programs_file), str(control),

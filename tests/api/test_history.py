@@ -324,7 +324,7 @@ async def test_after_retention_took_bodies_a_state_is_not_called_complete(panels
     await panels.own.post(change(gone, 0, {"n": 1}, None))
     assert (await panels.own.state(gone))["complete"] is True
     response = await panels.own.client.get("/v1/events/drop/revert")
-    assert response.status_code == 404
+    assert response.status_code == 410
 
 
 # ---- the list

@@ -138,12 +138,22 @@ async def test_a_harmless_name_is_shown(shared_api: Api) -> None:
 
 def test_only_what_is_the_service_s_own_fault_is_a_500() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AuditError)]
-    statuses = {kind.__name__.removesuffix("Error"): problems.problem(kind("x"))["status"] for kind in kinds}
+    statuses = {kind.__name__.removesuffix("Error"): problems.problem(_made(kind))["status"] for kind in kinds}
     assert statuses == {
         "Malformed": 400, "InvalidQuery": 400, "InvalidEvent": 422, "TooLarge": 413, "UnsupportedMedia": 415, "IdempotencyConflict": 409,
         "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404, "Unavailable": 503, "Clock": 503,
-        **dict.fromkeys(("Audit", "Input", "Credential", "Canonical", "Integrity", "Proof", "ChainBroken"), 500),
+        "NotSigned": 409, "MovedOn": 503, "Gone": 410,
+        **dict.fromkeys(("Audit", "Input", "Credential", "Canonical", "Integrity", "Proof", "ChainBroken", "Held"), 500),
+        **dict.fromkeys(("TreeDamaged", "SigningRefused"), 500),
+        **dict.fromkeys(("MalformedNote", "TrustInput", "Signature", "InvalidSignature", "UnknownSigner", "Quorum"), 500),
     }  # fmt: skip
+
+
+def _made(kind: type[errors.AuditError]) -> errors.AuditError:
+    """An error of this kind, whatever it is made of."""
+    error = kind.__new__(kind)
+    error.__dict__.update(detail="x", faults=())
+    return error
 
 
 @pytest.fixture

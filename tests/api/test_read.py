@@ -162,6 +162,7 @@ BAD: list[tuple[str, str]] = [
     ("until=2026-03-01", "until"), ("since=1700000000", "since"), ("until=2026-13-01T00:00:00Z", "until"),
     ("recorded_since=now", "recorded_since"), ("date_from=2026-3-1", "date_from"), ("date_to=2026-02-30", "date_to"),
     ("date_to=9999-12-31", "date_to"), (f"tz={CANARY}", "tz"), ("tz=../../etc/passwd", "tz"), ("tz=/etc/localtime", "tz"), ("tz=", "tz"),
+    ("tz=localtime", "tz"), ("ip=fe80::1%25eth0/64", "ip"),
     ("tz=Europe", "tz"), (f"sort={CANARY}", "sort"), ("sort=occurred_at;drop", "sort"), ("sort=seq desc", "sort"), ("sort=", "sort"),
     ("limit=0", "limit"), ("limit=-1", "limit"), ("limit=1e2", "limit"), ("limit=1e26", "limit"), ("limit=1_0", "limit"),
     ("limit=%2010", "limit"), ("limit=10%20", "limit"), ("limit=+10", "limit"), ("limit=1.0", "limit"), ("limit=", "limit"),

@@ -149,7 +149,9 @@ async def test_every_guard_is_enabled_always(log: TestLog, table: str) -> None:
             "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = $1::text::regclass AND NOT tgisinternal",
             f"audit.{table}",
         )
-    assert [row["tgenabled"] for row in rows] == [b"A"] * 3
+    assert {row["tgenabled"] for row in rows} == {b"A"}
+    rows = [row for row in rows if not row["tgname"].startswith("entry_keep_sources")]
+    assert len(rows) == 3
     names = " ".join(row["tgname"] for row in rows)
     assert re.search("update|forward", names)
     assert "delete" in names

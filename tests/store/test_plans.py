@@ -5,21 +5,22 @@ role, inside `bound`; what they read is counted by PostgreSQL itself, also when 
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
+from audit_service.core.terms import Term
 from audit_service.indexer import index_all
-from audit_service.store import find, segments
+from audit_service.store import find, segments, selection, slices
 from audit_service.store.engine import Database, bound, driver
-from audit_service.store.selection import Filter, FilterValue, Selection, Sort
+from audit_service.store.selection import Filter, FilterValue, Selection, Sort, is_direct
 from tests.support.appends import owner
 from tests.support.postgres import Server, TestDatabase, default_log_id
 
@@ -46,6 +47,10 @@ _FILL = """
             CASE WHEN n % 5 < 2 THEN 'common' WHEN n % 20000 = 1234 THEN 'rare' ELSE 'value-' || n % 300 END AS v,
             CASE WHEN n % 5 < 2 THEN inet '203.0.113.9' WHEN n % 20000 = 1234 THEN inet '198.51.100.1'
                 ELSE inet '10.0.0.0' + n % 300 END AS a) AS x
+"""
+_RECEIPTS = """
+    INSERT INTO audit.receipt (log_id, seq, recorded_at, epoch, kept, id, prev_hash, hash, ruleset)
+    SELECT log_id, seq, recorded_at, epoch, true, id, prev_hash, hash, '' FROM audit.entry
 """
 
 
@@ -75,9 +80,10 @@ async def filled(server: Server) -> AsyncIterator[Filled]:
                 log_id,
                 ENTRIES,
             )
+            await connection.execute(_RECEIPTS)
             assert await index_all(pools) == ENTRIES // SEGMENT
             await connection.execute(
-                "VACUUM (ANALYZE) audit.entry, audit.segment, audit.posting, audit.tally, audit.log"
+                "VACUUM (ANALYZE) audit.entry, audit.receipt, audit.segment, audit.posting, audit.tally, audit.log"
             )
         yield Filled(database, pools, log_id)
     await pools.dispose()
@@ -111,7 +117,13 @@ PAIRS = {
 }  # fmt: skip
 # Each common, never together: candidates are few or none, and a walk would go through everything.
 APART = {"q of words that never meet": (Filter("q", ("common value-17",)),)}
-SELECTIONS: dict[str, tuple[Filter, ...]] = {**SINGLE, **PREFIXES, **PAIRS, **APART, "nothing": ()}
+IDS = {
+    "id=one": (Filter("id", ("e7",)),),
+    "id=several": (Filter("id", ("e7", "e60000", "nothing")),),
+    "id=several q=never": (Filter("id", ("e7", "e60000")), Filter("q", ("never",))),
+    "id=several outcome=common": (Filter("id", ("e7", "e60000")), Filter("outcome", ("common",))),
+}
+SELECTIONS: dict[str, tuple[Filter, ...]] = {**SINGLE, **PREFIXES, **PAIRS, **APART, **IDS, "nothing": ()}
 
 
 @contextmanager
@@ -143,16 +155,16 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def explained(connection: AsyncConnection, statement: str, parameters: Any) -> list[dict[str, Any]]:
     """The nodes of a plan with what each really brought."""
-    rows = await driver(connection).fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *parameters)
+    rows = await driver(connection).fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *parameters)
     (plan,) = rows[0][0]
     return list(nodes(plan["Plan"]))
 
 
-async def fetched(connection: AsyncConnection) -> int:
-    """Rows of the table that this transaction has looked at so far: in an index, and by reading it through."""
+async def fetched(connection: AsyncConnection, table: str = "entry") -> int:
+    """Rows of a table that this transaction has looked at so far: in an index, and by reading it through."""
     count = """SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class AS c
-        LEFT JOIN pg_index AS i ON i.indexrelid = c.oid WHERE to_regclass('audit.entry') IN (c.oid, i.indrelid)"""
-    return int((await connection.execute(text(count))).scalar_one())
+        LEFT JOIN pg_index AS i ON i.indexrelid = c.oid WHERE to_regclass(:name) IN (c.oid, i.indrelid)"""
+    return int((await connection.execute(text(count), {"name": f"audit.{table}"})).scalar_one())
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -188,7 +200,11 @@ async def test_a_page_asked_for_often_is_found_by_reading_little_every_time(fill
         assert max(await often(filled, name, sort)) <= READ_LIMIT
 
 
-async def test_control_a_plan_for_any_value_reads_all_of_a_busy_server(filled: Filled) -> None:
+async def test_control_a_plan_for_any_value_reads_all_of_a_busy_server(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the order of seq left to an index."""
+    monkeypatch.setattr(find, "_is_direct", lambda selection, _: is_direct(selection))
     assert min(await often(filled, "server_id=common", "seq", "force_generic_plan")) >= 0.4 * ENTRIES
 
 
@@ -214,4 +230,133 @@ async def test_a_count_reads_little_where_there_is_little(filled: Filled, name: 
         assert await fetched(connection) - before <= (COUNT_CAP if name == "nothing" else SEGMENT + PAGE)
 
 
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", IDS)
+async def test_an_id_is_found_without_a_look_at_the_rest_of_the_log(filled: Filled, name: str, sort: Sort) -> None:
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection)
+        await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
+        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name]))
+        assert await fetched(connection) - before <= PAGE
+
+
 COUNT_CAP = 10_001
+
+# Grams that no entry has. A search may be a pasted page.
+MANY_GRAMS = [
+    Term.of("gram", f"{number:03}".translate(str.maketrans("0123456789", "ghijkmnwyz"))) for number in range(300)
+]
+
+
+async def test_a_search_of_many_words_looks_for_each_and_reads_no_other_terms(filled: Filled) -> None:
+    """A join of all terms of the log with all words would take terms times words."""
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection, "posting")
+        assert await segments.fetch_postings(connection, filled.log_id, range(ENTRIES // SEGMENT), MANY_GRAMS) == {}
+        assert await fetched(connection, "posting") == before
+
+
+# What lies at one end of the log: PostgreSQL takes it for spread evenly, and would look for it from the other end.
+_END = START + timedelta(seconds=7 * ENTRIES)
+LATE = _END - timedelta(seconds=7 * ENTRIES // 20)
+TIMES = {
+    "the last twentieth": Selection(since=LATE),
+    "the last twentieth, by recording": Selection(recorded_since=LATE),
+    "the first twentieth": Selection(until=START + (_END - LATE)),
+    "the last twentieth of a server": Selection((Filter("server_id", ("common",)),), since=LATE),
+    "the last twentieth, but not an actor": Selection((Filter("actor", ("rare",), negated=True),), since=LATE),
+    "nobody, without the help of the index": Selection((Filter("actor", ("*",), negated=True),)),
+    "several ids": Selection(IDS["id=several"]),
+    "several ids, but not an actor": Selection((*IDS["id=several"], Filter("actor", ("rare",), negated=True))),
+    "nothing yet": Selection(since=_END + timedelta(days=1)),
+}
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", [name for name in TIMES if "recording" not in name and "nobody" not in name])
+async def test_a_page_of_one_end_of_the_log_is_found_from_either(filled: Filled, name: str, sort: Sort) -> None:
+    assert await read_for_a_page(filled, name, sort) <= READ_LIMIT
+
+
+async def test_control_in_the_order_of_seq_an_index_reads_to_the_other_end(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "_is_direct", lambda selection, _: is_direct(selection))
+    assert await read_for_a_page(filled, "the last twentieth", "seq") >= 0.9 * ENTRIES
+
+
+# Pages that scans of the index by time may read for a page of a list: those of a walk. The index has over 300.
+PAGES_LIMIT = 100
+NEVER = ["session=never", "request_id=never", "ip=never", "role=never"]
+
+
+@pytest.mark.parametrize("name", NEVER)
+async def test_a_walk_ends_where_it_should_and_not_at_the_far_end_of_the_index(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert await index_pages_of(filled, monkeypatch, name) <= PAGES_LIMIT
+
+
+async def test_control_a_comparison_of_rows_beside_another_bound_reads_the_whole_index(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "and_", lambda *conditions: conditions[-1])
+    assert await index_pages_of(filled, monkeypatch, "session=never") > 2 * PAGES_LIMIT
+
+
+async def index_pages_of(filled: Filled, patch: pytest.MonkeyPatch, name: str) -> int:
+    """Pages that the scans of the index by time read for one page of a list, the newest first, in the index and of the table."""
+    pages = 0
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        with statements(connection, patch) as sent:
+            await find.list_entries(
+                connection, filled.log_id, Selection(SELECTIONS[name]), sort="-occurred_at", limit=PAGE
+            )
+        for statement, parameters in sent:
+            for node in await explained(connection, statement, parameters):
+                if node.get("Index Name") == "entry_time":
+                    pages += node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+    return pages
+
+
+async def read_for_a_page(filled: Filled, name: str, sort: Sort) -> int:
+    """Rows that a page of one of TIMES reads."""
+    async with bound(filled.pools.reads, filled.log_id) as connection:
+        before = await fetched(connection)
+        await find.list_entries(connection, filled.log_id, TIMES[name], sort=sort, limit=PAGE)
+        return await fetched(connection) - before
+
+
+@pytest.mark.parametrize("name", TIMES)
+async def test_an_export_never_reads_much_in_one_transaction(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Each slice holds a snapshot, and has to come in the time that a statement may take, however large the log is."""
+    assert await read_for_a_slice(filled, monkeypatch, name) <= SEGMENT + slices.SLICE_ENTRIES
+
+
+async def test_control_an_export_that_is_given_the_whole_log_reads_it_in_one_transaction(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def everywhere(*_: object, from_seq: int, to_seq: int) -> AsyncIterator[range]:
+        yield range(from_seq, to_seq)
+
+    monkeypatch.setattr(slices, "candidates", everywhere)
+    assert await read_for_a_slice(filled, monkeypatch, "the last twentieth") >= 0.9 * ENTRIES
+
+
+async def read_for_a_slice(filled: Filled, patch: pytest.MonkeyPatch, name: str) -> int:
+    """The most rows that a slice of an export of one of TIMES reads."""
+    counts = []
+
+    @asynccontextmanager
+    async def measured(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
+        async with bound(engine, log_id) as connection:
+            before = await fetched(connection)
+            yield connection
+            counts.append(await fetched(connection) - before)
+
+    patch.setattr(slices, "bound", measured)
+    async for _ in slices.stream_slices(filled.pools.reads, filled.log_id, TIMES[name], size=ENTRIES):
+        pass
+    return max(counts, default=0)

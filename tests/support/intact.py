@@ -94,7 +94,7 @@ def _assert_head(head: asyncpg.Record, rows: Sequence[asyncpg.Record]) -> None:
 
 def _assert_receipts(rows: Sequence[asyncpg.Record], receipts: Sequence[asyncpg.Record], head: asyncpg.Record) -> None:
     shared = ("seq", "recorded_at", "epoch", "prev_hash", "hash")
-    entries = {row["seq"]: row for row in rows if row["kind"] == "event"}
+    entries = {row["seq"]: row for row in rows}
     assert sorted(receipt["seq"] for receipt in receipts) == sorted(entries), "receipts and entries are not one to one"
     for receipt in receipts:
         entry = entries[receipt["seq"]]

@@ -81,10 +81,10 @@ class Server:
         finally:
             await connection.close()
 
-    async def create(self) -> TestDatabase:
-        """A fresh copy of the template."""
+    async def create(self, template: str = TEMPLATE) -> TestDatabase:
+        """A fresh copy of the template, or of another database that nobody is connected to."""
         name = f"test_{secrets.token_hex(6)}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return TestDatabase(name, self.url(name), self.url(name, "audit_serving", SERVING_PASSWORD))
 
     @contextmanager

@@ -20,6 +20,8 @@ from audit_service.store.credentials import Credential, Installation
 from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
+from audit_service.store.tiles import TileRoots
+from audit_service.stored_tree import StoredTree
 
 # A revoked key is refused within this time by every worker.
 CREDENTIAL_CACHE_SECONDS = 1.0
@@ -37,6 +39,7 @@ class Service:
     database: Database
     make_recipe: Callable[[Installation], Recipe]
     exports: int = 0  # running now
+    tile_roots: TileRoots = field(default_factory=TileRoots)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
@@ -93,6 +96,11 @@ class Service:
             log = Log(credential.log_id, (await self.installation()).service_name, credential.log_key)
             self._logs[credential.log_id] = log
         return log
+
+    async def tree_of(self, log_id: int, log_key: str) -> StoredTree:
+        """The hash tree of a log, for proofs."""
+        name = f"{(await self.installation()).service_name}/t/{log_key}"
+        return StoredTree(self.database.reads, log_id, name, self.tile_roots)
 
     async def stored_form(self, credential: Credential) -> Callable[[str, str], str]:
         """(field, value asked for) → what it looks like in the credential's log."""
@@ -173,6 +181,12 @@ def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
         return await authorize(request, scope)
 
     return dependency
+
+
+def raw_path(request: Request) -> bytes:
+    """The path as it was sent, where `%2F` is not `/`."""
+    raw: bytes = request.scope["raw_path"]
+    return raw.partition(b"?")[0]
 
 
 def server_of(server_id: str) -> str:

@@ -2,14 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from audit_service.api.dependencies import Service
 from audit_service.api.logs import Receive, Scope, Send
 
 # A client that takes nothing for this long is cut. The pieces are up to a few MB, and each has this long.
 STALL_SECONDS = 120.0
+
+
+async def in_slot(service: Service, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same pieces, while one of the service's slots for exports is taken. Raises UnavailableError when none is free."""
+    with service.export_slot():
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
 
 class Download(Response):

@@ -58,7 +58,7 @@ async def answer_page(
     body: dict[str, Any] = {"events": events, "next_cursor": cursor}
     if counted is not None:
         body["count"], body["count_capped"] = counted
-    return answer({**body, **beside}, {} if cursor is None else {"Link": _next_link(request, cursor)})
+    return answer({**body, **beside}, {} if cursor is None else {"Link": next_link(request, cursor)})
 
 
 def answer(body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
@@ -71,7 +71,8 @@ def _own_path(request: Request) -> str:
     return quote(request.scope["raw_path"].decode("ascii").partition("?")[0], safe="/%")
 
 
-def _next_link(request: Request, cursor: str) -> str:
+def next_link(request: Request, cursor: str) -> str:
+    """The `Link` to the page after `cursor`, with the same parameters."""
     asked_again = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
     return f'<{_own_path(request)}?{urlencode([*asked_again, ("cursor", cursor)])}>; rel="next"'
 

@@ -12,6 +12,8 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from audit_service.errors import AuditError
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -90,8 +92,9 @@ def _place(error: BaseException) -> dict[str, Any]:
 
 
 def unexpected(scope: Scope, error: BaseException) -> None:
-    """Log an error nobody planned for."""
-    log.error("unexpected error", route=route_of(scope), **_place(error))
+    """Log an error nobody planned for, or that came when the answer had begun. Our own say what is wrong, and never a value."""
+    detail = {"detail": error.detail} if isinstance(error, AuditError) else {}
+    log.error("unexpected error", route=route_of(scope), **_place(error), **detail)
 
 
 def route_of(scope: Scope) -> str:

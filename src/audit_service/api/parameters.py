@@ -169,8 +169,9 @@ def _filter_value(query: Query, name: str, field: str, value: str, stored_form: 
 
 def _network(query: Query, name: str, value: str) -> IPv4Network | IPv6Network:
     """An address or CIDR; an IPv4-mapped one as IPv4, as it is indexed."""
+    address, zone_sign, zone_id = value.partition("%")
     try:
-        network = ip_network(value.partition("%")[0], strict=False)
+        network = ip_network("" if zone_sign and "/" in zone_id else address, strict=False)
     except ValueError:
         query.fail(name, "must be an IP address or a network in CIDR notation")
         return IPv4Network("0.0.0.0/32")
@@ -215,12 +216,16 @@ def _days(query: Query) -> tuple[datetime | None, datetime | None]:
     )
 
 
+# Files of the database's folder that are whatever the host is set to, or nothing.
+_NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
+
+
 def zone(query: Query) -> tzinfo:
     """The time zone `tz`, UTC when not given."""
     name = query.one("tz")
     if name is not None:
         try:
-            return ZoneInfo(name)
+            return ZoneInfo("" if name in _NO_ZONES else name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             query.fail("tz", "must be a time zone of the IANA database, such as Europe/Berlin")
     return UTC
@@ -284,12 +289,12 @@ def facet_names(query: Query) -> list[str]:
     return list(dict.fromkeys(names or FACETS))
 
 
-def interval(query: Query) -> Interval:
-    """How long a bucket of the timeline is; a day when not given."""
+def interval(query: Query) -> Interval | None:
+    """How long a bucket of the timeline is, if it is said."""
     name = query.one("interval")
     if name is not None and name not in INTERVALS:
         query.fail("interval", f"must be one of {', '.join(INTERVALS)}")
-    return cast("Interval", name or "day")
+    return cast("Interval | None", name)
 
 
 def around(query: Query) -> Around | None:
@@ -338,6 +343,24 @@ def keys(query: Query) -> list[VerifierKey]:
     except TrustInputError as error:
         query.fail("key", f"must be a vkey: {error}")
     return []
+
+
+def source_number(query: Query, name: str) -> int | None:
+    """A parameter that is a producer's number (source.seq), or one past the largest: 0 to 2^63. None when not given."""
+    text = query.one(name)
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,19}", text) and int(text) <= 2**63:
+        return int(text)
+    query.fail(name, "must be a whole number in decimal digits, at most 2^63")
+    return None
+
+
+def required_number(query: Query, name: str) -> int:
+    """A whole number that has to be given."""
+    if not query.has(name):
+        query.fail(name, "is required")
+    return whole_number(query, name, default=0)
 
 
 FILTERS = (*CONDITIONS, *TIMES, *DATES)

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from audit_service import errors
+from audit_service.api.logs import log, route_of
 
 MEDIA_TYPE = "application/problem+json"
 # First match wins, so a branch of the error tree stands above its root.
@@ -25,9 +26,12 @@ _STATUS: tuple[tuple[type[errors.AuditError], int, str], ...] = (
     (errors.IdempotencyConflictError, 409, "Idempotency conflict"),
     (errors.UnauthenticatedError, 401, "Not authenticated"),
     (errors.ForbiddenError, 403, "Not allowed"),
+    (errors.GoneError, 410, "Gone"),
     (errors.NotFoundError, 404, "Not found"),
+    (errors.NotSignedError, 409, "Not signed yet"),
     (errors.UnavailableError, 503, "Unavailable"),
     (errors.ClockError, 503, "The clock is wrong"),
+    (errors.TreeDamagedError, 500, "The stored log is damaged"),
 )
 
 
@@ -56,8 +60,9 @@ def _dashed(name: str) -> str:
 
 
 def problem_response(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    """A problem document as a response."""
-    return Response(orjson.dumps(body), body["status"], dict(headers or {}), MEDIA_TYPE)
+    """A problem document as a response. Never cached: what is not there now may be in a moment."""
+    given = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(orjson.dumps(body), body["status"], given, MEDIA_TYPE)
 
 
 def respond(error: errors.AuditError) -> Response:
@@ -65,7 +70,7 @@ def respond(error: errors.AuditError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, errors.UnavailableError):
+    if isinstance(error, errors.UnavailableError | errors.NotSignedError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.ClockError):
         headers["Retry-After"] = "60"
@@ -81,7 +86,9 @@ def install(app: FastAPI) -> None:
     """Every way a request can fail answers with a problem document."""
 
     @app.exception_handler(errors.AuditError)
-    async def _audit(_request: Request, error: errors.AuditError) -> Response:
+    async def _audit(request: Request, error: errors.AuditError) -> Response:
+        if isinstance(error, errors.TreeDamagedError):  # somebody has to look after it, whoever asked
+            log.error("the stored log is damaged", detail=error.detail, route=route_of(request.scope))
         return respond(error)
 
     @app.exception_handler(HTTPException)

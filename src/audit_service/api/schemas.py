@@ -333,6 +333,46 @@ class Timeline(_Answer):
     capped: bool
 
 
+class LastCheckpoint(_Answer):
+    """How far the log was signed, and when."""
+
+    size: int
+    signed_at: datetime
+
+
+class NumberRanges(_Answer):
+    """Half-open ranges [from, to) of numbers, the highest first: at most 100; `more` when there are others below them, which `below=`
+    with the last one's `from` brings. `total` ranges with `numbers` numbers in all, whatever is listed."""
+
+    ranges: list[tuple[int, int]]
+    more: bool
+    total: int
+    numbers: int
+
+
+class SourceView(_Answer):
+    """A producer. `numbered`: its events that have a number (`source.seq`). `holes`: numbers between its first and its last that no event
+    has; `duplicates`: numbers that several events have."""
+
+    id: str
+    events: int
+    numbered: int
+    first_seq: int | None
+    last_seq: int | None
+    last_recorded_at: datetime
+    holes: NumberRanges
+    duplicates: NumberRanges
+
+
+class SourcePage(_Answer):
+    """Producers by id. They take in the first `counted` entries: all `size` of them, unless counting is far behind."""
+
+    sources: list[SourceView]
+    counted: int
+    size: int
+    next_cursor: str | None
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -340,7 +380,7 @@ class Chain(_Answer):
     size: int
     head: str
     last_recorded_at: datetime | None
-    last_checkpoint: str | None
+    last_checkpoint: LastCheckpoint | None
     pruned_before: int | None
 
 
@@ -397,6 +437,29 @@ class VerifyReport(_Answer):
     not_checked: list[str]
 
 
+class InclusionProof(_Answer):
+    """That the entry at `seq` is in the tree of `size` (RFC 6962 section 2.1.1); hashes in lower-case hex, leaf to root. `checkpoint`: the
+    signed note of that size, null when none was signed; without one whose signature you checked, a proof proves nothing."""
+
+    seq: int
+    size: int
+    leaf: str
+    hashes: list[str]
+    root: str
+    checkpoint: str | None
+
+
+class ConsistencyProof(_Answer):
+    """That the tree of `to_size` begins with the tree of `from_size` (RFC 6962 section 2.1.2). `checkpoint`: the note of `to_size`."""
+
+    from_size: int
+    to_size: int
+    hashes: list[str]
+    from_root: str
+    to_root: str
+    checkpoint: str | None
+
+
 class NewKeyAnswer(_Answer):
     """A new key; `key` is shown here and never again."""
 
@@ -425,11 +488,44 @@ class KeyList(_Answer):
     keys: list[KeyView]
 
 
+class ForgetCounts(_Answer):
+    """What a dry run counted: entries that would lose something; values that would be erased one by one (a drop takes all of an entry and
+    counts none); entries that a legal hold keeps; entries that are damaged and cannot be read."""
+
+    dry_run: Literal[True]
+    entries: int
+    values: int
+    held: int
+    damaged: int
+    control_entries: int
+
+
+class ForgetRequest(_Answer):
+    """A request to forget. `details`: what it asks for, null once it is finished; `result`: the counts of what was done."""
+
+    id: str
+    kind: Literal["retention", "erasure"]
+    status: Literal["pending", "done", "refused"]
+    asked_at: datetime
+    asked_by: str
+    reason: str
+    details: dict[str, JSON] | None
+    finished_at: datetime | None
+    result: dict[str, int] | None
+
+
+class ForgetRequests(_Answer):
+    """Requests, the latest first."""
+
+    requests: list[ForgetRequest]
+
+
 _DESCRIPTIONS = {
-    200: "Accepted before (replayed), not kept, or done", 201: "Accepted and durable", 204: "Done", 207: "Some accepted, some not",
+    200: "Accepted before (replayed), not kept, or done", 201: "Accepted and durable", 202: "Asked for, not done yet", 204: "Done",
+    207: "Some accepted, some not", 410: "Was here, and its content was removed lawfully",
     400: "Not well-formed", 401: "No usable credential", 403: "The key lacks the scope", 404: "Not found",
     409: "The id is used by an event with other content", 413: "Over a limit", 415: "Media type not taken",
-    422: "Breaks a rule; errors[] says where", 503: "Try again after Retry-After",
+    422: "Breaks a rule; errors[] says where", 500: "What is stored is damaged: verify the log", 503: "Try again after Retry-After",
 }  # fmt: skip
 
 
@@ -527,8 +623,21 @@ FACETS_PARAMETERS = [
 TIMELINE_PARAMETERS = [
     *parameters.describe(),
     _parameter(
-        "interval", "Length of a bucket", {"type": "string", "enum": list(parameters.INTERVALS), "default": "day"}
+        "interval",
+        "Length of a bucket; days when not said, months where those would be too many",
+        {"type": "string", "enum": list(parameters.INTERVALS)},
     ),
+]
+
+SOURCES_PARAMETERS = [
+    _parameter("source", "Only these producers", {"type": "array", "items": {"type": "string"}}),
+    _parameter(
+        "below",
+        "List only ranges that end at or below this number",
+        {"type": "integer", "minimum": 0, "maximum": 2**63},
+    ),
+    _parameter("limit", "Producers a page", _LIMIT),
+    _parameter("cursor", "next_cursor of the page before", {"type": "string"}),
 ]
 
 
@@ -566,13 +675,27 @@ RANGE_PARAMETERS = [
         {"type": "array", "items": {"type": "string"}},
     ),
 ]
+CHECKPOINTS_PARAMETERS = [
+    _parameter("from_size", "Checkpoints of this size and larger; default 0", {"type": "integer", "minimum": 0}),
+    _parameter("to_size", "Checkpoints smaller than this; default: all", {"type": "integer", "minimum": 0}),
+    _parameter("limit", "Checkpoints a page", _LIMIT),
+    _parameter("cursor", "From the Link header of the page before", {"type": "string"}),
+]
+_NOTE = {"text/plain": {"schema": {"type": "string"}}}
+CHECKPOINT_RESPONSES = _responses({}, 400, 401, 403, 404, 503) | {
+    200: {"description": "A signed note (C2SP tlog-checkpoint): origin, size, root, signatures", "content": _NOTE}
+}
+CHECKPOINTS_RESPONSES = _responses({}, 400, 401, 403, 503) | {
+    200: {"description": "Signed notes with an empty line between them", "content": _NOTE}
+}
 LIST_RESPONSES = _responses({200: EventPage}, 400, 401, 403, 404, 503)
 ACTIVITY_RESPONSES = _responses({200: EventPage | RankedEvents}, 400, 401, 403, 404, 503)
 FACETS_RESPONSES = _responses({200: Facets}, 400, 401, 403, 404, 503)
 TIMELINE_RESPONSES = _responses({200: Timeline}, 400, 401, 403, 404, 503)
-EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 503)
+SOURCES_RESPONSES = _responses({200: SourcePage}, 400, 401, 403, 503)
+EVENT_RESPONSES = _responses({200: EventView}, 400, 401, 403, 404, 410, 503)
 HISTORY_RESPONSES = _responses({200: HistoryPage}, 400, 401, 403, 404, 503)
-REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 503)
+REVERT_RESPONSES = _responses({200: RevertView}, 400, 401, 403, 404, 410, 503)
 CHAIN_RESPONSES = _responses({200: Chain}, 400, 401, 403, 503)
 VERIFY_RESPONSES = _responses({200: VerifyReport}, 400, 401, 403, 503)
 EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
@@ -583,6 +706,61 @@ EXPORT_RESPONSES = _responses({}, 400, 401, 403, 503) | {
         },
     }
 }
+RETENTION_BODY = _body({"$ref": "#/components/schemas/AskedRetention"})
+ERASURE_BODY = _body({"$ref": "#/components/schemas/AskedErasure"})
+FORGET_RESPONSES = _responses({200: ForgetCounts, 202: ForgetRequest}, 400, 401, 403, 413, 422, 503)
+FORGET_LIST_RESPONSES = _responses({200: ForgetRequests}, 400, 401, 403, 503)
+FORGET_ONE_RESPONSES = _responses({200: ForgetRequest}, 401, 403, 404, 503)
+_COUNT = {"type": "integer", "minimum": 0}
+_SIZE = "Size of the tree; default: that of the latest checkpoint, and of the log as long as nothing is signed"
+INCLUSION_PARAMETERS = [
+    _parameter("seq", "Which entry", _COUNT) | {"required": True},
+    _parameter("size", _SIZE, _COUNT),
+]
+CONSISTENCY_PARAMETERS = [
+    _parameter(
+        "from_size", "The earlier size, such as that of a checkpoint you kept", {"type": "integer", "minimum": 1}
+    )
+    | {"required": True},
+    _parameter("to_size", _SIZE, _COUNT),
+]
+PROOF_PARAMETERS = [
+    _parameter(
+        "wait",
+        "Seconds to wait for a checkpoint that covers the event",
+        {"type": "integer", "minimum": 0, "maximum": 10, "default": 0},
+    )
+]
+INCLUSION_RESPONSES = _responses({200: InclusionProof}, 400, 401, 403, 500, 503)
+CONSISTENCY_RESPONSES = _responses({200: ConsistencyProof}, 400, 401, 403, 500, 503)
+
+
+def _file(description: str, media_type: str) -> dict[int | str, dict[str, Any]]:
+    binary = {"type": "string"} if media_type.startswith("text/") else {"type": "string", "format": "binary"}
+    return {200: {"description": description, "content": {media_type: {"schema": binary}}}}
+
+
+_NOT_SIGNED = {**_responses({}, 409)[409], "description": "No checkpoint covers it yet; try again after Retry-After"}
+PROOF_RESPONSES = (
+    _responses({}, 400, 401, 403, 404, 410, 500, 503)
+    | _file("The proof file (C2SP tlog-proof)", "text/plain")
+    | {409: _NOT_SIGNED}
+)
+_EVIDENCE_RANGE = [
+    _parameter("from_seq", "First entry; default: the first that was not pruned", _COUNT),
+    _parameter("to_seq", "One past the last entry; default: the size of the checkpoint", _COUNT),
+    _parameter("checkpoint_size", "Size of the signed checkpoint to prove it against; default: the latest", _COUNT),
+]
+EVIDENCE_PARAMETERS = [*_EVIDENCE_RANGE, *parameters.describe()]
+EVIDENCE_RESPONSES = (
+    _responses({}, 400, 401, 403, 500, 503)
+    | _file("The bundle: a zip file to save, and to check with `verify-file`", "application/zip")
+    | {409: _NOT_SIGNED}
+)
+TLOG_CHECKPOINT_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file("The signed note", "text/plain")
+TLOG_TILE_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file(
+    "Hashes of 32 bytes each, or entries, each behind its length in two bytes", "application/octet-stream"
+)
 KEY_BODY = _body({"$ref": "#/components/schemas/NewKey"})
 KEY_RESPONSES = _responses({201: NewKeyAnswer}, 400, 401, 403, 413, 422, 503)
 KEYS_RESPONSES = _responses({200: KeyList}, 400, 401, 403, 503)

@@ -9,7 +9,9 @@ import re
 # Also what a spreadsheet may take for them after normalising: full-width and small forms, the minus sign, the en dash.
 _SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u2013"
 _INVISIBLE = "\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
-_QUOTING = re.compile('[",\\r\\n]')
+# RFC 4180 asks for quotes around the first four. Spreadsheets may take the others for separators too, LibreOffice does when nobody tells
+# it otherwise: then every cell behind stood in the wrong column, and what follows might be run.
+_QUOTING = re.compile('[",\\r\\n;\\t]')
 _FORMULA = re.compile(rf"[\s\"'{_INVISIBLE}]*[{_SIGNS}\t\r\n]")
 
 
@@ -24,9 +26,9 @@ def neutral(cell: str) -> str:
 
 
 def quoted(cell: str) -> str:
-    """`cell` as it stands between commas: in quotes when it holds a comma, a quote or a line break.
+    """`cell` as it stands between commas: in quotes when it holds a quote, a line break, or what may be taken for a separator.
 
-    >>> quoted('plain'), quoted('a "b", c')
-    ('plain', '"a ""b"", c"')
+    >>> quoted('plain'), quoted('a "b", c'), quoted('done; next')
+    ('plain', '"a ""b"", c"', '"done; next"')
     """
     return '"' + cell.replace('"', '""') + '"' if _QUOTING.search(cell) else cell

@@ -1,7 +1,8 @@
 """Entries as a table: the columns of the CSV export, and an entry's line.
 
-A line has the bytes that the standard library's `csv` writes with QUOTE_MINIMAL and CRLF (RFC 4180), every cell neutralised
-(`core.spreadsheet`), and costs a fifth of it: nearly all cells are plain, and a whole line shows that at once.
+A line has the bytes that the standard library's `csv` writes with QUOTE_MINIMAL and CRLF (RFC 4180), every cell neutralised, and quoted
+as well where it holds a semicolon or a tab (`core.spreadsheet`), and costs a fifth of it: nearly all cells are plain, and a whole line
+shows that at once.
 """
 
 from collections.abc import Iterable
@@ -54,6 +55,8 @@ def _is_plain(cells: list[str]) -> bool:
         and '"' not in line
         and "\n" not in line
         and "\r" not in line
+        and ";" not in line
+        and "\t" not in line
         and "".join([cell[:1] for cell in cells]).isalnum()
     )
 

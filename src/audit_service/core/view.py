@@ -55,6 +55,11 @@ def stored_from(row: Sequence[Any]) -> Stored:
 _COLUMNS = 9 + len(GROUPS)
 
 
+def stored_disclosures(row: Any) -> dict[str, bytes]:
+    """Group → `salt || value` of a row that has the columns `d_<group>` by name."""
+    return {group: salted for group in GROUPS if (salted := getattr(row, f"d_{group}")) is not None}
+
+
 def disclosed(salted_value: bytes) -> JSONValue:
     """The value of a disclosure as stored."""
     return cast("JSONValue", orjson.loads(salted_value[SALT_BYTES:]))

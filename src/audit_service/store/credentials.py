@@ -102,6 +102,16 @@ async def find_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any] |
     ).one_or_none()
 
 
+async def list_tenants(connection: AsyncConnection) -> Sequence[Row[Any, Any]]:
+    """(name, log id) of every tenant, by name."""
+    return (await connection.execute(select(tenant.c.name, tenant.c.log_id).order_by(tenant.c.name))).all()
+
+
+async def find_log_id(connection: AsyncConnection, log_key: str) -> int | None:
+    """The log with this key, or None."""
+    return (await connection.execute(select(tenant.c.log_id).where(tenant.c.log_key == log_key))).scalar()
+
+
 async def ensure_default_tenant(connection: AsyncConnection, service_name: str) -> int:
     """The log id of the tenant `default`, created at the first start."""
     found = await find_tenant(connection, DEFAULT_TENANT)

@@ -70,6 +70,7 @@ def open_database(
     statement_timeout_seconds: int = 30,
     write_timeout_seconds: int = 10,
     connect_timeout_seconds: int = 4,
+    lock_timeout_seconds: int = 5,
     role: str = SERVING_ROLE,
 ) -> Database:
     """Both pools, connecting lazily. Every connection acts as `role`, whoever logs in."""
@@ -93,7 +94,7 @@ def open_database(
                     "application_name": f"audit-service {name}",
                     "statement_timeout": f"{timeout_seconds}s",
                     "idle_in_transaction_session_timeout": "60s",
-                    "lock_timeout": "5s",
+                    "lock_timeout": f"{lock_timeout_seconds}s",
                     # Whatever defaults the role or the database got: an append that read its head before it waited for
                     # the lock would fork the chain.
                     "default_transaction_isolation": "read committed",
@@ -217,6 +218,12 @@ async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False)
             if not ended:  # cancelled, or the connection broke
                 raw.terminate()
                 await connection.invalidate()
+
+
+async def bind(connection: AsyncConnection, log_id: int) -> None:
+    """Bind one log in a transaction that may write, and begins here: what is built behind a log is built through functions that ask
+    for it. On the pool for writes."""
+    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
 async def check_durability(connection: asyncpg.Connection) -> list[str]:

@@ -23,6 +23,7 @@ _CODES: dict[str, AuditError] = {
     "AU010": MovedOnError("the log moved on while this was prepared"),
     "AU011": HeldError("under legal hold"),
     "AU012": IntegrityError("what was to be recorded does not fit the log"),
+    "AU013": UnavailableError("the signer's lease is not held"),
 }
 # SQLSTATE classes and codes that pass by themselves or with an operator's help: connection, resources, operator
 # intervention (shutdown, crash), system error, lock not available, serialisation, read-only standby.

@@ -2,7 +2,8 @@
 
 A page is found in three steps, and each is tried only when the one before has not filled it:
 
-1. *Direct.* What an index of the table answers by itself in the order asked for: everything, one server, one target.
+1. *Direct.* What an index of the table answers by itself in the order asked for: everything, certain ids; in the order of time also a
+   time, one server, one target. (By seq, PostgreSQL would look for what lies at the log's end from its beginning.)
 2. *Walk.* The next WALK_ENTRIES entries in the order asked for, each compared. This fills the page for every value that is common there.
 3. *Segments.* From where the walk ended, segment by segment of the search index, nearest first, a few at first and then more at a time.
    Only entries that the index names are looked at, and segments in which nothing is named cost next to nothing. Entries that are not in
@@ -15,7 +16,7 @@ as soon as its append has returned.
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import chain, repeat
 from operator import and_, or_
 from typing import Any
@@ -58,6 +59,7 @@ from audit_service.store.selection import (
     Sort,
     conditions,
     is_direct,
+    names_ids,
     path_ranges,
     walk_conditions,
 )
@@ -101,7 +103,7 @@ async def list_entries(
     A damaged entry whose occurred_at is beyond the calendar has no place in the order of time; `seq` order and exports show it.
     """
     order = Order(sort)
-    if is_direct(selection):
+    if _is_direct(selection, order):
         where = _direct(log_id, selection, order, after)
     else:
         found = await _Search(connection, log_id, selection, order).find(after, limit + 1)
@@ -129,7 +131,7 @@ async def list_positions(
     """Where the first `limit` entries of a selection behind `after` stand, for who needs only little of many entries. A walk is
     WALK_ENTRIES long when not said otherwise."""
     order = Order(sort)
-    if not is_direct(selection):
+    if not _is_direct(selection, order):
         return await _Search(connection, log_id, selection, order).find(after, limit, walk_entries=walk_entries)
     where = [*_direct(log_id, selection, order, after), *_in_calendar(order)]
     return await _fetch_positions(connection, order, where, limit)
@@ -139,7 +141,7 @@ async def count_entries(
     connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000
 ) -> tuple[int, bool]:
     """(count, whether it was capped): exact up to `cap`, because an exact count of everything reads everything."""
-    if is_direct(selection):
+    if is_direct(selection) or names_ids(selection):
         count = await _count(connection, conditions(log_id, selection), cap + 1)
     else:
         count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
@@ -169,35 +171,63 @@ async def look_up(
 async def candidates(
     engine: AsyncEngine, log_id: int, selection: Selection, *, from_seq: int, to_seq: int
 ) -> AsyncIterator[Sequence[int]]:
-    """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, and lists of single seqs. Each
-    look at the index is a transaction of its own, for whoever reads for a long time."""
-    async for some in candidates_of(engine, log_id, clauses_of(selection), from_seq=from_seq, to_seq=to_seq):
+    """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, none longer than a segment unless it
+    is of certain ids, and lists of single seqs. Each look at the index is a transaction of its own, for whoever reads for a long time."""
+    async with bound(engine, log_id) as connection:
+        low, high = await _first_recorded(connection, log_id, selection)
+    start, end = max(from_seq, low or 0), to_seq if high is None else min(to_seq, high)
+    if names_ids(selection):
+        yield range(start, end)
+        return
+    clauses = clauses_of(selection)
+    may_hold = partial(_may_be_in_time, selection=selection)
+    async for some in candidates_of(engine, log_id, clauses, from_seq=start, to_seq=end, may_hold=may_hold):
         yield some
 
 
 async def candidates_of(
-    engine: AsyncEngine, log_id: int, clauses: Sequence["Clause"], *, from_seq: int, to_seq: int
+    engine: AsyncEngine,
+    log_id: int,
+    clauses: Sequence["Clause"],
+    *,
+    from_seq: int,
+    to_seq: int,
+    may_hold: Callable[[Segment], bool] = lambda _: True,
 ) -> AsyncIterator[Sequence[int]]:
-    """The same of entries that fulfil every clause."""
-    first, end = from_seq // terms.SEGMENT_EVENTS, from_seq
-    while clauses and end < to_seq:
+    """The same of entries that fulfil every clause, in the segments that may hold any. None longer than a segment."""
+    index = _Index(clauses)
+    last = -(-to_seq // terms.SEGMENT_EVENTS)
+    for first in range(from_seq // terms.SEGMENT_EVENTS, last, _EXPORT_SEGMENTS):
+        numbers = range(first, min(first + _EXPORT_SEGMENTS, last))
         async with bound(engine, log_id) as connection:
-            numbers = range(first, min(first + _EXPORT_SEGMENTS, -(-to_seq // terms.SEGMENT_EVENTS)))
-            known = {segment.number for segment in await list_segments(connection, log_id)}
-            index = _Index(clauses)
-            some = await index.look(connection, log_id, [number for number in numbers if number in known])
-        if not some:
-            break
-        for number, positions in some.items():
-            start = number * terms.SEGMENT_EVENTS
-            if len(positions) > _NAMED_LIMIT:
-                yield range(max(start, from_seq), min(start + terms.SEGMENT_EVENTS, to_seq))
+            known = {segment.number: segment for segment in await list_segments(connection, log_id)}
+            asked = [number for number in numbers if number not in known or may_hold(known[number])]
+            named = await index.look(connection, log_id, [number for number in asked if number in known])
+        for number in asked:
+            positions, of_segment = named.get(number), number * terms.SEGMENT_EVENTS
+            if positions is None or len(positions) > _NAMED_LIMIT:
+                yield range(max(of_segment, from_seq), min(of_segment + terms.SEGMENT_EVENTS, to_seq))
             else:
-                yield [start + at for at in positions if from_seq <= start + at < to_seq]
-            end = start + terms.SEGMENT_EVENTS
-        first += len(some)
-    if end < to_seq:
-        yield range(end, to_seq)
+                yield [of_segment + at for at in positions if from_seq <= of_segment + at < to_seq]
+
+
+def _is_direct(selection: Selection, order: Order) -> bool:
+    """Whether an index of the table answers a selection in this order."""
+    return names_ids(selection) or (is_direct(selection) and (order.by_time or selection == Selection()))
+
+
+def _may_be_in_time(segment: Segment, selection: Selection) -> bool:
+    """Whether the times of occurrence that are asked for leave anything of a segment."""
+    since, until = selection.since, selection.until
+    if since is None and until is None:
+        return True
+    if segment.first_at is None or segment.last_at is None:
+        return False  # nothing in it has a place in time
+    if since is not None and segment.last_at < since:
+        return False
+    # With a seq beside it, the moment of `until` is in the range too.
+    at_end = selection.until_seq is not None and segment.first_at == until
+    return until is None or segment.first_at < until or at_end
 
 
 def _direct(log_id: int, selection: Selection, order: Order, after: Position | None) -> list[ColumnElement[bool]]:
@@ -371,8 +401,10 @@ class _Search:
 
     async def _walk_end(self, after: Position | None, entries: int) -> Position | None:
         """Where a walk of so many entries ends; None when the log ends before."""
+        # By seq, no index goes on with the seqs of a server or a time.
+        walked = self._selection if self._order.by_time else Selection()
         query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
-            *walk_conditions(self._log_id, self._selection), *_in_calendar(self._order), *self._bounds
+            *walk_conditions(self._log_id, walked), *_in_calendar(self._order), *self._bounds
         )
         if after is not None:
             query = query.where(self._order.behind(after))
@@ -415,14 +447,9 @@ class _Search:
         start = segment.number * terms.SEGMENT_EVENTS
         if start >= self._seqs.stop or start + terms.SEGMENT_EVENTS <= self._seqs.start:
             return False
-        if segment.first_at is None or segment.last_at is None:
-            return not self._order.by_time  # nothing in it has a place in time
-        since, until = self._selection.since, self._selection.until
-        if since is not None and segment.last_at < since:
-            return False
-        # With a seq beside it, the moment of `until` is in the range too.
-        at_end = self._selection.until_seq is not None and segment.first_at == until
-        return until is None or segment.first_at < until or at_end
+        if self._order.by_time and (segment.first_at is None or segment.last_at is None):
+            return False  # nothing in it has a place in time
+        return _may_be_in_time(segment, self._selection)
 
     def _nearest(self, segment: Segment) -> Any:
         """What segments are gone through by: the time or number of their first entry in the order."""
@@ -484,7 +511,13 @@ def _wheres(segments: Sequence[Segment], named: Mapping[int, BitMap]) -> Iterato
             yield first, among(seqs)
             seqs = []
         if dense:
-            yield segment, sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS)
+            # Its times too: by time, PostgreSQL would come to this segment from the end of the log.
+            times = (
+                ()
+                if segment.first_at is None
+                else (_c.occurred_at >= segment.first_at, _c.occurred_at <= segment.last_at)
+            )
+            yield segment, sql_and(_c.seq >= start, _c.seq < start + terms.SEGMENT_EVENTS, *times)
         elif positions:
             first = first if seqs else segment
             seqs += [start + position for position in positions]

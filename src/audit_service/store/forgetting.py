@@ -16,14 +16,16 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from audit_service.core import terms
 from audit_service.core.control import Control
 from audit_service.core.entry import GROUPS, Projection
 from audit_service.core.folding import fold
 from audit_service.core.forgetting import Erasure, Events, Subject
-from audit_service.core.terms import SEGMENT_EVENTS, Term, line_terms
+from audit_service.core.terms import Term, line_terms
 from audit_service.errors import UnavailableError
 from audit_service.store.append import array_literal
 from audit_service.store.engine import bound, call, driver
+from audit_service.store.failures import translated
 from audit_service.store.find import Clause, candidates_of
 from audit_service.store.rows import SIZE_BYTES, Slice, among, columns, fetch_within_budget
 from audit_service.store.segments import TALLIED, build_segment, fetch_generation, fetch_postings, list_segments
@@ -81,6 +83,13 @@ class Droppable:
     held: int
 
 
+async def enter(writes: AsyncEngine, statement: str, log_id: int, entry: Control, *arguments: Any) -> Entered:
+    """Call a function that appends a control entry together with what it records. Durable when it returns. Raises MovedOnError, HeldError,
+    IntegrityError (the entry does not fit the log), UnavailableError."""
+    async with translated():
+        return Entered(*(await call(writes, statement, log_id, entry.argument(), *arguments))[0])
+
+
 @asynccontextmanager
 async def turn(engine: AsyncEngine, log_id: int) -> AsyncIterator[None]:
     """One run on a log at a time, so that none undoes another's preparations; that nothing goes wrong without it, the calls see to
@@ -111,6 +120,12 @@ async def first_recorded(engine: AsyncEngine, log_id: int, at: datetime | None) 
         return cast("int", found.scalar_one())
 
 
+async def fetch_clock(engine: AsyncEngine, log_id: int) -> datetime:
+    """The database's clock, by which entries are recorded."""
+    async with bound(engine, log_id) as connection:
+        return cast("datetime", (await connection.execute(select(func.clock_timestamp()))).scalar_one())
+
+
 # --- dropping ---
 
 
@@ -119,7 +134,9 @@ async def list_numbers(engine: AsyncEngine, log_id: int, scope: Scope) -> list[i
     async with bound(engine, log_id) as connection:
         segments = await list_segments(connection, log_id)
         listed = {
-            segment.number: segment.events for segment in segments if segment.number * SEGMENT_EVENTS < scope.to_seq
+            segment.number: segment.events
+            for segment in segments
+            if segment.number * terms.SEGMENT_EVENTS < scope.to_seq
         }
         numbers = [number for number, events in listed.items() if events]
         names = (scope.category,) if scope.category is not None else (*scope.without, _OWN_CATEGORY)
@@ -131,13 +148,13 @@ async def list_numbers(engine: AsyncEngine, log_id: int, scope: Scope) -> list[i
                 named = sum(len(positions) for positions in postings.get(number, {}).values())
                 if named if scope.category is not None else listed[number] > named:
                     found.append(number)
-    return [*found, *range(len(segments), -(-scope.to_seq // SEGMENT_EVENTS))]
+    return [*found, *range(len(segments), -(-scope.to_seq // terms.SEGMENT_EVENTS))]
 
 
 async def fetch_droppable(engine: AsyncEngine, log_id: int, scope: Scope, number: int) -> Droppable:
     """Step 2 of a drop. Times play no part: `scope.to_seq` says how old."""
-    start = number * SEGMENT_EVENTS
-    where = [_c.log_id == log_id, _c.seq >= start, _c.seq < min(start + SEGMENT_EVENTS, scope.to_seq)]
+    start = number * terms.SEGMENT_EVENTS
+    where = [_c.log_id == log_id, _c.seq >= start, _c.seq < min(start + terms.SEGMENT_EVENTS, scope.to_seq)]
     where += [_c.kind == "event", _c.body.is_not(None)]
     if scope.category is not None:
         where.append(_c.category == scope.category)
@@ -168,7 +185,7 @@ async def drop_entries(
 ) -> Entered:
     """Steps 3 and 4 of a drop: `entry` names exactly these seqs. Raises MovedOnError, HeldError, UnavailableError."""
     index = await _index_arguments(reads, log_id, state, number, dict.fromkeys(seqs))
-    return Entered(*(await call(writes, _DROP, log_id, entry.argument(), *index))[0])
+    return await enter(writes, _DROP, log_id, entry, *index)
 
 
 # --- erasing ---
@@ -196,11 +213,14 @@ async def _events_named(engine: AsyncEngine, log_id: int, subject: Events) -> li
 
 def _by_segment(seqs: Sequence[int]) -> list[Sequence[int]]:
     if isinstance(seqs, range):
-        edges = range(seqs.start // SEGMENT_EVENTS, -(-seqs.stop // SEGMENT_EVENTS))
-        return [range(max(seqs.start, n * SEGMENT_EVENTS), min(seqs.stop, (n + 1) * SEGMENT_EVENTS)) for n in edges]
+        edges = range(seqs.start // terms.SEGMENT_EVENTS, -(-seqs.stop // terms.SEGMENT_EVENTS))
+        return [
+            range(max(seqs.start, n * terms.SEGMENT_EVENTS), min(seqs.stop, (n + 1) * terms.SEGMENT_EVENTS))
+            for n in edges
+        ]
     found: dict[int, list[int]] = {}
     for seq in seqs:
-        found.setdefault(seq // SEGMENT_EVENTS, []).append(seq)
+        found.setdefault(seq // terms.SEGMENT_EVENTS, []).append(seq)
     return list(found.values())
 
 
@@ -235,7 +255,7 @@ async def erase_disclosures(
         [_literal(erasure.left.paths) for erasure in erasures],
         [erasure.left.search for erasure in erasures],
     ]
-    return Entered(*(await call(writes, _ERASE, log_id, entry.argument(), *arguments, *index))[0])
+    return await enter(writes, _ERASE, log_id, entry, *arguments, *index)
 
 
 def _literal(items: list[str] | None) -> str | None:

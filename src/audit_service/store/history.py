@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.find import list_entries
 from audit_service.store.selection import Position, Selection
-from audit_service.store.tables import bound_entry
+from audit_service.store.tables import bound_entry, bound_log
 
 # The first slice is small: most histories are short, or end soon at the event that created the row.
 FIRST_SLICE_ENTRIES = 50
@@ -39,8 +39,9 @@ async def stream_newest(engine: AsyncEngine, log_id: int, selection: Selection) 
 
 
 async def is_dropped_after(connection: AsyncConnection, log_id: int, seq: int) -> bool:
-    """Whether retention took the body of any event after `seq`: it may have been any target's. One probe of the index by time, in
-    which entries without a time stand together, by seq."""
+    """Whether retention took the body of any event after `seq`, or pruned it: it may have been any target's. One probe of the index by
+    time, in which entries without a time stand together, by seq."""
     dropped = select(_c.seq).where(_c.log_id == log_id, _c.occurred_at.is_(None), _c.seq > seq)
-    query = dropped.where(_c.kind == "event", _c.body.is_(None)).limit(1)
-    return (await connection.execute(query)).first() is not None
+    dropped = dropped.where(_c.kind == "event", _c.body.is_(None))
+    pruned = select(bound_log.c.log_id).where(bound_log.c.log_id == log_id, bound_log.c.pruned_before > seq + 1)
+    return bool((await connection.execute(select(exists(dropped) | exists(pruned)))).scalar_one())

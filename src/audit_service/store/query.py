@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, func, literal_column, or_, select, true
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,6 +36,15 @@ async def find_entry(connection: AsyncConnection, log_id: int, event_id: str) ->
         .limit(1)  # where the keys that keep rows unique were dropped, there may be more
     )
     return (await connection.execute(query)).first()
+
+
+async def is_forgotten(connection: AsyncConnection, log_id: int, event_id: str) -> bool:
+    """Whether the event of an id was taken in once, and its content dropped or its entry pruned since."""
+    r = bound_receipt.c
+    pruned = r.seq < select(bound_log.c.pruned_before).where(bound_log.c.log_id == log_id).scalar_subquery()
+    dropped = exists().where(_c.log_id == log_id, _c.seq == r.seq, _c.body.is_(None), _c.id.is_(None))
+    query = select(r.seq).where(r.log_id == log_id, r.id == event_id, r.kept, or_(pruned, dropped))
+    return (await connection.execute(query)).first() is not None
 
 
 async def fetch_head(connection: AsyncConnection, log_id: int) -> Any:
@@ -84,6 +93,12 @@ async def list_controls(
         .order_by(_c.seq)
     )
     return await fetch_within_budget(connection, query, "seq", limit)
+
+
+async def list_headers(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> Sequence[Any]:
+    """HEADER_COLUMNS of the entries with from_seq <= seq < to_seq, in the order of seq. For ranges of a few hundred."""
+    query = select(*columns(HEADER_COLUMNS)).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
+    return (await connection.execute(query.order_by(_c.seq))).all()
 
 
 async def count_at(connection: AsyncConnection, log_id: int, seq: int) -> int:

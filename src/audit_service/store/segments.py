@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from audit_service.core import terms
 from audit_service.core.entry import Projection
 from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
-from audit_service.store.engine import bound, driver
+from audit_service.store.engine import bind, bound, driver
 from audit_service.store.rows import among, columns
 from audit_service.store.tables import bound_entry, bound_forgetting, bound_log, bound_segment, tenant
 
@@ -29,7 +29,8 @@ _COLUMNS = (
 _SLICE_ENTRIES = 2048
 TALLIED = sorted(NAMED)
 
-# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment.
+# Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment. OFFSET 0 keeps
+# PostgreSQL from joining otherwise: for many words it read all terms of the log, and compared each with every word.
 _FETCH = """
     SELECT n.number, t.place, p.positions
     FROM unnest($2::int[]) AS n(number)
@@ -37,6 +38,7 @@ _FETCH = """
     CROSS JOIN LATERAL (
         SELECT b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = t.field AND b.value >= t.low AND b.value < t.high
+        OFFSET 0
     ) AS p"""
 # The values of one field in a range of it, segment by segment.
 _RANGE = """
@@ -44,6 +46,7 @@ _RANGE = """
     CROSS JOIN LATERAL (
         SELECT b.value, b.events, b.positions FROM audit.bound_posting AS b
         WHERE b.log_id = $1 AND b.number = n.number AND b.field = $3 AND b.value >= $4 AND b.value < $5
+        OFFSET 0
     ) AS p"""
 _FETCH_VALUES = "SELECT n.number, p.value, p.positions" + _RANGE
 _COUNT_VALUES = "SELECT p.value, sum(p.events)::bigint" + _RANGE + " GROUP BY p.value"
@@ -173,7 +176,7 @@ async def add_built(writes: AsyncEngine, log_id: int, built: Built) -> bool:
     """Put a segment into the index; see `add_segment`."""
     number, *rest = built.arguments
     async with writes.connect() as connection:
-        await _bind(connection, log_id)
+        await bind(connection, log_id)
         added = await driver(connection).fetchval(_ADD, log_id, number, built.generation, *rest)
         await connection.commit()
     return bool(added)
@@ -192,11 +195,6 @@ async def _read_slice(
     if without:
         query = query.where(not_(among(without)))
     return (await connection.execute(query)).all()
-
-
-async def _bind(connection: AsyncConnection, log_id: int) -> None:
-    """In the transaction that begins here."""
-    await connection.exec_driver_sql(f"SET LOCAL audit.log_id = '{log_id:d}'")
 
 
 def collect(

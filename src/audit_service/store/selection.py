@@ -109,11 +109,12 @@ def _ip(value: FilterValue) -> ColumnElement[bool]:
     return inside
 
 
-def _id(value: FilterValue) -> ColumnElement[bool]:
+def _ids(values: Sequence[FilterValue]) -> ColumnElement[bool]:
     # Ids are indexed once, where they are unique for ever: in the receipts. A forged receipt may name any entry, so the entry
-    # must have the id too.
-    named = select(bound_receipt.c.seq).where(bound_receipt.c.id == value, bound_receipt.c.log_id == _c.log_id)
-    return and_(_c.seq.in_(named), _c.id == value)
+    # must have one of the ids too. All in one comparison: of several, PostgreSQL would ask each entry of the log.
+    ids = cast(list(values), ARRAY(TEXT))
+    named = select(bound_receipt.c.seq).where(bound_receipt.c.id == any_(ids), bound_receipt.c.log_id == _c.log_id)
+    return and_(_c.seq.in_(named), _c.id == any_(ids))
 
 
 def _text(value: FilterValue) -> ColumnElement[bool]:
@@ -175,7 +176,7 @@ CONDITIONS: dict[str, Callable[[FilterValue], ColumnElement[bool]]] = {
     "server_id": _none_or(_c.server_id),
     "ip": _ip,
     "outcome": _any_of(_c.outcome),
-    "id": _id,
+    "id": lambda value: _ids([value]),
     "session": _any_of(_c.session),
     "request_id": _any_of(_c.request_id),
     "changed": _changed,
@@ -247,13 +248,20 @@ def is_direct(selection: Selection) -> bool:
     return by_index and selection.recorded_since is None and selection.recorded_until is None
 
 
+def names_ids(selection: Selection) -> bool:
+    """Whether a selection is of certain ids: no more entries than a request can name, each found by itself."""
+    return any(map(_is_of_ids, selection.filters))
+
+
+def _is_of_ids(item: Filter) -> bool:
+    return item.field == "id" and not item.negated
+
+
 def _base_filters(selection: Selection) -> list[Filter]:
     """The filters that lead to one range of an index that goes on with time and seq. An id is one entry at most."""
     single = {item.field: item for item in selection.filters if not item.negated and len(item.values) == 1}
-    names = {"id", "server_id"} | (
-        {"target_type", "target_id"} if {"target_type", "target_id"} <= single.keys() else set()
-    )
-    return [single[name] for name in sorted(names & single.keys())]
+    names = {"server_id"} | ({"target_type", "target_id"} if {"target_type", "target_id"} <= single.keys() else set())
+    return [*filter(_is_of_ids, selection.filters), *(single[name] for name in sorted(names & single.keys()))]
 
 
 def _condition(item: Filter) -> ColumnElement[bool]:
@@ -262,6 +270,8 @@ def _condition(item: Filter) -> ColumnElement[bool]:
         matches = (
             column == item.values[0] if len(item.values) == 1 else column == any_(cast(list(item.values), ARRAY(TEXT)))
         )
+    elif item.field == "id":
+        matches = _ids(item.values)
     else:
         matches = or_(false(), *(CONDITIONS[item.field](value) for value in item.values))
     # An entry without a value is not one of the values: NOT (NULL = x) would lose it.
@@ -294,13 +304,20 @@ class Order:
         return (position.occurred_at, position.seq) if self.by_time else (position.seq,)
 
     def behind(self, position: Position, *, inclusive: bool = False) -> ColumnElement[bool]:
-        """What stands behind a position, or also at it."""
+        """What stands behind a position, or also at it.
+
+        In orders of time the moment is said by itself too: PostgreSQL ends a scan of the index at a comparison of rows only where no
+        other bound of time is given beside it, and read the index to its far end else.
+        """
         columns = tuple_(*self.columns)
         parts = zip(self.key(position), self.columns, strict=True)
         bound = tuple_(*(literal(value, type_=column.type) for value, column in parts))
-        if inclusive:
-            return columns <= bound if self.descending else columns >= bound
-        return columns < bound if self.descending else columns > bound
+        at, moment = self.columns[0], literal(self.key(position)[0], type_=self.columns[0].type)
+        if self.descending:
+            behind, within = columns <= bound if inclusive else columns < bound, at <= moment
+        else:
+            behind, within = columns >= bound if inclusive else columns > bound, at >= moment
+        return and_(within, behind) if self.by_time else behind
 
     def before(self, position: Position) -> ColumnElement[bool]:
         """What stands before a position."""

@@ -1,4 +1,4 @@
-"""Reading what a selection matches in the order of seq, slice by slice, as fast as the driver can: what exports are made of.
+"""Reading entries in the order of seq, slice by slice, as fast as the driver can: what exports and evidence are made of.
 
 Compiled once for a whole read and handed to asyncpg as it is. A row costs a third of what it costs by way of SQLAlchemy.
 """
@@ -6,7 +6,7 @@ Compiled once for a whole read and handed to asyncpg as it is. A row costs a thi
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, any_, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -23,12 +23,13 @@ SIZE, BEFORE = len(EVENT_COLUMNS), len(EVENT_COLUMNS) + 1
 
 
 async def stream_slices(
-    engine: AsyncEngine, log_id: int, selection: Selection, *, size: int
+    engine: AsyncEngine, log_id: int, selection: Selection, *, from_seq: int = 0, to_seq: int
 ) -> AsyncGenerator[Sequence[Any]]:
-    """The matching entries below `size`, in slices of up to SLICE_ENTRIES rows and about BUDGET_BYTES, each read in a transaction of its
-    own. A row has EVENT_COLUMNS, its size in bytes, and the bytes of the slice before it. Never empty."""
-    ranges, named = _Reader(engine, log_id, selection), _Reader(engine, log_id, selection, named=True)
-    async for some in candidates(engine, log_id, selection, from_seq=0, to_seq=size):
+    """The matching entries with from_seq <= seq < to_seq, in slices of up to SLICE_ENTRIES rows and about BUDGET_BYTES, each read in a
+    transaction of its own. A row has EVENT_COLUMNS, its size in bytes, and the bytes of the slice before it. Never empty."""
+    where = conditions(log_id, selection)
+    ranges, named = _Reader(engine, log_id, where), _Reader(engine, log_id, where, named=True)
+    async for some in candidates(engine, log_id, selection, from_seq=from_seq, to_seq=to_seq):
         if isinstance(some, range):
             async for rows in ranges.stream(some.start, some.stop):
                 yield rows
@@ -39,12 +40,23 @@ async def stream_slices(
                 yield rows
 
 
+async def stream_range(
+    engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int, *, only_controls: bool = False
+) -> AsyncGenerator[Sequence[Any]]:
+    """Every entry of a range, whatever its kind and whatever was forgotten of it, or the control entries among them; slices as above."""
+    where = [_c.log_id == log_id, *([_c.kind != "event"] if only_controls else [])]
+    async for rows in _Reader(engine, log_id, where).stream(from_seq, to_seq):
+        yield rows
+
+
 class _Reader:
     """The statement of a slice: of a range, or of those of a range that are `named`."""
 
-    def __init__(self, engine: AsyncEngine, log_id: int, selection: Selection, *, named: bool = False) -> None:
+    def __init__(
+        self, engine: AsyncEngine, log_id: int, where: Sequence[ColumnElement[bool]], *, named: bool = False
+    ) -> None:
         self._engine, self._log_id = engine, log_id
-        self._compiled = _slice_query(log_id, selection, named=named).compile(dialect=engine.dialect)
+        self._compiled = _slice_query(where, named=named).compile(dialect=engine.dialect)
 
     async def stream(self, from_seq: int, to_seq: int, seqs: Sequence[int] = ()) -> AsyncIterator[Sequence[Any]]:
         """The slices of a range."""
@@ -65,9 +77,9 @@ class _Reader:
         return rows
 
 
-def _slice_query(log_id: int, selection: Selection, *, named: bool) -> Select[Any]:
+def _slice_query(conditions_: Sequence[ColumnElement[bool]], *, named: bool) -> Select[Any]:
     """The next rows, up to the one that fills the budget. Sizes are read from the rows' headers: what does not fit is never unpacked."""
-    where = [*conditions(log_id, selection), _c.seq >= _number("from_seq"), _c.seq < _number("to_seq")]
+    where = [*conditions_, _c.seq >= _number("from_seq"), _c.seq < _number("to_seq")]
     if named:
         where.append(_c.seq == any_(bindparam("seqs", type_=ARRAY(BIGINT))))
     rows = select(*columns(EVENT_COLUMNS), SIZE_BYTES).where(*where).order_by(_c.seq).limit(SLICE_ENTRIES).subquery()

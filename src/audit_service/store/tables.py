@@ -263,6 +263,43 @@ request = Table(
     PrimaryKeyConstraint("log_id", "request_id", name="request_pkey"),
 )
 
+source_progress = Table(
+    "source_progress",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    PrimaryKeyConstraint("log_id", name="source_progress_pkey"),
+)
+
+source = Table(
+    "source",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("events", BigInteger, nullable=False),
+    Column("numbered", BigInteger, nullable=False),
+    Column("first_seq", BigInteger),
+    Column("last_seq", BigInteger),
+    Column("seen_ranges", BigInteger, nullable=False),
+    Column("seen_numbers", BigInteger, nullable=False),
+    Column("repeated_ranges", BigInteger, nullable=False),
+    Column("repeated_numbers", BigInteger, nullable=False),
+    Column("last_recorded_at", _time, nullable=False),
+    Column("source_id", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "source_id", name="source_pkey"),
+)
+
+source_range = Table(
+    "source_range",
+    metadata,
+    Column("log_id", BigInteger, nullable=False, autoincrement=False),
+    Column("first_seq", BigInteger, nullable=False, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("repeated", Boolean, nullable=False),
+    Column("source_id", _c, nullable=False),
+    PrimaryKeyConstraint("log_id", "source_id", "repeated", "first_seq", name="source_range_pkey"),
+    CheckConstraint("first_seq <= last_seq", name="source_range_order"),
+)
+
 
 def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> Any:
     columns: list[Any] = [column(c.name, c.type) for c in source.columns if c.name not in leave_out]
@@ -281,3 +318,4 @@ bound_tile = _view("bound_tile", tile)
 bound_hold = _view("bound_hold", hold)
 bound_retention_policy = _view("bound_retention_policy", retention_policy)
 bound_request = _view("bound_request", request)
+bound_source_progress = _view("bound_source_progress", source_progress)

@@ -1,8 +1,7 @@
 """The chain: its head, and its verification. And exports, which read the whole of it."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from typing import Annotated, cast, get_args
 
 import orjson
@@ -11,14 +10,15 @@ from fastapi.responses import Response, StreamingResponse
 
 from audit_service import export, verify
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
-from audit_service.api.download import Download
+from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.download import Download, in_slot
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
 from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
+from audit_service.store.checkpoints import fetch_latest_checkpoint
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
@@ -36,6 +36,7 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), bound(service.database.reads, credential.log_id) as connection:
         head = await fetch_sound_head(connection, credential.log_id)
+        last = await fetch_latest_checkpoint(connection, credential.log_id)
     try:
         origin = format_origin(head.service_name, head.log_key, head.epoch)
     except ValueError:
@@ -45,8 +46,8 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
         "size": head.size,
         "head": head.last_hash.hex(),
         "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
-        "last_checkpoint": None,
-        "pruned_before": None,
+        "last_checkpoint": None if last is None else {"size": last.size, "signed_at": format_time(last.signed_at)},
+        "pruned_before": head.pruned_before or None,
     }
     return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
@@ -113,7 +114,7 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
     asked.finish()
     chosen, packed = cast("Format", format_), gzip == "true"
     links = service.settings.link_templates
-    stream = _in_slot(
+    stream = in_slot(
         service, export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed)
     )
     first = await anext(stream)  # a database that is away gets a status of its own
@@ -125,11 +126,3 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
         media_type=export.GZIP_MEDIA_TYPE if packed else export.MEDIA_TYPES[chosen],
         filename=f"audit-{name}.{chosen}{'.gz' if packed else ''}",
     )
-
-
-async def _in_slot(service: Service, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same pieces, while one of the service's slots for exports is taken. Raises UnavailableError when none is free."""
-    with service.export_slot():
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece

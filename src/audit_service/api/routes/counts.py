@@ -105,29 +105,32 @@ async def _timeline(request: Request, service: Service, credential: Credential, 
     asked.finish()
     async with translated(), bound(service.database.reads, credential.log_id, one_snapshot=True) as connection:
         counted = await count_quarters(connection, credential.log_id, selection)
+    used, buckets = _buckets(counted, interval, zone)
     return _answer(
         {
-            "timeline": _buckets(counted, interval, zone),
-            "interval": interval,
+            "timeline": buckets,
+            "interval": used,
             "tz": getattr(zone, "key", "UTC"),
             "capped": counted.capped,
         }
     )
 
 
-def _buckets(counted: Quarters, interval: Interval, zone: tzinfo) -> list[dict[str, Any]]:
-    """The buckets of what was counted, empty ones too, cut where the time asked for begins and ends. Raises InvalidQueryError."""
-    first = counted.since or min(counted.counts, default=None)
-    end = counted.until or max((at + timeline.QUARTER for at in counted.counts), default=None)
-    if first is None or end is None or first >= end:
-        return []
-    edges = list(islice(timeline.edges(first, end, interval, zone), BUCKETS_LIMIT + 2))
+def _buckets(counted: Quarters, asked: Interval | None, zone: tzinfo) -> tuple[Interval, list[dict[str, Any]]]:
+    """The buckets of what was counted, empty ones too, cut where the time asked for begins and ends, and how long they are: days when
+    that is not said, or months where those would be too many, so that one event with a wrong clock takes nothing away. Raises
+    InvalidQueryError."""
+    interval = asked or "day"
+    edges = _edges(counted, interval, zone)
+    if asked is None and len(edges) > BUCKETS_LIMIT + 1:
+        interval = "month"
+        edges = _edges(counted, interval, zone)
     if len(edges) > BUCKETS_LIMIT + 1:
         fault = Fault(
             f"would make more than {BUCKETS_LIMIT} buckets; ask for longer ones or for less time", parameter="interval"
         )
         raise InvalidQueryError("these parameters are not valid: interval", [fault])
-    return [
+    return interval, [
         {
             "from": _spelled(max(start, counted.since or start), zone),
             "to": _spelled(min(stop, counted.until or stop), zone),
@@ -135,6 +138,15 @@ def _buckets(counted: Quarters, interval: Interval, zone: tzinfo) -> list[dict[s
         }
         for (start, stop), count in zip(pairwise(edges), timeline.sums(counted.counts, edges), strict=True)
     ]
+
+
+def _edges(counted: Quarters, interval: Interval, zone: tzinfo) -> list[datetime]:
+    """Where buckets begin and end, as far as the limit shows; none when there is nothing to count."""
+    first = counted.since or min(counted.counts, default=None)
+    end = counted.until or max((at + timeline.QUARTER for at in counted.counts), default=None)
+    if first is None or end is None or first >= end:
+        return []
+    return list(islice(timeline.edges(first, end, interval, zone), BUCKETS_LIMIT + 2))
 
 
 def _spelled(at: datetime, zone: tzinfo) -> str:

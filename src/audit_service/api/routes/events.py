@@ -9,7 +9,7 @@ from audit_service.api import listing, parameters, schemas
 from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
 from audit_service.core.entry import JSONObject
 from audit_service.core.view import Stored, event_json, event_view, stored_from
-from audit_service.errors import NotFoundError
+from audit_service.errors import GoneError, NotFoundError
 from audit_service.store import query
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
@@ -43,16 +43,25 @@ async def get_event(event_id: str, request: Request, service: ServiceOf, credent
 
 
 async def find_view(event_id: str, service: Service, credential: Credential) -> JSONObject:
-    """The event of an id, as it is shown. Raises NotFoundError, also for one whose body was dropped."""
+    """The event of an id, as it is shown. Raises NotFoundError, GoneError for one whose body was dropped or that was pruned."""
     return event_view(await _find_stored(event_id, service, credential), service.settings.link_templates)
 
 
+async def find_seq(event_id: str, service: Service, credential: Credential) -> int:
+    """Where the event of an id stands in the log. Raises NotFoundError, GoneError."""
+    return (await _find_stored(event_id, service, credential)).seq
+
+
 async def _find_stored(event_id: str, service: Service, credential: Credential) -> Stored:
-    row = None
+    row, forgotten = None, False
     event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
         async with translated(), bound(service.database.reads, credential.log_id) as connection:
             row = await query.find_entry(connection, credential.log_id, event_id)
+            if row is None:
+                forgotten = await query.is_forgotten(connection, credential.log_id, event_id)
+    if forgotten:
+        raise GoneError("the content of this event was removed by retention; what is left of it still verifies")
     if row is None or row.body is None:
         raise NotFoundError("no such event")
     return stored_from(row)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, documented_security
+from audit_service.api.dependencies import Service, ServiceOf, documented_security, raw_path
 from audit_service.api.routes.events import Reader, find_view, get_event
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.history import Walk, WalkLimits, past_event
@@ -55,16 +55,11 @@ async def list_history(
 
 def _target(request: Request) -> tuple[str, str]:
     """Type and id of the path as it was sent. Raises NotFoundError for what no event can have."""
-    parts = _raw_path(request).split(b"/")  # ['', 'v1', 'targets', type, id…, 'history']
+    parts = raw_path(request).split(b"/")  # ['', 'v1', 'targets', type, id…, 'history']
     kind, identifier = unquote(b"/".join(parts[3:4])), unquote(b"/".join(parts[4:-1]))
     if not 1 <= len(kind) <= 128 or not 1 <= len(identifier) <= 255 or "\0" in kind + identifier:
         raise NotFoundError("no such target")
     return kind, identifier
-
-
-def _raw_path(request: Request) -> bytes:
-    raw: bytes = request.scope["raw_path"]
-    return raw.partition(b"?")[0]
 
 
 async def _state(
@@ -104,7 +99,7 @@ async def _state(
 async def get_revert(event_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """A JSON Patch (RFC 6902) with `test` operations that would undo one event, and what of it cannot be undone. Nothing is changed
     here: the log has no way to reach the panel's rows."""
-    if not _raw_path(request).endswith(b"/revert"):
+    if not raw_path(request).endswith(b"/revert"):
         return await get_event(f"{event_id}/revert", request, service, credential)
     parameters.Query(request.query_params.multi_items(), ()).finish()
     event = await find_view(event_id, service, credential)

@@ -1,5 +1,7 @@
 """Probes and metrics: alive, ready, and how it goes. No credential, and nothing in them that needs one."""
 
+from collections.abc import Iterator, Sequence
+
 import orjson
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -11,13 +13,17 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy import text
 
 from audit_service.api.dependencies import Service, ServiceOf
 from audit_service.errors import NotFoundError, UnavailableError
-from audit_service.store.engine import check_durability, connected, driver
+from audit_service.store.checkpoints import Lag, fetch_lag
+from audit_service.store.engine import bound, check_durability, connected, driver
 from audit_service.store.failures import translated
 from audit_service.store.migrate import newest_revision
+from audit_service.store.segments import list_logs
 
 router = APIRouter(tags=["operations"])
 _MULTIPROCESS = values.ValueClass.__name__ == "MmapedValue"
@@ -60,4 +66,44 @@ async def metrics(service: ServiceOf) -> Response:
     if _MULTIPROCESS:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    signed = CollectorRegistry()
+    signed.register(_Checkpoints(await _lags(service)))
+    return Response(generate_latest(registry) + generate_latest(signed), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Checkpoints(Collector):
+    """How far signing is behind, over all logs; a log's own figures are in its `/v1/chain`, for tenants are not everybody's to see."""
+
+    def __init__(self, lags: Sequence[Lag]) -> None:
+        self._lags = lags
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        ages = [lag.age_seconds for lag in self._lags if lag.age_seconds is not None]
+        figures = (
+            ("audit_log_size", "Entries, over all logs", sum(lag.log_size for lag in self._lags)),
+            (
+                "audit_checkpoint_size",
+                "Entries signed last, over all logs",
+                sum(lag.checkpoint_size for lag in self._lags),
+            ),
+            ("audit_unsigned_logs", "Logs without any checkpoint", len(self._lags) - len(ages)),
+        )
+        for name, what, value in figures:
+            yield GaugeMetricFamily(name, what, value=value)
+        if ages:
+            what = "Seconds since the last checkpoint, of the log signed longest ago"
+            yield GaugeMetricFamily("audit_checkpoint_age_seconds", what, value=max(ages))
+
+
+async def _lags(service: Service) -> list[Lag]:
+    """Of every log; of none while the database is away, for the other metrics matter then."""
+    try:
+        async with translated(), connected(service.database.reads) as connection:
+            logs = await list_logs(connection)
+        lags = []
+        for log_id in logs:
+            async with translated(), bound(service.database.reads, log_id) as connection:
+                lags.append(await fetch_lag(connection, log_id))
+    except UnavailableError:
+        return []
+    return lags

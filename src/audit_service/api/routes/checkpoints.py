@@ -1,0 +1,72 @@
+"""Signed checkpoints of the log, as the notes they are (C2SP tlog-checkpoint), for whoever keeps them elsewhere."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from audit_service.api import parameters, schemas
+from audit_service.api.cursor import format_cursor, parse_cursor
+from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.errors import NotFoundError
+from audit_service.store.checkpoints import fetch_latest_checkpoint, list_checkpoints
+from audit_service.store.credentials import Credential
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
+from audit_service.store.selection import Position
+
+router = APIRouter(tags=["chain"], dependencies=documented_security)
+Verifier = Annotated[Credential, Depends(scoped("verify"))]
+MEDIA_TYPE = "text/plain; charset=utf-8"
+_PATH = "/v1/chain/checkpoints"
+# The signer's usual interval: nothing newer can be missed for longer. For who asked only: a shared cache would skip the credential.
+_CACHED = {"Cache-Control": "private, max-age=2", "Vary": "Authorization"}
+
+
+@router.get("/v1/chain/checkpoint", responses=schemas.CHECKPOINT_RESPONSES, response_model=None)
+async def get_checkpoint(request: Request, service: ServiceOf, credential: Verifier) -> Response:
+    """The latest checkpoint, a signed note. 404 before the first."""
+    parameters.Query(request.query_params.multi_items(), ()).finish()
+    async with translated(), bound(service.database.reads, credential.log_id) as connection:
+        found = await fetch_latest_checkpoint(connection, credential.log_id)
+    if found is None:
+        raise NotFoundError("no checkpoint of this log was signed yet")
+    return Response(found.note, headers=_CACHED, media_type=MEDIA_TYPE)
+
+
+@router.get(
+    _PATH,
+    openapi_extra={"parameters": schemas.CHECKPOINTS_PARAMETERS},
+    responses=schemas.CHECKPOINTS_RESPONSES,
+    response_model=None,
+)
+async def get_checkpoints(request: Request, service: ServiceOf, credential: Verifier) -> Response:
+    """One note for each size that was signed, smallest first, an empty line between them; the next page is in the Link header.
+
+    Of a size that was signed more than once, the note signed last.
+    """
+    asked = parameters.Query(request.query_params.multi_items(), ("from_size", "to_size", "limit", "cursor"))
+    from_size = parameters.whole_number(asked, "from_size", default=0)
+    to_size = parameters.whole_number(asked, "to_size", default=-1)
+    limit = parameters.limit(asked)
+    cursor = asked.one("cursor")
+    asked.finish()
+    secret = (await service.installation()).secret
+    binding = f"{_PATH}\n{credential.log_id}\n{from_size}\n{to_size}"
+    start = from_size if cursor is None else parse_cursor(cursor, secret, binding).seq + 1
+    async with translated(), bound(service.database.reads, credential.log_id) as connection:
+        found = await list_checkpoints(
+            connection,
+            credential.log_id,
+            from_size=start,
+            to_size=None if to_size < 0 else to_size,
+            limit=limit + 1,
+        )
+    page = found[:limit]
+    headers = dict(_CACHED)
+    if len(found) > limit:
+        following = format_cursor(Position(page[-1].signed_at, page[-1].size), secret, binding)
+        again = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+        headers["Link"] = f'<{_PATH}?{urlencode([*again, ("cursor", following)])}>; rel="next"'
+    return Response("\n".join(one.note for one in page), headers=headers, media_type=MEDIA_TYPE)

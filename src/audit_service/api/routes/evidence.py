@@ -1,0 +1,53 @@
+"""Evidence over HTTP: a part of the log as a file that proves itself."""
+
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from audit_service.api import parameters, schemas
+from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.download import Download, in_slot
+from audit_service.evidence import MEDIA_TYPE, Wanted, filename, make_evidence, plan_evidence
+from audit_service.store.credentials import Credential
+from audit_service.store.selection import Selection
+
+router = APIRouter(tags=["evidence"], dependencies=documented_security)
+Exporter = Annotated[Credential, Depends(scoped("export"))]
+_RANGE = ("from_seq", "to_seq", "checkpoint_size")
+
+
+@router.get(
+    "/v1/evidence",
+    openapi_extra={"parameters": schemas.EVIDENCE_PARAMETERS},
+    responses=schemas.EVIDENCE_RESPONSES,
+    response_model=None,
+)
+async def get_evidence(request: Request, service: ServiceOf, credential: Exporter) -> Response:
+    """A range of the log as a bundle that anybody can check offline with `audit-service verify-file` and the log's public key. With
+    filters it holds what they select, each entry proven to be in the log, but not that none was left out.
+
+    409 when the range is not signed yet, or something of it was forgotten since the checkpoint."""
+    pairs = request.query_params.multi_items()
+    wanted = evidence_wanted(pairs, await service.stored_form(credential))
+    tree = await service.tree_of(credential.log_id, credential.log_key)
+    plan = await plan_evidence(tree, wanted)
+    stream = in_slot(service, make_evidence(tree, plan))
+    first = await anext(stream)  # a database that is away, or no free slot, gets a status of its own
+    return Download(stream, first, media_type=MEDIA_TYPE, filename=filename(tree, plan))
+
+
+def evidence_wanted(pairs: Sequence[tuple[str, str]], stored_form: parameters.StoredForm) -> Wanted:
+    """What a query asks for. Raises InvalidQueryError."""
+    asked = parameters.Query(pairs, (*parameters.FILTERS, *_RANGE))
+    selection = parameters.selection(asked, stored_form=stored_form)
+    from_seq, to_seq, checkpoint_size = (
+        parameters.whole_number(asked, name, default=0) if asked.has(name) else None for name in _RANGE
+    )
+    asked.finish()
+    if selection == Selection():
+        return Wanted(from_seq, to_seq, checkpoint_size)
+    filters = urlencode([pair for pair in pairs if pair[0] not in _RANGE])
+    return Wanted(from_seq, to_seq, checkpoint_size, selection, filters)

@@ -1,0 +1,224 @@
+"""The commands around the signer: `sign`, `checkpoint …`, and those of `keys` that are about the signing key.
+
+What changes keys or states takes its turn with a running signer, and works without one.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import orjson
+import typer
+
+from audit_service.api.logs import configure as configure_logs
+from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, err, out, progress_bar, reading, signing_url
+from audit_service.core.chain import format_origin
+from audit_service.core.entry import format_time
+from audit_service.core.tiles import BuiltTile
+from audit_service.core.vkey import format_vkey
+from audit_service.errors import InputError, NotFoundError
+from audit_service.settings import Settings
+from audit_service.signer import open_signing, run_until_signal
+from audit_service.signing import resume as resuming
+from audit_service.signing import rotation
+from audit_service.signing.keyfile import Keys, read_keys
+from audit_service.signing.lease import Signing
+from audit_service.signing.tree import rebuild_tiles
+from audit_service.store import signing as store
+from audit_service.store.checkpoints import fetch_latest_checkpoint
+from audit_service.store.credentials import DEFAULT_TENANT
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
+from audit_service.store.signing import SignedLog
+
+Reason = Annotated[str, typer.Option(help="Why, without personal data; it is entered in the log")]
+T = TypeVar("T")
+
+checkpoint_app = typer.Typer(help="Signed checkpoints. Without a command: print the latest one.")
+
+
+def sign() -> None:
+    """Sign checkpoints until stopped: the signer by itself, for where AUDIT_SIGN=false keeps `serve` from running it."""
+    settings = Settings()
+    configure_logs(settings.log_level)
+    with signing_url(settings) as url:
+        code = asyncio.run(run_until_signal(settings, url))
+    raise typer.Exit(code)
+
+
+@checkpoint_app.callback(invoke_without_command=True)
+def checkpoint(
+    context: typer.Context,
+    tenant: Tenant = DEFAULT_TENANT,
+    output: Annotated[Path, typer.Option("--out", help="File to write; - for standard output")] = Path("-"),
+) -> None:
+    """Print the latest checkpoint of a log: a signed note, to be kept where the operator of this service cannot change it."""
+    if context.invoked_subcommand is not None:
+        return
+    note = asyncio.run(_latest(tenant))
+    if str(output) == "-":
+        sys.stdout.buffer.write(note.encode())
+    else:
+        output.write_text(note, "utf-8")
+
+
+async def _latest(tenant: str) -> str:
+    async with reading(Settings(), tenant) as (engine, log, _), translated(), bound(engine, log.log_id) as connection:
+        found = await fetch_latest_checkpoint(connection, log.log_id)
+    if found is None:
+        raise NotFoundError("no checkpoint of this log was signed yet")
+    return found.note
+
+
+@checkpoint_app.command("resume")
+def resume(reason: Reason, tenant: Tenant = DEFAULT_TENANT, *, as_json: AsJson = False) -> None:
+    """Go on signing after a restore that lost what was signed: begins the log's next epoch, and enters what is lost in the log."""
+    done = _with_signing(lambda signing: _resume(signing, tenant, reason, quiet=as_json))
+    _say_stale(done.stale)
+    if as_json:
+        told = {
+            "epoch": done.epoch, "seq": done.seq, "size": done.size, "root": done.root.hex(), "lost": done.lost,
+            "last_good": done.last_good,
+        }  # fmt: skip
+        sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+        return
+    first, end = done.lost
+    out.print(
+        f"resumed as epoch {done.epoch} at size {done.size}; the `resume` entry is seq {done.seq}\n"
+        f"not shown to be there any more: seq [{first}, {end})\nlast good checkpoint:\n{done.last_good}",
+        markup=False,
+        highlight=False,
+    )
+
+
+async def _resume(signing: Signing, tenant: str, reason: str, *, quiet: bool) -> resuming.Resumed:
+    target = await _log_of(signing, tenant)
+    with progress_bar("entries", hidden=quiet) as bar:
+        task = bar.add_task("reading the log", total=None)
+        return await resuming.resume(
+            signing, target, reason=reason, report=lambda size: bar.update(task, completed=size)
+        )
+
+
+@checkpoint_app.command("rebuild-tiles")
+def rebuild(tenant: Tenant = DEFAULT_TENANT, *, as_json: AsJson = False) -> None:
+    """Make the tiles of the hash tree anew from the entries: stores missing ones, names differing ones. Exit 1 when any differs."""
+    size, differing = _with_signing(lambda signing: _rebuild(signing, tenant, quiet=as_json))
+    if as_json:
+        named = [{"level": tile.level, "number": tile.number} for tile in differing]
+        sys.stdout.buffer.write(orjson.dumps({"size": size, "differing": named}) + b"\n")
+    else:
+        _say_stale(differing)
+        out.print(f"the tiles of {size} entries are there; {len(differing)} differ", highlight=False)
+    raise typer.Exit(EXIT_BAD if differing else EXIT_GOOD)
+
+
+async def _rebuild(signing: Signing, tenant: str, *, quiet: bool) -> tuple[int, list[BuiltTile]]:
+    target = await _log_of(signing, tenant)
+    with progress_bar("entries", hidden=quiet) as bar:
+        task = bar.add_task("rebuilding tiles", total=None)
+        return await rebuild_tiles(signing, target.log_id, lambda size: bar.update(task, completed=size))
+
+
+def _say_stale(tiles: list[BuiltTile]) -> None:
+    for tile in tiles:
+        err.print(
+            f"tile level {tile.level} number {tile.number} is stored with other hashes than the entries have: "
+            "delete it as the database's administrator, then run `checkpoint rebuild-tiles`",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def rotate_signing(reason: Reason = "rotation", *, as_json: AsJson = False) -> None:
+    """Let a new key succeed the signing key. Both sign for AUDIT_SIGNING_OVERLAP_DAYS; then the old seed is destroyed."""
+    days = Settings().signing_overlap_days
+    changed = _with_signing(
+        lambda signing: rotation.rotate(signing, overlap_days=days, reason=reason, report=_report(quiet=as_json))
+    )
+    _say_changed(changed, as_json=as_json)
+
+
+def revoke_signing(reason: Reason, *, as_json: AsJson = False) -> None:
+    """Replace every key that signs by a new one, at once: for when the key file may have been read by others."""
+    changed = _with_signing(lambda signing: rotation.revoke(signing, reason=reason, report=_report(quiet=as_json)))
+    _say_changed(changed, as_json=as_json)
+
+
+def list_signing(*, as_json: AsJson = False) -> None:
+    """List the signing keys as vkeys, for each log: what verifiers are given. Never a seed."""
+    keys = read_keys(Settings().signing_key_path)
+    listed = _with_signing(lambda signing: _vkeys(signing, keys))
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(listed, option=orjson.OPT_INDENT_2) + b"\n")
+        return
+    for item in listed:
+        out.print(
+            f"{item['vkey']}  {item['state']}, tenant {item['tenant']}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+async def _vkeys(signing: Signing, keys: Keys) -> list[dict[str, str]]:
+    service_name, logs = await store.list_signed_logs(signing.database.reads)
+    states = ["retired"] * len(keys.retired) + [
+        "signs" if key.retired_at is None else f"signs until {format_time(key.retired_at)}" for key in keys.signing
+    ]
+    listed = []
+    for target in logs:
+        head = await store.fetch_stored_head(signing.database.reads, target.log_id)
+        origin = format_origin(service_name, target.log_key, head.epoch)
+        for verifier, state in zip(keys.verifiers(origin), states, strict=True):
+            listed.append({"tenant": target.tenant, "vkey": format_vkey(verifier), "state": state})
+    return listed
+
+
+def _report(*, quiet: bool) -> rotation.Report:
+    return (lambda _step: None) if quiet else (lambda step: err.print(step, markup=False, highlight=False))
+
+
+def _say_changed(changed: rotation.Changed, *, as_json: bool) -> None:
+    until = None if changed.until is None else format_time(changed.until)
+    if as_json:
+        told = {"public": changed.new.public.hex(), "logs": changed.logs, "old_signs_until": until}
+        sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+        return
+    ending = (
+        "the keys before are revoked, their seeds destroyed" if until is None else f"the old key signs until {until}"
+    )
+    out.print(
+        f"a new key signs; {ending}\ntell verifiers its vkeys: `audit-service keys list-signing`", highlight=False
+    )
+
+
+async def _log_of(signing: Signing, tenant: str) -> SignedLog:
+    _, logs = await store.list_signed_logs(signing.database.reads)
+    for target in logs:
+        if target.tenant == tenant:
+            return target
+    raise InputError("no such tenant")
+
+
+def _with_signing(work: Callable[[Signing], Awaitable[T]]) -> T:
+    """Run `work` with the database as the signing role, the state folder and the key file."""
+
+    async def run(settings: Settings, url: str) -> T:
+        signing = open_signing(settings, url)
+        try:
+            return await work(signing)
+        finally:
+            await signing.database.dispose()
+
+    settings = Settings()
+    with signing_url(settings) as url:
+        return asyncio.run(run(settings, url))
+
+
+def register(app: typer.Typer, keys_app: typer.Typer) -> None:
+    """Put these commands where they belong."""
+    app.command("sign")(sign)
+    app.add_typer(checkpoint_app, name="checkpoint")
+    keys_app.command("rotate-signing")(rotate_signing)
+    keys_app.command("revoke-signing")(revoke_signing)
+    keys_app.command("list-signing")(list_signing)

@@ -1,0 +1,1 @@
+"""Checking a bundle of evidence without the service: `verify_file.py` and `verify.html`, each complete in one file."""

@@ -1,0 +1,212 @@
+"""Proofs of inclusion and consistency, and one event's proof file, from a log as it is stored.
+
+The order of each:
+
+1. *Root.* What the proof has to lead to: the root in the signed checkpoint of that size; where that size was never signed, the root of the
+   latest checkpoint, by way of a consistency proof; beyond it, the root of the log's head.
+2. *Read.* The few tiles that are needed, in one short transaction.
+3. *Check.* A proof that does not lead to that root is never handed out. The roots of tiles that the process remembers may be those of
+   another time (a restore): they are forgotten and it is tried once more, then TreeDamagedError is raised.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit_service.core.chain import entry_hash
+from audit_service.core.merkle import (
+    Frontier,
+    HashReader,
+    check_consistency,
+    check_inclusion,
+    cover,
+    frontier_root,
+    prove_consistency,
+    prove_inclusion,
+)
+from audit_service.core.note import parse_note
+from audit_service.core.proof_file import ProofFile, format_proof_file
+from audit_service.errors import (
+    Fault,
+    InvalidQueryError,
+    NotSignedError,
+    ProofError,
+    TreeDamagedError,
+    UnavailableError,
+)
+from audit_service.store.query import fetch_sound_head, list_headers
+from audit_service.stored_tree import Signed, StoredTree
+
+# How often somebody who waits for a checkpoint looks for it.
+WAIT_STEP_SECONDS = 0.2
+
+Proof = TypeVar("Proof")
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """That the entry with this leaf hash is at `seq` in the tree of `size`. `header`: None when the entry was pruned; `signed`: the
+    checkpoint of that size, None when none was signed."""
+
+    seq: int
+    size: int
+    leaf: bytes
+    hashes: list[bytes]
+    root: bytes
+    header: bytes | None
+    signed: Signed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """That the tree of `to_size` begins with the tree of `from_size`. `signed`: the checkpoint of `to_size`."""
+
+    from_size: int
+    to_size: int
+    hashes: list[bytes]
+    from_root: bytes
+    to_root: bytes
+    signed: Signed | None
+
+
+async def make_inclusion(tree: StoredTree, seq: int, size: int | None = None) -> Inclusion:
+    """The proof of one entry: in the tree of the latest checkpoint when no size is given, of the whole log when nothing is signed.
+
+    Raises InvalidQueryError naming a parameter, TreeDamagedError, UnavailableError.
+    """
+    async with tree.bound() as connection:
+        goal = await _goal(tree, connection, size, "size")
+        if seq >= goal.size:
+            raise _invalid("seq", f"must be below the size of the tree, {goal.size}")
+        header = await _header(tree, connection, seq)
+        leaf = await _pruned_leaf(tree, connection, goal.size, seq) if header is None else entry_hash(header)
+        hashes, root = await _proven(
+            tree,
+            connection,
+            goal,
+            lambda reader: prove_inclusion(seq, goal.size, reader),
+            lambda proof, root: check_inclusion(leaf, seq, goal.size, proof, root),
+        )
+    return Inclusion(seq, goal.size, leaf, hashes, root, header, goal.signed)
+
+
+async def make_consistency(tree: StoredTree, from_size: int, to_size: int | None = None) -> Consistency:
+    """That the log only grew from one size to the other, by default the latest checkpoint's. Raises as `make_inclusion`."""
+    async with tree.bound() as connection:
+        goal = await _goal(tree, connection, to_size, "to_size")
+        if not 0 < from_size <= goal.size:
+            raise _invalid("from_size", f"must be 1 to {goal.size}; everything begins with the empty tree")
+        earlier = await tree.find_signed(connection, from_size)
+
+        def prove(reader: HashReader) -> tuple[list[bytes], bytes]:
+            return prove_consistency(from_size, goal.size, reader), _root(from_size, reader)
+
+        def check(proof: tuple[list[bytes], bytes], root: bytes) -> None:
+            # Where the earlier size was signed, that is the root the log has to stand by.
+            from_root = proof[1] if earlier is None else earlier.checkpoint.root
+            check_consistency(from_size, goal.size, proof[0], from_root, root)
+
+        (hashes, from_root), root = await _proven(tree, connection, goal, prove, check)
+    return Consistency(from_size, goal.size, hashes, from_root, root, goal.signed)
+
+
+async def make_proof_file(tree: StoredTree, seq: int, *, wait_seconds: float = 0) -> str:
+    """The `.tlog-proof` of an entry in the tree of the latest checkpoint, with its header in `extra`.
+
+    Waits up to `wait_seconds` for a checkpoint that covers it, and holds no connection meanwhile; then raises NotSignedError.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds
+    while (signed := await tree.fetch_latest()) is None or signed.size <= seq:
+        left = deadline - loop.time()
+        if left <= 0:
+            raise NotSignedError("no signed checkpoint covers the event yet")
+        await asyncio.sleep(min(WAIT_STEP_SECONDS, left))
+    proof = await make_inclusion(tree, seq, signed.size)
+    note = (proof.signed or signed).note
+    return format_proof_file(ProofFile(seq, tuple(proof.hashes), parse_note(note), proof.header))
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """The tree of `size`, and what it is held against: its own root, or that of the larger tree of `anchor_size`."""
+
+    size: int
+    anchor_size: int
+    anchor_root: bytes
+    signed: Signed | None
+
+
+async def _goal(tree: StoredTree, connection: AsyncConnection, size: int | None, name: str) -> _Goal:
+    """Step 1. `name`: the parameter to blame for a size the log has not got."""
+    latest = await tree.find_signed(connection)
+    if latest is not None and (size is None or size <= latest.size):
+        signed = latest if size in {None, latest.size} else await tree.find_signed(connection, size)
+        anchor = signed or latest
+        return _Goal(latest.size if size is None else size, anchor.size, anchor.checkpoint.root, signed)
+    head = await fetch_sound_head(connection, tree.log_id)
+    if size is not None and size > head.size:
+        raise _invalid(name, f"must be at most the size of the log, {head.size}")
+    try:
+        root = Frontier.from_bytes(head.size, head.frontier).root()
+    except ProofError:
+        raise UnavailableError("the head row of the log is damaged: verify the log, and restore the row") from None
+    return _Goal(head.size if size is None else size, head.size, root, None)
+
+
+async def _header(tree: StoredTree, connection: AsyncConnection, seq: int) -> bytes | None:
+    """The header of an entry; None when it was pruned."""
+    rows = await list_headers(connection, tree.log_id, seq, seq + 1)
+    if len(rows) == 1:
+        return tree.header_of(rows[0])
+    head = await fetch_sound_head(connection, tree.log_id)
+    if not rows and seq < head.pruned_before:
+        return None
+    raise TreeDamagedError(f"the entry of seq {seq} is missing, or there twice")
+
+
+async def _pruned_leaf(tree: StoredTree, connection: AsyncConnection, size: int, seq: int) -> bytes:
+    """The leaf hash that only a tile still holds."""
+    (leaf,) = await tree.read(connection, size, lambda reader: reader([(0, seq)]))
+    return leaf
+
+
+async def _proven(
+    tree: StoredTree,
+    connection: AsyncConnection,
+    goal: _Goal,
+    prove: Callable[[HashReader], Proof],
+    check: Callable[[Proof, bytes], None],
+) -> tuple[Proof, bytes]:
+    """Steps 2 and 3: a proof that holds, and the root of the tree it is in."""
+
+    def prove_all(reader: HashReader) -> tuple[Proof, bytes, list[bytes]]:
+        if goal.size == goal.anchor_size:
+            return prove(reader), goal.anchor_root, []
+        return prove(reader), _root(goal.size, reader), prove_consistency(goal.size, goal.anchor_size, reader)
+
+    for attempt in range(2):
+        proof, root, path = await tree.read(connection, goal.anchor_size, prove_all)
+        try:
+            check_consistency(goal.size, goal.anchor_size, path, root, goal.anchor_root)
+            check(proof, root)
+        except ProofError:
+            tree.forget_roots()
+            if attempt:
+                break
+        else:
+            return proof, root
+    raise TreeDamagedError(
+        f"what is stored does not lead to the root at size {goal.anchor_size}, so there is no proof: verify the log"
+    )
+
+
+def _root(size: int, reader: HashReader) -> bytes:
+    return frontier_root(reader(cover(0, size)))
+
+
+def _invalid(name: str, detail: str) -> InvalidQueryError:
+    return InvalidQueryError(f"these parameters are not valid: {name}", [Fault(detail, parameter=name)])

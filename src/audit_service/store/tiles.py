@@ -1,0 +1,168 @@
+"""Reading the hash tree of a log: tiles as they are stored, and what is not in them from the entries' own hashes.
+
+The signer stores every tile once it is full, so a proof reads about a dozen rows. What is missing is made up for:
+
+1. *A tile that is stored* answers for itself, and for every narrower tile of the same place: that one is its beginning.
+2. *A tile of level 0 that is not* is the hashes of its entries: the last one of a log always, more of them while the signer is behind.
+3. *A tile above it that is not* is the roots of the full tiles one level below. They never change, so a worker keeps those it has worked
+   out (`TileRoots`).
+
+Tiles outlive the entries they are made of: of a pruned log they are all there is below the cut. Every read is bounded; whoever would need
+more is told to come back when the signer has caught up. Nothing is checked here: `proofs` holds what comes of it against a root.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit_service.core.merkle import HASH_BYTES, HashReader
+from audit_service.core.tiles import TILE_WIDTH, Tile, elements, needed_tiles, tile_root, tiles_reader
+from audit_service.errors import TreeDamagedError, UnavailableError
+from audit_service.store.engine import driver
+
+# Entries whose hashes are read in place of missing tiles, for one proof: about a tenth of a second.
+LEAVES_LIMIT = 72_000
+# Tiles held at once, for one proof: 16 MiB.
+TILES_LIMIT = 2_048
+RETRY_SECONDS = 30
+_ROOTS_LIMIT = 16_384
+
+Proof = TypeVar("Proof")
+Place = tuple[int, int]  # (level, number)
+
+_STORED = """
+    SELECT t.level, t.number, t.hashes FROM unnest($2::smallint[], $3::bigint[]) AS asked(level, number)
+    JOIN audit.bound_tile AS t ON t.log_id = $1 AND t.level = asked.level AND t.number = asked.number
+"""
+# Hashes joined in the database: a row for each tile instead of one for each entry.
+_LEAVES = """
+    SELECT asked.from_seq, (
+        SELECT string_agg(e.hash, ''::bytea ORDER BY e.seq) FROM audit.bound_entry AS e
+        WHERE e.log_id = $1 AND e.seq >= asked.from_seq AND e.seq < asked.to_seq
+    ) AS hashes FROM unnest($2::bigint[], $3::bigint[]) AS asked(from_seq, to_seq)
+"""
+
+
+class TileRoots:
+    """The roots of full tiles that were worked out lately, of any log: 255 node hashes saved for each. For one process; bounded."""
+
+    __slots__ = ("_roots",)
+
+    def __init__(self) -> None:
+        self._roots: OrderedDict[tuple[int, Place], bytes] = OrderedDict()
+
+    def find(self, log_id: int, places: Iterable[Place]) -> dict[Place, bytes]:
+        """Those that are known."""
+        found = {}
+        for place in places:
+            root = self._roots.get((log_id, place))
+            if root is not None:
+                self._roots.move_to_end((log_id, place))
+                found[place] = root
+        return found
+
+    def add(self, log_id: int, roots: Mapping[Place, bytes]) -> None:
+        """Remember; the least recently used ones are forgotten."""
+        self._roots.update(((log_id, place), root) for place, root in roots.items())
+        while len(self._roots) > _ROOTS_LIMIT:
+            self._roots.popitem(last=False)
+
+    def forget(self, log_id: int) -> None:
+        """Whatever was read of a log is no longer believed: it was damaged, or restored from an older copy."""
+        for key in [key for key in self._roots if key[0] == log_id]:
+            del self._roots[key]
+
+
+async def read_tree(
+    connection: AsyncConnection, log_id: int, size: int, roots: TileRoots, prove: Callable[[HashReader], Proof]
+) -> Proof:
+    """What `prove` makes of the tree of `size`: one of merkle's provers with its positions filled in, or several of them at once.
+
+    `connection` is bound to the log. Raises UnavailableError when too much of the tree is not in tiles yet, TreeDamagedError when
+    something is neither in tiles nor in entries, ProofPositionError for a position outside the tree.
+    """
+    tiles = needed_tiles(prove, size)
+    held = await fetch_tiles(connection, log_id, tiles, roots)
+    return prove(tiles_reader(size, lambda asked: [held[tile] for tile in asked]))
+
+
+async def fetch_tiles(
+    connection: AsyncConnection, log_id: int, tiles: Collection[Tile], roots: TileRoots
+) -> dict[Tile, bytes]:
+    """Each tile's hashes joined, 32 bytes times its width. Raises UnavailableError, TreeDamagedError, as `read_tree`."""
+    return await _Reading(connection, log_id, roots).fetch(tiles)
+
+
+class _Reading:
+    """One read, and what it may still cost."""
+
+    def __init__(self, connection: AsyncConnection, log_id: int, roots: TileRoots) -> None:
+        self._raw = driver(connection)
+        self._log_id = log_id
+        self._roots = roots
+        self._leaves_left, self._tiles_left = LEAVES_LIMIT, TILES_LIMIT
+
+    async def fetch(self, tiles: Collection[Tile]) -> dict[Tile, bytes]:
+        """As `fetch_tiles`."""
+        if not tiles:
+            return {}
+        self._tiles_left = _spent(self._tiles_left, len(tiles))
+        stored = await self._fetch_stored({(tile.level, tile.number) for tile in tiles})
+        held = {}
+        for tile in tiles:
+            if (tile.level, tile.number) in stored:
+                held[tile] = stored[tile.level, tile.number][: tile.width * HASH_BYTES]
+        missing = [tile for tile in tiles if tile not in held]
+        held |= await self._fetch_leaves([tile for tile in missing if tile.level == 0])
+        held |= await self._make([tile for tile in missing if tile.level > 0])
+        return held
+
+    async def _fetch_stored(self, places: Collection[Place]) -> dict[Place, bytes]:
+        levels, numbers = zip(*places, strict=True)
+        rows = await self._raw.fetch(_STORED, self._log_id, list(levels), list(numbers))
+        return {(row["level"], row["number"]): row["hashes"] for row in rows}
+
+    async def _fetch_leaves(self, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
+        if not tiles:
+            return {}
+        self._leaves_left = _spent(self._leaves_left, sum(tile.width for tile in tiles))
+        ranges = [elements(tile) for tile in tiles]
+        arguments = [one.start for one in ranges], [one.stop for one in ranges]
+        rows = await self._raw.fetch(_LEAVES, self._log_id, *arguments)
+        read = {row["from_seq"]: row["hashes"] or b"" for row in rows}
+        held = {tile: read[one.start] for tile, one in zip(tiles, ranges, strict=True)}
+        for tile, hashes in held.items():
+            if len(hashes) != tile.width * HASH_BYTES:
+                first = tile.number * TILE_WIDTH
+                raise TreeDamagedError(
+                    f"between seq {first} and {first + tile.width} entries are missing, and so is their tile"
+                )
+        return held
+
+    async def _make(self, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
+        """Tiles above level 0 that are not stored, from those below."""
+        below = [(tile.level - 1, number) for tile in tiles for number in elements(tile)]
+        roots = self._roots.find(self._log_id, below)
+        unknown = await self.fetch([Tile(*place, TILE_WIDTH) for place in below if place not in roots])
+        if unknown:
+            # Up to a tenth of a second for a worker that has just started: not in the loop that answers everybody.
+            fresh = await asyncio.to_thread(_roots_of, unknown)
+            self._roots.add(self._log_id, fresh)
+            roots |= fresh
+        return {tile: b"".join([roots[tile.level - 1, number] for number in elements(tile)]) for tile in tiles}
+
+
+def _roots_of(tiles: Mapping[Tile, bytes]) -> dict[Place, bytes]:
+    return {(tile.level, tile.number): tile_root(hashes) for tile, hashes in tiles.items()}
+
+
+def _spent(left: int, wanted: int) -> int:
+    if wanted > left:
+        raise UnavailableError(
+            "the tiles of the hash tree are behind: without them this proof would read too much; is the signer running?",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+    return left - wanted

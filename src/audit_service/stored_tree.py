@@ -1,0 +1,103 @@
+"""The hash tree of one log as it is stored, with what it is held against: signed checkpoints and the head.
+
+Proofs, tiles and evidence are made from here. What is read may be damaged, so nothing of it is believed before it was found to lead to a
+root that stands somewhere else than the tree. The signature of a checkpoint is not checked: no worker knows the key. Who gets one has the
+key from elsewhere, and checks.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from audit_service.core.chain import format_origin, header_bytes
+from audit_service.core.checker import microseconds
+from audit_service.core.checkpoint import Checkpoint, parse_checkpoint
+from audit_service.core.merkle import HashReader
+from audit_service.core.note import parse_note
+from audit_service.core.tiles import Tile
+from audit_service.errors import ProofError, TreeDamagedError
+from audit_service.store.checkpoints import fetch_latest_checkpoint, find_checkpoint
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
+from audit_service.store.tiles import TileRoots, fetch_tiles, read_tree
+
+Proof = TypeVar("Proof")
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A checkpoint, and the note it stands in exactly as stored."""
+
+    checkpoint: Checkpoint
+    note: str
+
+    @property
+    def size(self) -> int:
+        """How many entries it covers."""
+        return self.checkpoint.size
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTree:
+    """One log. `name` is its origin without the epoch; `roots` is what the process remembers, of any log."""
+
+    engine: AsyncEngine
+    log_id: int
+    name: str
+    roots: TileRoots
+
+    @asynccontextmanager
+    async def bound(self) -> AsyncIterator[AsyncConnection]:
+        """A short transaction that sees this log only. Raises UnavailableError."""
+        async with translated(), bound(self.engine, self.log_id) as connection:
+            yield connection
+
+    async def find_signed(self, connection: AsyncConnection, size: int | None = None) -> Signed | None:
+        """The checkpoint signed last, of a size or of all; None when there is none. Raises TreeDamagedError."""
+        if size is None:
+            row = await fetch_latest_checkpoint(connection, self.log_id)
+        else:
+            row = await find_checkpoint(connection, self.log_id, size)
+        if row is None:
+            return None
+        try:
+            checkpoint = parse_checkpoint(parse_note(row.note).text)
+        except ProofError:
+            raise TreeDamagedError(f"the stored checkpoint of size {row.size} is damaged") from None
+        if checkpoint.size != row.size or checkpoint.origin.rpartition("/")[0] != self.name:
+            raise TreeDamagedError(f"the checkpoint stored for size {row.size} is of another size or log")
+        return Signed(checkpoint, row.note)
+
+    async def fetch_latest(self) -> Signed | None:
+        """The checkpoint signed last, in a transaction of its own."""
+        async with self.bound() as connection:
+            return await self.find_signed(connection)
+
+    async def read(self, connection: AsyncConnection, size: int, prove: Callable[[HashReader], Proof]) -> Proof:
+        """What `prove` makes of the tree of `size`, unchecked. Raises TreeDamagedError, UnavailableError."""
+        try:
+            return await read_tree(connection, self.log_id, size, self.roots, prove)
+        except ProofError:
+            raise TreeDamagedError("a tile is damaged: verify the log, and rebuild its tiles") from None
+
+    async def fetch_tiles(self, connection: AsyncConnection, tiles: Collection[Tile]) -> dict[Tile, bytes]:
+        """Each tile's hashes joined, unchecked. Raises TreeDamagedError, UnavailableError."""
+        return await fetch_tiles(connection, self.log_id, tiles, self.roots)
+
+    def forget_roots(self) -> None:
+        """What was remembered did not fit: the log was damaged, or restored from an older copy. The next read is of the tiles."""
+        self.roots.forget(self.log_id)
+
+    def header_of(self, row: Any) -> bytes:
+        """The header of an entry from its columns, so that its hash is worked out and never taken from the row. Raises
+        TreeDamagedError."""
+        service_name, _, log_key = self.name.rpartition("/t/")
+        try:
+            origin = format_origin(service_name, log_key, row.epoch)
+            at_us = microseconds(row.recorded_at)
+            return header_bytes(origin, row.seq, at_us, row.kind, row.prev_hash, row.body_hash)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            raise TreeDamagedError(f"the header of seq {row.seq} is damaged") from None
