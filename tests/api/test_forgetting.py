@@ -244,6 +244,8 @@ async def test_readers_find_what_a_naive_model_says_is_left(seed: int, database:
         for _ in range(STEPS):
             await story.step()
             await story.assert_found()
+            report = await api.verify()
+            assert (report["status"], report["breaks"]) == ("ok", [])
     connection = await database.owner()
     size = await connection.fetchval("SELECT size FROM audit.log WHERE log_id = $1", log_id)
     await assert_log_intact(connection, log_id, size, forgotten=range(size))
