@@ -70,8 +70,8 @@ async def plan(database: Database, log_id: int, before: int | datetime, keys: Se
         from_seq = await pruning.fetch_pruned_before(database.reads, log_id)
         size = await forgetting.first_recorded(database.reads, log_id, None)
         end = before if isinstance(before, int) else await forgetting.first_recorded(database.reads, log_id, before)
-        cuts = await pruning.list_cuts(database.reads, log_id, from_seq, min(end, size))
         recorded = await pruning.fetch_recorded(database.reads, log_id)
+        cuts = await pruning.list_cuts(database.reads, log_id, from_seq, min(end, size), recorded.lost)
     for stored in cuts:
         try:
             opened = open_checkpoint(parse_note(stored.note), keys)

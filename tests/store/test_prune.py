@@ -248,3 +248,21 @@ async def test_the_archive_s_lines_hash_to_what_was_there(prunable: Prunable) ->
     async with owner(prunable.database) as connection:
         rows = await connection.fetch("SELECT hash FROM audit.entry WHERE seq < 300 ORDER BY seq")
     assert [entry_hash(header.encode()) for header in headers] == [row["hash"] for row in rows]
+
+
+async def test_no_cut_is_at_a_checkpoint_that_a_resume_declared_lost(prunable: Prunable) -> None:
+    """The greatest of them would be asked for, and no archive could ever be that range."""
+    log_id = prunable.log.log_id
+    async with owner(prunable.database) as connection:
+        signer = TestSigner(connection, log_id)
+        await signer.sign(400, root=b"l" * 32)  # what was there before the restore
+        await connection.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+        await connection.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", log_id)
+        leaves = await signer.leaves()
+        resumed = control.resume(
+            AUTHOR.act(), checkpoint="the last good one\n", size=SIZE, root=bytes(32), lost=(300, 450)
+        )
+        entered = "SELECT audit.append_control($1, 'resume', $2::text::jsonb)"
+        await connection.execute(entered, log_id, resumed.argument())
+        assert len(await signer.leaves()) == len(leaves) + 1
+    assert (await prune.plan(prunable.keeping, log_id, 10**6, prunable.keys)).cut == 300
