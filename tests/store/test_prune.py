@@ -28,6 +28,7 @@ from tests.support.apps import open_api
 from tests.support.forgetting import AUTHOR, retention_pools
 from tests.support.postgres import TestDatabase, default_log_id
 from tests.support.signing import TestSigner
+from tests.support.tampering import report_of
 
 SEGMENT = 64
 SIZE = 600
@@ -266,3 +267,30 @@ async def test_no_cut_is_at_a_checkpoint_that_a_resume_declared_lost(prunable: P
         await connection.execute(entered, log_id, resumed.argument())
         assert len(await signer.leaves()) == len(leaves) + 1
     assert (await prune.plan(prunable.keeping, log_id, 10**6, prunable.keys)).cut == 300
+
+
+async def test_a_checkpoint_from_before_the_cut_is_still_held_against_the_log(prunable: Prunable) -> None:
+    """By the tiles, which outlive the entries; where these are damaged it cannot be told, and what was never so shows."""
+    log_id = prunable.log.log_id
+    async with owner(prunable.database) as connection:
+        signer = TestSigner(connection, log_id)
+        rows = await connection.fetch("SELECT note FROM audit.checkpoint WHERE log_id = $1 ORDER BY size", log_id)
+        notes = [row["note"] for row in rows]
+        never = await signer.sign(200, root=b"n" * 32)
+        await signer.sign()  # the latest again
+    await prunable.prune(300, await prunable.archive(0, 300))
+    report = await report_of(prunable.pools, log_id, checkpoints=notes, trusted=prunable.keys)
+    assert (report.status, report.from_seq) == ("ok", 300)
+    assert [(one.checkpoint.size, one.status) for one in report.checkpoints] == [
+        (size, "consistent") for size in (*SIGNED, SIZE)
+    ]
+    report = await report_of(prunable.pools, log_id, checkpoints=[never], trusted=prunable.keys)
+    assert [(item.seq, item.kind) for item in report.breaks] == [(199, "root_mismatch")]
+    async with owner(prunable.database) as connection:
+        await connection.execute("ALTER TABLE audit.tile DISABLE TRIGGER ALL")
+        await connection.execute(
+            "UPDATE audit.tile SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1) WHERE log_id = $1 AND number = 0",
+            log_id,
+        )
+    report = await report_of(prunable.pools, log_id, checkpoints=notes[:1], trusted=prunable.keys)
+    assert (report.status, report.checkpoints[0].status, report.breaks) == ("incomplete", "none", [])
