@@ -185,7 +185,7 @@ async def test_what_is_under_hold_is_not_pruned(prunable: Prunable) -> None:
     await holds.set_hold(prunable.keeping.writes, prunable.log.log_id, control.hold_range(AUTHOR.act(), "h", (7, 8)))
     with pytest.raises(HeldError):
         await prunable.prune(300, archive)
-    assert await prunable.seqs() == list(range(len(await prunable.seqs())))
+    assert await prunable.seqs() == list(range(SIZE + 1))  # the hold's entry, and no `drop` entry
     await holds.lift_hold(prunable.keeping.writes, prunable.log.log_id, control.lift_hold(AUTHOR.act(), "h"))
     assert (await prunable.prune(300, archive)).deleted == 300
 
@@ -294,3 +294,15 @@ async def test_a_checkpoint_from_before_the_cut_is_still_held_against_the_log(pr
         )
     report = await report_of(prunable.pools, log_id, checkpoints=notes[:1], trusted=prunable.keys)
     assert (report.status, report.checkpoints[0].status, report.breaks) == ("incomplete", "none", [])
+
+
+async def test_nothing_is_deleted_below_a_cut_that_no_entry_records(prunable: Prunable) -> None:
+    """One column of the head row that somebody edited must not make the service destroy entries."""
+    log_id = prunable.log.log_id
+    await prunable.prune(100, await prunable.archive(0, 100))
+    left = await prunable.seqs()
+    async with owner(prunable.database) as connection:
+        await connection.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+        await connection.execute("UPDATE audit.log SET pruned_before = 200 WHERE log_id = $1", log_id)
+    assert await prune.finish(prunable.keeping, log_id) == 0
+    assert await prunable.seqs() == left
