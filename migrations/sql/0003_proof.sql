@@ -628,6 +628,9 @@ DECLARE
     v_deleted bigint;
 BEGIN
     SELECT l.pruned_before INTO v_cut FROM audit.log AS l WHERE l.log_id = p_log_id;
+    -- No further than the last `prune` entry says: a head row that somebody edited must not make us destroy entries. NULL without one.
+    SELECT least(v_cut, (e.body::jsonb -> 'details' ->> 'cut')::bigint) INTO v_cut FROM audit.entry AS e
+        WHERE e.log_id = p_log_id AND e.kind = 'prune' AND e.kind <> 'event' ORDER BY e.seq DESC LIMIT 1;
     SELECT min(e.seq) INTO v_first FROM audit.entry AS e WHERE e.log_id = p_log_id AND e.seq < v_cut;
     DELETE FROM audit.entry AS e WHERE e.log_id = p_log_id AND e.seq >= v_first AND e.seq < least(v_first + p_limit, v_cut);
     GET DIAGNOSTICS v_deleted = ROW_COUNT;

@@ -150,7 +150,7 @@ def verify(
     """Check every hash, link, disclosure and query column of a log. Exit 0 ok, 1 broken, 2 could not tell."""
     if depth not in get_args(Depth):
         raise InputError("--depth must be chain or all")
-    notes = [note for path in checkpoint or [] for note in split_notes(_text_of(path))]
+    notes = [note for path in checkpoint or [] for note in _notes_in(path)]
     trusted = [parse_vkey(text) for text in key or []]
     steps = partial(
         verifying.verify,
@@ -166,6 +166,14 @@ def verify(
     else:
         print_report(report, out)
     raise typer.Exit({"ok": EXIT_GOOD, "broken": EXIT_BAD}.get(report.status, EXIT_UNKNOWN))
+
+
+def _notes_in(path: Path) -> list[str]:
+    """At least one: a file that nothing came into must not pass for a check against it."""
+    notes = split_notes(_text_of(path))
+    if not notes:
+        raise InputError(f"{path} holds no checkpoint")
+    return notes
 
 
 def _text_of(path: Path) -> str:

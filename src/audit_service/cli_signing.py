@@ -90,6 +90,7 @@ def resume(reason: Reason, tenant: Tenant = DEFAULT_TENANT, *, as_json: AsJson =
         f"not shown to be there any more: seq [{first}, {end})\nlast good checkpoint:\n{done.last_good}",
         markup=False,
         highlight=False,
+        soft_wrap=True,  # a note with a broken line is none
     )
 
 

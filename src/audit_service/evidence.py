@@ -75,7 +75,15 @@ async def plan_evidence(tree: StoredTree, wanted: Wanted) -> Plan:
             raise _invalid("from_seq", f"must be at most to_seq, {to_seq}")
         if to_seq > signed.size:
             raise NotSignedError(f"the checkpoint covers {signed.size} entries; the range ends behind it")
-        around = await _around(tree, connection, signed, from_seq, to_seq)
+        try:
+            around = await _around(tree, connection, signed, from_seq, to_seq)
+        except TreeDamagedError:
+            latest = await tree.find_signed(connection)
+            if latest is None or signed.is_of_epoch(latest):
+                raise
+            raise _invalid(
+                "checkpoint_size", "is of an earlier epoch, and the log does not lead to it: see its `resume` entries"
+            ) from None
     plan = Plan(from_seq, to_seq, signed, around, head.pruned_before, wanted.selection, wanted.filters)
     await _require_explained(tree, plan)
     return plan

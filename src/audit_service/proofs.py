@@ -2,8 +2,9 @@
 
 The order of each:
 
-1. *Root.* What the proof has to lead to: the root in the signed checkpoint of that size; where that size was never signed, the root of the
-   latest checkpoint, by way of a consistency proof; beyond it, the root of the log's head.
+1. *Root.* What the proof has to lead to: the root in the signed checkpoint of that size; where that size was never signed, or in an earlier
+   epoch, the root of the latest checkpoint, by way of a consistency proof; beyond it, the root of the log's head. What was signed before
+   a `resume` may be of entries that were lost; it goes with the proof only where it has the same root.
 2. *Read.* The few tiles that are needed, in one short transaction.
 3. *Check.* A proof that does not lead to that root is never handed out. The roots of tiles that the process remembers may be those of
    another time (a restore): they are forgotten and it is tried once more, then TreeDamagedError is raised.
@@ -90,7 +91,7 @@ async def make_inclusion(tree: StoredTree, seq: int, size: int | None = None) ->
             lambda reader: prove_inclusion(seq, goal.size, reader),
             lambda proof, root: check_inclusion(leaf, seq, goal.size, proof, root),
         )
-    return Inclusion(seq, goal.size, leaf, hashes, root, header, goal.signed)
+    return Inclusion(seq, goal.size, leaf, hashes, root, header, goal.signed_as(root))
 
 
 async def make_consistency(tree: StoredTree, from_size: int, to_size: int | None = None) -> Consistency:
@@ -100,6 +101,8 @@ async def make_consistency(tree: StoredTree, from_size: int, to_size: int | None
         if not 0 < from_size <= goal.size:
             raise _invalid("from_size", f"must be 1 to {goal.size}; everything begins with the empty tree")
         earlier = await tree.find_signed(connection, from_size)
+        if earlier is not None and goal.latest is not None and not earlier.is_of_epoch(goal.latest):
+            earlier = None
 
         def prove(reader: HashReader) -> tuple[list[bytes], bytes]:
             return prove_consistency(from_size, goal.size, reader), _root(from_size, reader)
@@ -110,7 +113,7 @@ async def make_consistency(tree: StoredTree, from_size: int, to_size: int | None
             check_consistency(from_size, goal.size, proof[0], from_root, root)
 
         (hashes, from_root), root = await _proven(tree, connection, goal, prove, check)
-    return Consistency(from_size, goal.size, hashes, from_root, root, goal.signed)
+    return Consistency(from_size, goal.size, hashes, from_root, root, goal.signed_as(root))
 
 
 async def make_proof_file(tree: StoredTree, seq: int, *, wait_seconds: float = 0) -> str:
@@ -126,18 +129,25 @@ async def make_proof_file(tree: StoredTree, seq: int, *, wait_seconds: float = 0
             raise NotSignedError("no signed checkpoint covers the event yet")
         await asyncio.sleep(min(WAIT_STEP_SECONDS, left))
     proof = await make_inclusion(tree, seq, signed.size)
-    note = (proof.signed or signed).note
-    return format_proof_file(ProofFile(seq, tuple(proof.hashes), parse_note(note), proof.header))
+    if proof.signed is None:  # the log was resumed this moment: the proof is not of the tree in that note
+        raise NotSignedError("the checkpoint that covered the event was superseded; ask again")
+    return format_proof_file(ProofFile(seq, tuple(proof.hashes), parse_note(proof.signed.note), proof.header))
 
 
 @dataclass(frozen=True, slots=True)
 class _Goal:
-    """The tree of `size`, and what it is held against: its own root, or that of the larger tree of `anchor_size`."""
+    """The tree of `size`, and what it is held against: its own root, or that of the larger tree of `anchor_size`. `signed`: the checkpoint
+    of that size; `latest`: the one signed last."""
 
     size: int
     anchor_size: int
     anchor_root: bytes
     signed: Signed | None
+    latest: Signed | None
+
+    def signed_as(self, root: bytes) -> Signed | None:
+        """The checkpoint of the size, if it is of the tree with this root."""
+        return self.signed if self.signed is not None and self.signed.checkpoint.root == root else None
 
 
 async def _goal(tree: StoredTree, connection: AsyncConnection, size: int | None, name: str) -> _Goal:
@@ -145,8 +155,8 @@ async def _goal(tree: StoredTree, connection: AsyncConnection, size: int | None,
     latest = await tree.find_signed(connection)
     if latest is not None and (size is None or size <= latest.size):
         signed = latest if size in {None, latest.size} else await tree.find_signed(connection, size)
-        anchor = signed or latest
-        return _Goal(latest.size if size is None else size, anchor.size, anchor.checkpoint.root, signed)
+        anchor = signed if signed is not None and signed.is_of_epoch(latest) else latest
+        return _Goal(latest.size if size is None else size, anchor.size, anchor.checkpoint.root, signed, latest)
     head = await fetch_sound_head(connection, tree.log_id)
     if size is not None and size > head.size:
         raise _invalid(name, f"must be at most the size of the log, {head.size}")
@@ -154,7 +164,7 @@ async def _goal(tree: StoredTree, connection: AsyncConnection, size: int | None,
         root = Frontier.from_bytes(head.size, head.frontier).root()
     except ProofError:
         raise UnavailableError("the head row of the log is damaged: verify the log, and restore the row") from None
-    return _Goal(head.size if size is None else size, head.size, root, None)
+    return _Goal(head.size if size is None else size, head.size, root, None, latest)
 
 
 async def _header(tree: StoredTree, connection: AsyncConnection, seq: int) -> bytes | None:

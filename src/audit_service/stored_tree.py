@@ -39,6 +39,11 @@ class Signed:
         """How many entries it covers."""
         return self.checkpoint.size
 
+    def is_of_epoch(self, other: "Signed") -> bool:
+        """Whether both were signed in the same epoch. One of an earlier epoch than the latest may be of entries that were lost: nobody
+        says that the log still leads to its root."""
+        return self.checkpoint.origin == other.checkpoint.origin
+
 
 @dataclass(frozen=True, slots=True)
 class StoredTree:

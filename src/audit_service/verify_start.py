@@ -1,7 +1,7 @@
 """Where a verification starts, and what is known there of everything before: nothing at seq 0; the cut of a pruned log, by its `prune`
 entry; a checkpoint's size, by the stored tree; else the entry before, by itself."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,31 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit_service.controls import Controls
 from audit_service.core.checker import Break, Checker, Depth, Head, microseconds
 from audit_service.core.explanation import Cut
-from audit_service.core.merkle import Frontier, Node, cover
+from audit_service.core.merkle import (
+    EMPTY_ROOT,
+    Frontier,
+    HashReader,
+    Node,
+    check_consistency,
+    cover,
+    frontier_root,
+    prove_consistency,
+)
 from audit_service.core.pinned import Pinned, pin
 from audit_service.core.trust import Trust
 from audit_service.core.vkey import VerifierKey
-from audit_service.errors import InvalidQueryError, MalformedNoteError, ProofError, SignatureError
+from audit_service.errors import (
+    InvalidQueryError,
+    MalformedNoteError,
+    ProofError,
+    SignatureError,
+    TreeDamagedError,
+    UnavailableError,
+)
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import list_slice
+from audit_service.store.tiles import TileRoots, read_tree
 
 # The hashes of nodes of the log's tree as it was stored when they were full.
 NodeReader = Callable[[Sequence[Node]], Awaitable[Sequence[bytes]]]
@@ -73,6 +90,7 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
     elif cut is not None and not breaks and from_seq == cut.cut:
         known = {"prev_hash": cut.prev_hash, "last_us": cut.last_us, "last_epoch": cut.epoch}
         made = checker(from_seq, frontier=Frontier(cut.cut, cut.frontier.hashes), **known)
+        made.roots.update(await _roots_below(engine, log_id, cut, {size for size in sizes if 0 <= size < cut.cut}))
     else:
         made = checker(from_seq)
         if from_seq:
@@ -134,6 +152,28 @@ async def _tree_at(since: Pinned, nodes: NodeReader | None, trust: Trust, head: 
     except ProofError:
         return None
     return frontier if frontier.root() == since.checkpoint.root else None
+
+
+async def _roots_below(engine: AsyncEngine, log_id: int, cut: Cut, sizes: Iterable[int]) -> dict[int, bytes]:
+    """The roots at sizes below the cut, by the stored tiles, which outlive the entries. Only those from which the tree is proven to have
+    grown to the recorded one: tiles prove nothing by themselves."""
+    remembered, roots = TileRoots(), {}
+    for size in sizes:
+        if size == 0:
+            roots[0] = EMPTY_ROOT
+            continue
+
+        def prove(reader: HashReader, size: int = size) -> tuple[bytes, list[bytes]]:
+            return frontier_root(reader(cover(0, size))), prove_consistency(size, cut.cut, reader)
+
+        try:
+            async with translated(), bound(engine, log_id) as connection:
+                root, proof = await read_tree(connection, log_id, cut.cut, remembered, prove)
+            check_consistency(size, cut.cut, proof, root, cut.root)
+        except (ProofError, TreeDamagedError, UnavailableError):
+            continue  # unknown, so a checkpoint of that size cannot be told
+        roots[size] = root
+    return roots
 
 
 async def _start_within(engine: AsyncEngine, log_id: int, checker: Checker) -> None:

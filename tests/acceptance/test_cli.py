@@ -185,5 +185,11 @@ async def test_a_log_is_verified_against_files_of_checkpoints(database: TestData
     assert (told.status, b"checkpoint of size 1101: inconsistent: rollback" in told.out) == (EXIT_BAD, True)
     told = await tell(database, "verify", "--checkpoint", str(good))
     assert told.status == EXIT_UNKNOWN
-    for arguments in (("--key", "x"), ("--checkpoint", str(tmp_path / "none")), ("--depth", "x")):
+    (tmp_path / "empty").write_bytes(b"\n")
+    for arguments in (
+        ("--key", "x"),
+        ("--checkpoint", str(tmp_path / "none")),
+        ("--checkpoint", str(tmp_path / "empty"), "--key", key),
+        ("--depth", "x"),
+    ):
         assert (await tell(database, "verify", *arguments)).status == EXIT_UNKNOWN

@@ -354,3 +354,14 @@ async def test_the_command_writes_the_same_bundle(bench: Bench) -> None:
     refused = await tell(bench.database, "evidence", "--from-seq", "9", "--to-seq", "3", "--out", str(output))
     assert refused.status == 2
     assert b"from_seq" in refused.err
+
+
+async def test_a_checkpoint_of_what_was_lost_is_none_to_ask_for(bench: Bench) -> None:
+    """After a `resume` the log does not lead to it; nothing is damaged. One that it still leads to makes a bundle as ever."""
+    await bench.signer.sign(SIZE - 1, root=b"l" * 32)
+    await bench.admin.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+    await bench.admin.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", bench.signer.log_id)
+    await bench.signer.sign()
+    response = await bench.ask(checkpoint_size=SIZE - 1)
+    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "checkpoint_size")
+    await bench.verified(checkpoint_size=SIZE // 2)

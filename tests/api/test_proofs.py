@@ -376,3 +376,30 @@ async def test_without_its_check_the_service_would_hand_out_a_wrong_proof(
         monkeypatch.setattr(proofs, name, lambda *_: None)
     proof = await large.get("inclusion", seq=7)
     assert unhex(proof) != large.naive.path(7, 0, len(large.leaves))
+
+
+# --- after a resume
+
+
+@pytest.fixture
+async def resumed(small: Proven) -> Proven:
+    """The log after a restore that lost what was signed at 18 and at more than it has now, signed at 20 in the next epoch."""
+    for size in (18, SMALL):
+        await small.signer.sign(size, root=b"l" * 32)
+    await small.admin.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+    await small.admin.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", small.signer.log_id)
+    await small.signer.sign(20)
+    return small
+
+
+@pytest.mark.parametrize(("size", "has_checkpoint"), [(16, True), (17, False), (18, False), (20, True), (SMALL, False)])
+async def test_what_was_lost_stands_in_no_proof_s_way(resumed: Proven, size: int, *, has_checkpoint: bool) -> None:
+    """Its checkpoints are of another tree; those of the earlier epoch that the log still leads to count as ever."""
+    root = resumed.naive.root(0, size).hex()
+    proof = await resumed.get("inclusion", seq=3, size=size)
+    assert (proof["root"], proof["checkpoint"] is not None) == (root, has_checkpoint)
+    assert unhex(proof) == resumed.naive.path(3, 0, size)
+    proof = await resumed.get("consistency", from_size=size, to_size=SMALL)
+    assert proof["from_root"] == root
+    proof = await resumed.get("consistency", from_size=5, to_size=size)
+    assert (proof["to_root"], proof["checkpoint"] is not None) == (root, has_checkpoint)

@@ -168,6 +168,29 @@ async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, t
         assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "none")]
 
 
+@pytest.mark.parametrize("first", ["revoked", "succeeded"])
+async def test_whom_a_revoked_key_appoints_counts_no_longer_than_itself(
+    lab: Lab, forget: Forgetter, first: str
+) -> None:
+    """Whoever stole it could sign a succession to a key of theirs; before or after the revocation stands in the log."""
+    new, thief = Signer.from_seed(lab.origin, b"n" * 32), Signer.from_seed(lab.origin, b"t" * 32)
+    entries = {
+        "revoked": succession(lab.origin, "revoked", forget.signer, new, MIDDLE),
+        "succeeded": succession(lab.origin, "succeeded", forget.signer, thief, MIDDLE - 1),
+    }
+    await forget.append(entries.pop(first))
+    for entry in entries.values():
+        await forget.append(entry)
+    notes = []
+    for size in (MIDDLE, SIZE + 2):
+        tree = Frontier()
+        tree.extend([row["hash"] for row in (await lab.rows())[:size]])
+        notes.append(await forget.checkpoint(size, tree.root(), thief))
+    for key in (new, forget.signer):
+        report = await lab.report(checkpoints=notes, trusted=[key.verifier()])
+        assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE + 2, "none")]
+
+
 async def test_a_succession_that_its_keys_did_not_sign_is_not_ok(lab: Lab, forget: Forgetter) -> None:
     thief, new = Signer.from_seed(lab.origin, b"t" * 32), Signer.from_seed(lab.origin, b"n" * 32)
     await forget.append(succession(lab.origin, "succeeded", forget.signer, new, MIDDLE, signed_by=(thief, new)))

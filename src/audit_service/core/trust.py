@@ -5,7 +5,8 @@ A `signer` entry (`succeeded`, `added`, `revoked`) carries two signatures, by th
     audit-service/succession/v1\n<origin>\n<old>\n<new>\n<from_size>\n
 
 with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its name. Who trusts one of the two then trusts the other. Only a
-revoked key, which may be in anybody's hands, appoints no successor; and what it signed counts up to the size it was revoked at.
+revoked key, which may be in anybody's hands, counts up to the size it was revoked at, and so does every key that is trusted only through
+it: a thief could appoint one of theirs. The entry that revokes it appoints no successor.
 A key is named as the origin, which has the epoch in it; so what is trusted is the public key, under whatever name.
 """
 
@@ -19,24 +20,29 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from audit_service.core.checkpoint import OpenedCheckpoint, open_checkpoint, parse_checkpoint
 from audit_service.core.entry import JSONObject
 from audit_service.core.note import Note
-from audit_service.core.strict_text import decode_base64
+from audit_service.core.strict_text import COUNT_LIMIT, decode_base64
 from audit_service.core.vkey import KeyKind, VerifierKey
 from audit_service.errors import MalformedError, MalformedNoteError
 
 
 @dataclass(slots=True)
 class Trust:
-    """The public keys that are trusted to sign for one log, whatever its epoch."""
+    """The public keys that are trusted to sign for one log, whatever its epoch; `keys`: those that were pinned."""
 
-    keys: set[bytes]
+    keys: frozenset[bytes]
     _revoked_at: dict[bytes, int] = field(init=False, default_factory=dict)
     # Whoever trusts the first trusts the second.
     _follows: list[tuple[bytes, bytes]] = field(init=False, default_factory=list)
+    # The size up to which each trusted key counts.
+    _limits: dict[bytes, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._extend()
 
     @classmethod
     def in_keys(cls, keys: Iterable[VerifierKey]) -> "Trust":
         """Trust in pinned keys; witnesses' keys say nothing about the log's own signature."""
-        return cls({key.public for key in keys if key.kind is KeyKind.ED25519})
+        return cls(frozenset(key.public for key in keys if key.kind is KeyKind.ED25519))
 
     def add(self, body: JSONObject, origin: str) -> None:
         """A `signer` entry of the log. Raises MalformedError for one whose signatures are not by its two keys."""
@@ -60,14 +66,20 @@ class Trust:
         """A checkpoint that a trusted key has signed under its origin. Raises MalformedNoteError, UnknownSignerError,
         InvalidSignatureError. Whether the origin is this log's, the caller knows."""
         checkpoint = parse_checkpoint(note.text)
-        keys = [key for key in sorted(self.keys) if checkpoint.size <= self._revoked_at.get(key, checkpoint.size)]
+        keys = [key for key, limit in sorted(self._limits.items()) if checkpoint.size <= limit]
         return open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in keys])
 
     def _extend(self) -> None:
-        known = 0
-        while known != len(self.keys):
-            known = len(self.keys)
-            self.keys.update(second for first, second in self._follows if first in self.keys)
+        """Anew, because a revocation lowers limits. A key that is reached in several ways counts as far as the best of them goes."""
+        limits = {key: self._revoked_at.get(key, COUNT_LIMIT) for key in self.keys}
+        known: dict[bytes, int] = {}
+        while known != limits:
+            known = dict(limits)
+            for first, second in self._follows:
+                if first in limits:
+                    limit = min(limits[first], self._revoked_at.get(second, COUNT_LIMIT))
+                    limits[second] = max(limit, limits.get(second, limit))
+        self._limits = limits
 
 
 def _public_key(text: str) -> bytes:

@@ -1,10 +1,11 @@
 """Stage two of forgetting in the database: recording a cut, deleting what is below it, and taking that out of the search index."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core import terms
@@ -31,10 +32,12 @@ _CHECKPOINTS_LOOKED_AT = 100
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What the control entries that are still there say of earlier cuts and keys: the details of the latest `prune` entry, None before
-    the first, and those of every `signer` entry, oldest first."""
+    the first, and those of every `signer` entry, oldest first. `lost`: (epoch, size): what was signed in an earlier epoch for more than
+    that size is of entries that were lost."""
 
     prune: JSONObject | None
     signers: list[JSONObject]
+    lost: list[tuple[int, int]]
 
 
 async def fetch_pruned_before(engine: AsyncEngine, log_id: int) -> int:
@@ -44,12 +47,15 @@ async def fetch_pruned_before(engine: AsyncEngine, log_id: int) -> int:
         return cast("int", (await connection.execute(query)).scalar_one())
 
 
-async def list_cuts(engine: AsyncEngine, log_id: int, above: int, to_size: int) -> list[StoredCheckpoint]:
+async def list_cuts(
+    engine: AsyncEngine, log_id: int, above: int, to_size: int, lost: Sequence[tuple[int, int]]
+) -> list[StoredCheckpoint]:
     """The signed checkpoints with above < size <= to_size whose last entry is in a stored tile, the greatest first; some of them. Behind
-    such a cut no proof and no later tile needs the hash of an entry that is gone."""
+    such a cut no proof and no later tile needs the hash of an entry that is gone. `lost`: as recorded, and left out."""
     in_tile = exists().where(_t.log_id == log_id, _t.level == 0, _t.number == func.div(_k.size - 1, TILE_WIDTH))
     query = select(_k.size, _k.signed_at, _k.epoch, _k.note)
     query = query.where(_k.log_id == log_id, _k.size > above, _k.size <= to_size, in_tile)
+    query = query.where(*(or_(_k.epoch >= epoch, _k.size <= size) for epoch, size in lost))
     query = query.order_by(_k.size.desc(), _k.signed_at.desc()).limit(_CHECKPOINTS_LOOKED_AT)
     async with bound(engine, log_id) as connection:
         return [StoredCheckpoint(*row) for row in await connection.execute(query)]
@@ -57,12 +63,16 @@ async def list_cuts(engine: AsyncEngine, log_id: int, above: int, to_size: int) 
 
 async def fetch_recorded(engine: AsyncEngine, log_id: int) -> Recorded:
     """What is recorded of earlier cuts and of keys."""
-    query = select(_c.kind, _c.body).where(_c.log_id == log_id, _c.kind.in_(("prune", "signer")), _c.kind != "event")
+    kinds = ("prune", "signer", "resume")
+    query = select(_c.kind, _c.epoch, _c.body).where(_c.log_id == log_id, _c.kind.in_(kinds), _c.kind != "event")
     async with bound(engine, log_id) as connection:
         rows = (await connection.execute(query.order_by(_c.seq))).all()
-    details = [(row.kind, cast("JSONObject", orjson.loads(row.body)["details"])) for row in rows]
-    prunes = [said for kind, said in details if kind == "prune"]
-    return Recorded(prunes[-1] if prunes else None, [said for kind, said in details if kind == "signer"])
+    details = [(row.kind, row.epoch, cast("dict[str, Any]", orjson.loads(row.body)["details"])) for row in rows]
+    prunes = [said for kind, _, said in details if kind == "prune"]
+    lost = [(epoch, said["lost"][0]) for kind, epoch, said in details if kind == "resume"]
+    if prunes:  # which may have taken `resume` entries: an epoch that had ended at the cut signed nothing behind it that is still there
+        lost.append((prunes[-1]["epoch"], prunes[-1]["cut"]))
+    return Recorded(prunes[-1] if prunes else None, [said for kind, _, said in details if kind == "signer"], lost)
 
 
 async def prune_log(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
