@@ -493,3 +493,32 @@ async def test_the_serving_role_cannot_carry_out_what_it_asks_for(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("UPDATE audit.request SET status = 'done'")
     await log.assert_intact(1)
+
+
+# --- nothing is left out ---
+
+
+async def test_events_whose_sender_calls_their_category_audit_are_dropped_too(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database
+) -> None:
+    """Control entries have this category as well, and a segment of nothing but them is passed over."""
+    await log.accept(pools, *(event(number, category="audit") for number in range(SEGMENT)))
+    await index_all(pools)
+    counted = await retention.clear(keeping, log.log_id, AUTHOR, dry_run=True)
+    done = await retention.clear(keeping, log.log_id, AUTHOR)
+    assert counted.entries == done.entries == SEGMENT
+    assert await forgotten_entries(database, log) == list(range(SEGMENT))
+
+
+async def test_a_segment_of_control_entries_and_kept_categories_is_passed_over(
+    log: TestLog, pools: Database, keeping: Database
+) -> None:
+    """Also when `audit` is such a category, which control entries have besides their actions."""
+    await log.accept(pools, *(event(number, category="audit") for number in range(SEGMENT - 2)))
+    for number in range(2):
+        entry = control.hold_range(AUTHOR.act(), f"h{number}", (90, 91))
+        await holds.set_hold(keeping.writes, log.log_id, entry)
+    await log.accept(pools, *(event(number) for number in range(SEGMENT, 2 * SEGMENT)))
+    await index_all(pools)
+    assert await forgetting.list_numbers(keeping.reads, log.log_id, Scope(2 * SEGMENT, without=("audit",))) == [1]
+    assert await forgetting.list_numbers(keeping.reads, log.log_id, Scope(2 * SEGMENT)) == [0, 1]
