@@ -185,8 +185,23 @@ async def test_what_is_under_hold_is_not_pruned(prunable: Prunable) -> None:
     with pytest.raises(HeldError):
         await prunable.prune(300, archive)
     assert await prunable.seqs() == list(range(len(await prunable.seqs())))
+    async with owner(prunable.database) as connection:  # neither did its first half happen: nothing was dropped
+        assert await connection.fetchval("SELECT count(*) FROM audit.entry WHERE kind = 'event' AND body IS NULL") == 0
     await holds.lift_hold(prunable.keeping.writes, prunable.log.log_id, control.lift_hold(AUTHOR.act(), "h"))
     assert (await prunable.prune(300, archive)).deleted == 300
+
+
+async def test_a_hold_on_headers_alone_keeps_the_rest_from_being_dropped(prunable: Prunable) -> None:
+    """What is held has no content that a drop would take, and yet nothing can be pruned."""
+    keeping, log_id = prunable.keeping, prunable.log.log_id
+    archive = await prunable.archive(0, 300)
+    first = await retention.clear(keeping, log_id, AUTHOR, to_seq=10)
+    await holds.set_hold(keeping.writes, log_id, control.hold_range(AUTHOR.act(), "h", (5, 6)))
+    with pytest.raises(HeldError):
+        await prunable.prune(300, archive)
+    async with owner(prunable.database) as connection:
+        query = "SELECT count(*) FROM audit.entry WHERE kind = 'event' AND body IS NULL"
+        assert await connection.fetchval(query) == first.entries == 10
 
 
 async def test_dropped_headers_under_hold_stay(prunable: Prunable) -> None:
