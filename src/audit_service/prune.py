@@ -103,7 +103,9 @@ async def prune(
         raise HeldError(f"{held} entries below {planned.cut} are under legal hold; nothing was pruned")
     dropped = await retention.clear(database, log_id, author, to_seq=planned.cut, policy="prune", report=report)
     if dropped.held:
-        raise HeldError(f"{dropped.held} entries below {planned.cut} came under legal hold meanwhile; nothing was pruned")
+        raise HeldError(
+            f"{dropped.held} entries below {planned.cut} came under legal hold meanwhile; nothing was pruned"
+        )
     entry = control.prune(author.act(), _cut_of(planned, traced, digest, keys))
     async with translated():
         entered = await pruning.prune_log(database.writes, log_id, entry)

@@ -205,6 +205,26 @@ async def test_what_fails_for_one_log_keeps_no_other_waiting(
         assert states == ["pending", "done"]
 
 
+async def test_a_request_that_cannot_be_carried_out_keeps_no_other_and_no_policy_waiting(
+    api: Api, database: TestDatabase, log_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The serving role may put down what it likes; what none can carry out is tried again for ever."""
+    applied = []
+
+    async def note(pools: Any, asked_log: int, settings: Settings) -> None:
+        applied.append(asked_log)
+
+    monkeypatch.setattr(keeper, "run_policies", note)
+    pools = database.open()
+    await retention.add_request(pools.writes, log_id, "a", "retention", "k", "as nobody asks", {})
+    await pools.dispose()
+    asked = await ask(api, ERASURES, actor={"id": "u12"})
+    await keep(database)
+    assert (await get(api, f"{RETENTION}/a"))["status"] == "pending"
+    assert (await get(api, f"{ERASURES}/{asked['id']}"))["status"] == "done"
+    assert log_id in applied
+
+
 @pytest.mark.parametrize(
     ("path", "body", "pointer"),
     [

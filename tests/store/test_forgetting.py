@@ -502,7 +502,10 @@ def _rewritten(entry: control.Control, old: str, new: str) -> control.Control:
     return replace(entry, body=entry.body.replace(old, new))
 
 
-@pytest.mark.parametrize("ranges", ["[null,2]", "[0,2,7]", '["0","2"]', "[0,2e0]", "[0,2.0]", "[0,2],[4,9]", '{"0":2}', "[0,2],null", "[-1,2]"])
+@pytest.mark.parametrize(
+    "ranges",
+    ["[null,2]", "[0,2,7]", '["0","2"]', "[0,2e0]", "[0,2.0]", "[0,2],[4,9]", '{"0":2}', "[0,2],null", "[-1,2]"],
+)
 async def test_a_drop_that_no_verifier_could_read_is_refused(
     log: TestLog, database: TestDatabase, pools: Database, keeping: Database, ranges: str
 ) -> None:
