@@ -40,10 +40,10 @@ async def api(database: TestDatabase) -> AsyncIterator[Api]:
 
 
 async def keep(database: TestDatabase, **settings: Any) -> None:
-    """One round of the keeper."""
+    """One round of the keeper, without a delay unless one is given."""
     async with retention_pools(database) as pools:
-        url = SecretStr(database.owner_url)
-        await Keeper(pools, Settings(retention_database_url=url, **settings)).look()
+        given = {"retention_database_url": SecretStr(database.owner_url), "request_delay_seconds": 0, **settings}
+        await Keeper(pools, Settings(**given)).look()
 
 
 async def ask(api: Api, path: str, **body: Any) -> Any:
@@ -181,6 +181,22 @@ async def test_a_request_waits_for_its_delay_and_can_be_refused(api: Api, databa
     await keep(database)
     assert (await get(api, f"{RETENTION}/{asked['id']}"))["status"] == "refused"
     assert len(await api.list()) == 3
+
+
+async def test_as_installed_a_stolen_key_forgets_nothing_within_a_day(
+    api: Api, database: TestDatabase, log_id: int
+) -> None:
+    asked = await ask(api, RETENTION, action="clear")
+    default = Settings.model_fields["request_delay_seconds"].default
+    await keep(database, request_delay_seconds=default)
+    assert (await get(api, f"{RETENTION}/{asked['id']}"))["status"] == "pending"
+    assert len(await api.list()) == 3
+    async with owner(database) as connection:
+        await connection.execute(
+            "UPDATE audit.request SET asked_at = asked_at - interval '1 day' WHERE log_id = $1", log_id
+        )
+    await keep(database, request_delay_seconds=default)
+    assert (await get(api, f"{RETENTION}/{asked['id']}"))["status"] == "done"
 
 
 async def test_what_fails_for_one_log_keeps_no_other_waiting(
