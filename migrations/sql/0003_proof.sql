@@ -497,19 +497,28 @@ SET search_path = pg_catalog, pg_temp
 AS $drop$
 #variable_conflict use_column
 DECLARE
-    v_details jsonb := (p_entry ->> 'body')::jsonb -> 'details';
+    -- json, which keeps numbers as they are written: a verifier reads no 1e3 as a seq.
+    v_details json := (p_entry ->> 'body')::json -> 'details';
     v_from bigint[];
     v_to bigint[];
     v_dropped bigint;
 BEGIN
+    IF json_typeof(v_details -> 'ranges') IS DISTINCT FROM 'array' OR EXISTS (
+        SELECT FROM json_array_elements(v_details -> 'ranges') AS r(item)
+        WHERE CASE WHEN json_typeof(r.item) = 'array' THEN json_array_length(r.item) <> 2
+            OR (r.item -> 0)::text !~ '^\d{1,18}$' OR (r.item -> 1)::text !~ '^\d{1,18}$' ELSE true END
+    ) THEN
+        RAISE EXCEPTION 'a range is two seqs' USING ERRCODE = 'AU012';
+    END IF;
     SELECT array_agg((r.item ->> 0)::bigint ORDER BY r.ord), array_agg((r.item ->> 1)::bigint ORDER BY r.ord)
         INTO v_from, v_to
-        FROM jsonb_array_elements(v_details -> 'ranges') WITH ORDINALITY AS r(item, ord);
+        FROM json_array_elements(v_details -> 'ranges') WITH ORDINALITY AS r(item, ord);
     IF v_from IS NULL OR cardinality(v_from) > 10000 OR EXISTS (
         SELECT FROM unnest(v_from, v_to) WITH ORDINALITY AS r(low, high, ord)
-        WHERE r.low < 0 OR r.low >= r.high OR r.ord > 1 AND r.low < v_to[r.ord - 1]
+        WHERE r.low >= r.high OR r.ord > 1 AND r.low < v_to[r.ord - 1]
+            OR r.high > (SELECT l.size FROM audit.log AS l WHERE l.log_id = p_log_id)
     ) THEN
-        RAISE EXCEPTION 'ranges are sorted, disjoint and not empty' USING ERRCODE = 'AU012';
+        RAISE EXCEPTION 'ranges are sorted, disjoint, not empty and within the log' USING ERRCODE = 'AU012';
     END IF;
     PERFORM audit.forget_index(p_log_id, p_generation, p_segments, p_number, p_first_at, p_last_at, p_events,
         p_field, p_value, p_count, p_positions, p_tallied);
@@ -542,18 +551,25 @@ SET search_path = pg_catalog, pg_temp
 AS $erase$
 #variable_conflict use_column
 DECLARE
-    v_items jsonb := (p_entry ->> 'body')::jsonb -> 'details' -> 'items';
+    v_items json := (p_entry ->> 'body')::json -> 'details' -> 'items'; -- json, as for a drop
     v_erased bigint;
 BEGIN
-    IF jsonb_typeof(v_items) IS DISTINCT FROM 'array' OR jsonb_array_length(v_items) NOT BETWEEN 1 AND 10000 THEN
+    IF json_typeof(v_items) IS DISTINCT FROM 'array' OR json_array_length(v_items) NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'an erase entry names 1 to 10,000 disclosures' USING ERRCODE = 'AU012';
+    END IF;
+    IF EXISTS (
+        SELECT FROM json_array_elements(v_items) AS i(item)
+        WHERE CASE WHEN json_typeof(i.item) = 'array' THEN json_array_length(i.item) <> 3 OR (i.item -> 0)::text !~ '^\d{1,18}$'
+            OR json_typeof(i.item -> 1) <> 'string' OR (i.item -> 2)::text !~ '^"[0-9a-f]{64}"$' ELSE true END
+    ) OR json_array_length(v_items) <> (SELECT count(DISTINCT (i.item ->> 0, i.item ->> 1)) FROM json_array_elements(v_items) AS i(item)) THEN
+        RAISE EXCEPTION 'an item is a seq, a group and its commitment, each named once' USING ERRCODE = 'AU012';
     END IF;
     PERFORM audit.forget_index(p_log_id, p_generation, p_segments, p_number, p_first_at, p_last_at, p_events,
         p_field, p_value, p_count, p_positions, p_tallied);
     PERFORM audit.require_no_hold(p_log_id, p_seq, ARRAY(SELECT s.seq + 1 FROM unnest(p_seq) WITH ORDINALITY AS s(seq, ord) ORDER BY s.ord));
     WITH item AS (
         SELECT (i.item ->> 0)::bigint AS seq, array_agg(i.item ->> 1) AS groups, jsonb_object_agg(i.item ->> 1, i.item ->> 2) AS sd
-        FROM jsonb_array_elements(v_items) AS i(item) GROUP BY 1
+        FROM json_array_elements(v_items) AS i(item) GROUP BY 1
     ), part AS (
         SELECT * FROM unnest(p_seq, p_actor_keys, p_paths, p_search) AS x(seq, actor_keys, paths, search)
     ), erased AS (
@@ -585,7 +601,7 @@ BEGIN
     )
     SELECT count(*) INTO v_erased FROM erased;
     IF v_erased IS DISTINCT FROM cardinality(p_seq)::bigint
-        OR v_erased IS DISTINCT FROM (SELECT count(DISTINCT i.item ->> 0) FROM jsonb_array_elements(v_items) AS i(item)) THEN
+        OR v_erased IS DISTINCT FROM (SELECT count(DISTINCT i.item ->> 0) FROM json_array_elements(v_items) AS i(item)) THEN
         RAISE EXCEPTION 'the entry names disclosures that are not there' USING ERRCODE = 'AU012';
     END IF;
     RETURN QUERY SELECT * FROM audit.append_control(p_log_id, 'erase', p_entry);

@@ -11,7 +11,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
@@ -50,6 +51,18 @@ def open_retention(url: str) -> Database:
     )
 
 
+@contextmanager
+def tried_again(**about: str) -> Iterator[None]:
+    """A step whose failure is logged and stops no other; the next round tries it again."""
+    try:
+        yield
+    except AuditError as error:
+        log.warning("forgetting failed; trying again", detail=error.detail, **about)
+    except Exception as error:  # noqa: BLE001 - whatever a log, a request or the database brings
+        # Its name only: the text of an error of the database may hold a value.
+        log.warning("forgetting failed; trying again", error=type(error).__name__, **about)
+
+
 async def run_policies(database: Database, log_id: int, settings: Settings) -> None:
     """Apply the policies of one log. Raises UnavailableError, also when another run is at work on it."""
     policies = await policies_of(database, log_id, settings)
@@ -62,14 +75,14 @@ async def run_policies(database: Database, log_id: int, settings: Settings) -> N
             log.info("retention", category=category or "(others)", **part.counts())
 
 
-async def run_requests(database: Database, log_id: int, settings: Settings) -> int:
-    """Carry out the due requests of one log, oldest first; how many."""
+async def run_requests(database: Database, log_id: int, settings: Settings) -> None:
+    """Carry out the due requests of one log, oldest first. One that fails keeps no other waiting, and stays pending."""
     async with translated(), bound(database.reads, log_id) as connection:
         due = await store.list_due_requests(connection, log_id, settings.request_delay_seconds)
     for request in due:
-        done = await run_request(database, log_id, request, settings)
-        log.info("request carried out", request=request.request_id, kind=request.kind, **done.counts())
-    return len(due)
+        with tried_again(request=request.request_id):
+            done = await run_request(database, log_id, request, settings)
+            log.info("request carried out", request=request.request_id, kind=request.kind, **done.counts())
 
 
 async def run_request(database: Database, log_id: int, request: store.Request, settings: Settings) -> Forgotten:
@@ -89,7 +102,7 @@ async def policies_of(database: Database, log_id: int, settings: Settings) -> di
 
 
 class Keeper:
-    """Looks after every log, again and again. What fails for one log keeps no other from its turn, and is tried again."""
+    """Looks after every log, again and again. What fails for one log or request keeps no other from its turn, and is tried again."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
@@ -101,23 +114,21 @@ class Keeper:
             logs: Sequence[int] = await segments.list_logs(connection)
             asked = await store.list_asked_logs(connection)
         for log_id in logs:
-            try:
-                await self._look_after(log_id, asked=log_id in asked)
-            except AuditError as error:
-                log.warning("forgetting failed; trying again", detail=error.detail)
-            except Exception as error:  # noqa: BLE001 - see above
-                # Its name only: the text of an error of the database may hold a value.
-                log.warning("forgetting failed; trying again", error=type(error).__name__)
+            await self._look_after(log_id, asked=log_id in asked)
 
     async def _look_after(self, log_id: int, *, asked: bool) -> None:
+        """What fails of one thing keeps nothing else from being done."""
         if asked:
-            await run_requests(self._database, log_id, self._settings)
+            with tried_again():
+                await run_requests(self._database, log_id, self._settings)
         if time.monotonic() < self._due.get(log_id, 0.0):
             return
-        async with translated():
-            await prune.finish(self._database, log_id)
-        await run_policies(self._database, log_id, self._settings)
-        self._due[log_id] = time.monotonic() + self._settings.retention_interval_seconds
+        with tried_again():
+            async with translated():
+                await prune.finish(self._database, log_id)
+        with tried_again():
+            await run_policies(self._database, log_id, self._settings)
+            self._due[log_id] = time.monotonic() + self._settings.retention_interval_seconds
 
 
 async def run(settings: Settings, stopped: asyncio.Event) -> None:
@@ -127,10 +138,8 @@ async def run(settings: Settings, stopped: asyncio.Event) -> None:
     keeper = Keeper(database, settings)
     try:
         while not stopped.is_set():
-            try:
+            with tried_again():
                 await keeper.look()
-            except AuditError as error:
-                log.warning("forgetting failed; trying again", detail=error.detail)
             try:
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
             except TimeoutError:

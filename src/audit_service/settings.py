@@ -132,7 +132,8 @@ class Settings(BaseSettings):
         description="postgresql://… of the retention role; default: AUDIT_MIGRATION_DATABASE_URL, else AUDIT_DATABASE_URL",
     )
     request_delay_seconds: Annotated[int, Field(ge=0)] = Field(
-        0, description="Time in which a request to forget can still be refused before it is carried out"
+        86_400,
+        description="Time in which a request to forget can still be refused before it is carried out; `requests run` does not wait",
     )
 
     oidc_issuer: str | None = Field(

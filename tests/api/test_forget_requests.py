@@ -40,10 +40,10 @@ async def api(database: TestDatabase) -> AsyncIterator[Api]:
 
 
 async def keep(database: TestDatabase, **settings: Any) -> None:
-    """One round of the keeper."""
+    """One round of the keeper, without a delay unless one is given."""
     async with retention_pools(database) as pools:
-        url = SecretStr(database.owner_url)
-        await Keeper(pools, Settings(retention_database_url=url, **settings)).look()
+        given = {"retention_database_url": SecretStr(database.owner_url), "request_delay_seconds": 0, **settings}
+        await Keeper(pools, Settings(**given)).look()
 
 
 async def ask(api: Api, path: str, **body: Any) -> Any:
@@ -183,6 +183,22 @@ async def test_a_request_waits_for_its_delay_and_can_be_refused(api: Api, databa
     assert len(await api.list()) == 3
 
 
+async def test_as_installed_a_stolen_key_forgets_nothing_within_a_day(
+    api: Api, database: TestDatabase, log_id: int
+) -> None:
+    asked = await ask(api, RETENTION, action="clear")
+    default = Settings.model_fields["request_delay_seconds"].default
+    await keep(database, request_delay_seconds=default)
+    assert (await get(api, f"{RETENTION}/{asked['id']}"))["status"] == "pending"
+    assert len(await api.list()) == 3
+    async with owner(database) as connection:
+        await connection.execute(
+            "UPDATE audit.request SET asked_at = asked_at - interval '1 day' WHERE log_id = $1", log_id
+        )
+    await keep(database, request_delay_seconds=default)
+    assert (await get(api, f"{RETENTION}/{asked['id']}"))["status"] == "done"
+
+
 async def test_what_fails_for_one_log_keeps_no_other_waiting(
     api: Api, database: TestDatabase, log_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +219,26 @@ async def test_what_fails_for_one_log_keeps_no_other_waiting(
             (await get(one, f"{RETENTION}/{a['id']}"))["status"] for one, a in zip((api, other), asked, strict=True)
         ]
         assert states == ["pending", "done"]
+
+
+async def test_a_request_that_cannot_be_carried_out_keeps_no_other_and_no_policy_waiting(
+    api: Api, database: TestDatabase, log_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The serving role may put down what it likes; what none can carry out is tried again for ever."""
+    applied = []
+
+    async def note(pools: Any, asked_log: int, settings: Settings) -> None:
+        applied.append(asked_log)
+
+    monkeypatch.setattr(keeper, "run_policies", note)
+    pools = database.open()
+    await retention.add_request(pools.writes, log_id, "a", "retention", "k", "as nobody asks", {})
+    await pools.dispose()
+    asked = await ask(api, ERASURES, actor={"id": "u12"})
+    await keep(database)
+    assert (await get(api, f"{RETENTION}/a"))["status"] == "pending"
+    assert (await get(api, f"{ERASURES}/{asked['id']}"))["status"] == "done"
+    assert log_id in applied
 
 
 @pytest.mark.parametrize(

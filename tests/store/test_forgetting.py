@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -503,3 +504,75 @@ async def test_the_serving_role_cannot_carry_out_what_it_asks_for(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("UPDATE audit.request SET status = 'done'")
     await log.assert_intact(1)
+
+
+def _rewritten(entry: control.Control, old: str, new: str) -> control.Control:
+    """A control entry whose body says it otherwise."""
+    assert entry.body.count(old) == 1
+    return replace(entry, body=entry.body.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    ["[null,2]", "[0,2,7]", '["0","2"]', "[0,2e0]", "[0,2.0]", "[0,2],[4,9]", '{"0":2}', "[0,2],null", "[-1,2]"],
+)
+async def test_a_drop_that_no_verifier_could_read_is_refused(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database, ranges: str
+) -> None:
+    """Its deed would stay, and the log be broken for ever."""
+    await log.accept(pools, *map(event, range(4)))
+    state = await forgetting.fetch_state(keeping.reads, log.log_id)
+    entry = _rewritten(control.drop(AUTHOR.act(), [(0, 2)], count=2, policy="clear"), "[[0,2]]", f"[{ranges}]")
+    with pytest.raises(IntegrityError):
+        await forgetting.drop_entries(keeping.reads, keeping.writes, log.log_id, state, 0, [0, 1], entry)
+    assert await forgotten_entries(database, log) == []
+    await log.assert_intact(4)
+
+
+@pytest.mark.parametrize("spelled", ['["0"', "[0e0", "[null", "[0.0", "twice", "upper"])
+async def test_an_erasure_that_no_verifier_could_read_is_refused(
+    log: TestLog, pools: Database, keeping: Database, spelled: str
+) -> None:
+    await log.accept(pools, event(0))
+    state = await forgetting.fetch_state(keeping.reads, log.log_id)
+    subject = Events(frozenset(("e-0",)))
+    found = await forgetting.fetch_named(keeping.reads, log.log_id, subject, [0], 0)
+    plan = plan_erasure(0, found.rows[0].body, stored_disclosures(found.rows[0]), subject, frozenset(("ip",)))
+    assert plan is not None
+    entry = control.erase(AUTHOR.act(), plan.items, request_hash=b"h" * 32)
+    commitment = plan.items[0].commitment.hex()
+    item = f'[0,"ip","{commitment}"]'
+    forged = {"twice": f'[0,"ip","{"0" * 64}"],{item}', "upper": item.replace(commitment, commitment.upper())}
+    entry = _rewritten(entry, item, forged.get(spelled, item.replace("[0", spelled)))
+    with pytest.raises(IntegrityError):
+        await forgetting.erase_disclosures(keeping.reads, keeping.writes, log.log_id, state, 0, [plan], entry)
+    await log.assert_intact(1)
+
+
+# --- nothing is left out ---
+
+
+async def test_events_whose_sender_calls_their_category_audit_are_dropped_too(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database
+) -> None:
+    """Control entries have this category as well, and a segment of nothing but them is passed over."""
+    await log.accept(pools, *(event(number, category="audit") for number in range(SEGMENT)))
+    await index_all(pools)
+    counted = await retention.clear(keeping, log.log_id, AUTHOR, dry_run=True)
+    done = await retention.clear(keeping, log.log_id, AUTHOR)
+    assert counted.entries == done.entries == SEGMENT
+    assert await forgotten_entries(database, log) == list(range(SEGMENT))
+
+
+async def test_a_segment_of_control_entries_and_kept_categories_is_passed_over(
+    log: TestLog, pools: Database, keeping: Database
+) -> None:
+    """Also when `audit` is such a category, which control entries have besides their actions."""
+    await log.accept(pools, *(event(number, category="audit") for number in range(SEGMENT - 2)))
+    for number in range(2):
+        entry = control.hold_range(AUTHOR.act(), f"h{number}", (90, 91))
+        await holds.set_hold(keeping.writes, log.log_id, entry)
+    await log.accept(pools, *(event(number) for number in range(SEGMENT, 2 * SEGMENT)))
+    await index_all(pools)
+    assert await forgetting.list_numbers(keeping.reads, log.log_id, Scope(2 * SEGMENT, without=("audit",))) == [1]
+    assert await forgetting.list_numbers(keeping.reads, log.log_id, Scope(2 * SEGMENT)) == [0, 1]

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
+from pyroaring import BitMap
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core import terms
-from audit_service.core.control import Control
+from audit_service.core.control import KINDS, Control
 from audit_service.core.entry import GROUPS, Projection
 from audit_service.core.folding import fold
 from audit_service.core.forgetting import Erasure, Events, Subject
@@ -36,8 +37,8 @@ _h = bound_hold.c
 ERASABLE_COLUMNS = ("seq", "kind", "body", *(f"d_{group}" for group in GROUPS))
 _SLICE_ENTRIES = 1000
 _SEGMENTS_AT_ONCE = 256
-# What every control entry's body has as its category.
-_OWN_CATEGORY = "audit"
+# Control entries by their actions, which no sender may use: their category anybody may.
+_CONTROLS = tuple(Term.of("action", f"audit.{kind}") for kind in KINDS)
 _DROP = """
     SELECT * FROM audit.drop_entries($1, $2::jsonb,
         $3, $4, $5, $6, $7, $8, $9::text[], $10::text[], $11::int[], $12::bytea[], $13::text[])"""
@@ -139,13 +140,14 @@ async def list_numbers(engine: AsyncEngine, log_id: int, scope: Scope) -> list[i
             if segment.number * terms.SEGMENT_EVENTS < scope.to_seq
         }
         numbers = [number for number, events in listed.items() if events]
-        names = (scope.category,) if scope.category is not None else (*scope.without, _OWN_CATEGORY)
+        names = scope.without if scope.category is None else (scope.category,)
+        asked = [Term.of("category", name) for name in names] + list(_CONTROLS if scope.category is None else ())
         found = []
         for start in range(0, len(numbers), _SEGMENTS_AT_ONCE):
             some = numbers[start : start + _SEGMENTS_AT_ONCE]
-            postings = await fetch_postings(connection, log_id, some, [Term.of("category", name) for name in names])
+            postings = await fetch_postings(connection, log_id, some, asked)
             for number in some:
-                named = sum(len(positions) for positions in postings.get(number, {}).values())
+                named = len(BitMap.union(*postings[number].values())) if number in postings else 0
                 if named if scope.category is not None else listed[number] > named:
                     found.append(number)
     return [*found, *range(len(segments), -(-scope.to_seq // terms.SEGMENT_EVENTS))]

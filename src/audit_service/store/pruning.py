@@ -14,7 +14,7 @@ from audit_service.core.entry import JSONObject
 from audit_service.core.tiles import TILE_WIDTH
 from audit_service.store.checkpoints import StoredCheckpoint
 from audit_service.store.engine import bound, call
-from audit_service.store.forgetting import Entered, enter
+from audit_service.store.forgetting import Entered, enter, is_held
 from audit_service.store.segments import build_segment, list_segments
 from audit_service.store.tables import bound_checkpoint, bound_entry, bound_log, bound_tile
 
@@ -73,6 +73,13 @@ async def fetch_recorded(engine: AsyncEngine, log_id: int) -> Recorded:
     if prunes:  # which may have taken `resume` entries: an epoch that had ended at the cut signed nothing behind it that is still there
         lost.append((prunes[-1]["epoch"], prunes[-1]["cut"]))
     return Recorded(prunes[-1] if prunes else None, [said for kind, _, said in details if kind == "signer"], lost)
+
+
+async def count_held(engine: AsyncEngine, log_id: int, cut: int) -> int:
+    """Entries below a cut that are under legal hold, with and without content, as `forgetting.is_held` says."""
+    query = select(func.count()).where(_c.log_id == log_id, _c.seq < cut, is_held(log_id))
+    async with bound(engine, log_id) as connection:
+        return cast("int", (await connection.execute(query)).scalar_one())
 
 
 async def prune_log(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
