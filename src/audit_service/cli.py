@@ -51,6 +51,7 @@ from audit_service.errors import AuditError, InputError
 from audit_service.ingest import stored_form
 from audit_service.offline import verify_file
 from audit_service.settings import Settings
+from audit_service.signing.public_keys import own_keys
 from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
@@ -152,6 +153,7 @@ def verify(
         raise InputError("--depth must be chain or all")
     notes = [note for path in checkpoint or [] for note in split_notes(_text_of(path))]
     trusted = [parse_vkey(text) for text in key or []]
+    settings = Settings()
     steps = partial(
         verifying.verify,
         from_seq=from_seq,
@@ -159,6 +161,7 @@ def verify(
         depth=cast("Depth", depth),
         checkpoints=notes,
         trusted=trusted,
+        own=own_keys(settings.signing_dir, settings.signing_key_path),
     )
     report = asyncio.run(_verify(tenant, steps, quiet=as_json))
     if as_json:

@@ -1,7 +1,7 @@
 """Where a verification starts, and what is known there of everything before: nothing at seq 0; the cut of a pruned log, by its `prune`
 entry; a checkpoint's size, by the stored tree; else the entry before, by itself."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ NodeReader = Callable[[Sequence[Node]], Awaitable[Sequence[bytes]]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a verification. `trusted`: the keys that checkpoints of the log may be signed with. `since`: the checkpoint to
+    """What is asked of a verification. `trusted`: the keys that checkpoints of the log may be signed with, and `own`: the
+    installation's own public ones. `since`: the checkpoint to
     start at, and `nodes` to read the tree below it."""
 
     from_seq: int = 0
@@ -33,6 +34,7 @@ class Question:
     depth: Depth = "all"
     pinned: Sequence[Pinned] = ()
     trusted: Sequence[VerifierKey] = ()
+    own: Collection[bytes] = ()
     since: Pinned | None = None
     nodes: NodeReader | None = None
 
@@ -111,7 +113,7 @@ def _signed_faults(head: Head, cut: Cut, trust: Trust) -> tuple[list[Break], lis
         same = head.is_origin(signed.checkpoint.origin)
         if not same or (signed.checkpoint.size, signed.checkpoint.root) != (cut.cut, cut.root):
             return [Break(cut.seq, "unrecorded_prune", cut.root.hex(), signed.checkpoint.root.hex())], []
-        if not trust.keys:
+        if not trust:
             return [], [f"seq {cut.cut}: the signature under its prune entry, because no key of the log was given"]
         trust.open(signed.note)
     except (MalformedNoteError, SignatureError):

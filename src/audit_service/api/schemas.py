@@ -402,13 +402,15 @@ class CheckedRange(_Answer):
 
 
 class CheckpointStatus(_Answer):
-    """How the log stands to a checkpoint kept elsewhere."""
+    """How the log stands to a checkpoint kept elsewhere. `signed_by`: a key that the caller pinned, only one of the installation's own, or
+    (null) none that is trusted."""
 
     origin: str
     size: int
     root: str
     status: Literal["consistent", "inconsistent", "none"]
     detail: str
+    signed_by: Literal["pinned", "own"] | None
 
 
 class CheckpointsStatus(_Answer):
@@ -417,6 +419,13 @@ class CheckpointsStatus(_Answer):
     status: Literal["consistent", "inconsistent", "none"]
     detail: str | None
     checkpoints: list[CheckpointStatus]
+
+
+class TrustedKeysView(_Answer):
+    """Where the trust in signatures came from: how many keys the caller pinned, and how many are the installation's own."""
+
+    pinned: int
+    own: int
 
 
 class VerifyReport(_Answer):
@@ -432,6 +441,7 @@ class VerifyReport(_Answer):
     head: str
     root: str | None
     checkpoint: CheckpointsStatus
+    trusted_keys: TrustedKeysView
     breaks: list[BreakView]
     breaks_total: int
     not_checked: list[str]
@@ -670,8 +680,8 @@ RANGE_PARAMETERS = [
     ),
     _parameter(
         "key",
-        "A key that may have signed the log's checkpoints, as a vkey; repeatable. A checkpoint counts when one of them, or one that "
-        "succeeded it, has signed it",
+        "A key that may have signed the log's checkpoints, as a vkey; repeatable. A checkpoint counts when one of them, one of the "
+        "installation's own, or one that succeeded such a key, has signed it; `signed_by` says which",
         {"type": "array", "items": {"type": "string"}},
     ),
 ]

@@ -8,6 +8,14 @@ from audit_service.core.pinned import Judged, overall
 
 
 @dataclass(frozen=True, slots=True)
+class TrustedKeys:
+    """Where the trust in signatures came from: how many keys the caller had pinned, and how many are the installation's own."""
+
+    pinned: int
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a verification found. `status`: ok, broken, or incomplete (something asked for could not be checked).
 
@@ -26,6 +34,7 @@ class Report:
     head: str
     root: str | None
     checkpoints: Sequence[Judged]
+    trusted_keys: TrustedKeys
     breaks: list[Break]
     breaks_total: int
     not_checked: list[str]
@@ -52,10 +61,12 @@ class Report:
                         "root": one.checkpoint.root.hex(),
                         "status": one.status,
                         "detail": one.detail,
+                        "signed_by": one.signed_by,
                     }
                     for one in self.checkpoints
                 ],
             },
+            "trusted_keys": {"pinned": self.trusted_keys.pinned, "own": self.trusted_keys.own},
             "breaks": [
                 {"seq": item.seq, "kind": item.kind, "expected": item.expected, "found": item.found}
                 for item in self.breaks

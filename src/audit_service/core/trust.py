@@ -7,6 +7,9 @@ A `signer` entry (`succeeded`, `added`, `revoked`) carries two signatures, by th
 with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its name. Who trusts one of the two then trusts the other. Only a
 revoked key, which may be in anybody's hands, appoints no successor; and what it signed counts up to the size it was revoked at.
 A key is named as the origin, which has the epoch in it; so what is trusted is the public key, under whatever name.
+
+The installation's own keys may be trusted beside the pinned ones. They say less: whoever controls the installation controls them. So it is
+noted whether anything was believed on their word alone.
 """
 
 from collections.abc import Iterable
@@ -29,14 +32,22 @@ class Trust:
     """The public keys that are trusted to sign for one log, whatever its epoch."""
 
     keys: set[bytes]
+    own: set[bytes] = field(default_factory=set)
+    # Whether something was opened that no pinned key had signed.
+    leaned_on_own: bool = field(init=False, default=False)
     _revoked_at: dict[bytes, int] = field(init=False, default_factory=dict)
     # Whoever trusts the first trusts the second.
     _follows: list[tuple[bytes, bytes]] = field(init=False, default_factory=list)
 
     @classmethod
-    def in_keys(cls, keys: Iterable[VerifierKey]) -> "Trust":
-        """Trust in pinned keys; witnesses' keys say nothing about the log's own signature."""
-        return cls({key.public for key in keys if key.kind is KeyKind.ED25519})
+    def in_keys(cls, keys: Iterable[VerifierKey], own: Iterable[bytes] = ()) -> "Trust":
+        """Trust in pinned keys, and in the installation's `own` public keys, 32 bytes each. Witnesses' keys say nothing about the log's own
+        signature."""
+        return cls({key.public for key in keys if key.kind is KeyKind.ED25519}, {*own})
+
+    def __bool__(self) -> bool:
+        """Whether any key is trusted."""
+        return bool(self.keys or self.own)
 
     def add(self, body: JSONObject, origin: str) -> None:
         """A `signer` entry of the log. Raises MalformedError for one whose signatures are not by its two keys."""
@@ -60,14 +71,22 @@ class Trust:
         """A checkpoint that a trusted key has signed under its origin. Raises MalformedNoteError, UnknownSignerError,
         InvalidSignatureError. Whether the origin is this log's, the caller knows."""
         checkpoint = parse_checkpoint(note.text)
-        keys = [key for key in sorted(self.keys) if checkpoint.size <= self._revoked_at.get(key, checkpoint.size)]
-        return open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in keys])
+        known = sorted(self.keys | self.own)
+        keys = [key for key in known if checkpoint.size <= self._revoked_at.get(key, checkpoint.size)]
+        opened = open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in keys])
+        self.leaned_on_own |= not self.is_pinned(opened)
+        return opened
+
+    def is_pinned(self, opened: OpenedCheckpoint) -> bool:
+        """Whether a pinned key, or one that follows from it, has signed: not only an own one."""
+        return any(one.key.public in self.keys for one in opened.signatures)
 
     def _extend(self) -> None:
-        known = 0
-        while known != len(self.keys):
-            known = len(self.keys)
-            self.keys.update(second for first, second in self._follows if first in self.keys)
+        for keys in (self.keys, self.own):
+            known = 0
+            while known != len(keys):
+                known = len(keys)
+                keys.update(second for first, second in self._follows if first in keys)
 
 
 def _public_key(text: str) -> bytes:

@@ -18,6 +18,7 @@ from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
+from audit_service.signing.public_keys import published_keys
 from audit_service.store.checkpoints import fetch_latest_checkpoint
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
@@ -82,6 +83,7 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
         depth=cast("Depth", depth),
         checkpoints=checkpoints,
         trusted=trusted,
+        own=published_keys(service.settings.signing_dir),
     )
     first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
 
