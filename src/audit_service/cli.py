@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Column, Table
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service import cli_forgetting, cli_retention, cli_signing
 from audit_service import evidence as bundling
@@ -59,6 +59,7 @@ from audit_service.store.failures import translated
 from audit_service.store.migrate import upgrade
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
+from audit_service.verified import VerifiedLogs
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself."
@@ -146,6 +147,9 @@ def verify(
         list[str] | None, typer.Option(help="Key that may have signed the log's checkpoints, as a vkey; repeatable")
     ] = None,
     *,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Start where the background verification found the log right")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check every hash, link, disclosure and query column of a log. Exit 0 ok, 1 broken, 2 could not tell."""
@@ -163,7 +167,9 @@ def verify(
         trusted=trusted,
         own=own_keys(settings.signing_dir, settings.signing_key_path),
     )
-    report = asyncio.run(_verify(tenant, steps, quiet=as_json))
+    if incremental and (from_seq or to_seq is not None):
+        raise InputError("--incremental is not for a range")
+    report = asyncio.run(_verify(tenant, steps, incremental=incremental, quiet=as_json))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
@@ -180,14 +186,18 @@ def _text_of(path: Path) -> str:
 
 async def _verify(
     tenant: str,
-    verify_log: Callable[[AsyncEngine, int], AsyncIterator[verifying.Progress | verifying.Report]],
+    verify_log: Callable[..., AsyncIterator[verifying.Progress | verifying.Report]],
     *,
+    incremental: bool,
     quiet: bool,
 ) -> verifying.Report:
-    async with reading(Settings(), tenant) as (engine, log, _):
+    settings = Settings()
+    async with reading(settings, tenant) as (engine, log, installed):
+        state = VerifiedLogs(settings.data_dir, installed.secret).read(log.log_key) if incremental else None
+        point, start = (None, None) if state is None else (state.point, state.start)
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            async for step in verify_log(engine, log.log_id):
+            async for step in verify_log(engine, log.log_id, verified=point, incremental=start is not None):
                 if isinstance(step, verifying.Report):
                     return step
                 bar.update(task, completed=step.done, total=step.total)

@@ -1,4 +1,4 @@
-"""`serve`: the process that parents PostgreSQL, the workers, the indexer, the signer and the keeper.
+"""`serve`: the process that parents PostgreSQL, the workers, the indexer, the signer, the keeper and the verifier.
 
 1. Take the data directory: private, and locked against a second `serve`.
 2. Bind the port, so that a taken one is known before anything is done.
@@ -268,6 +268,9 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
     children = [*workers, Child("indexer", "audit_service.indexer", line, essential=False)]
     line = _settings_line(settings.model_copy(update=unsigned | serving))
     children.append(Child("keeper", "audit_service.keeper", line, essential=False))
+    if settings.verify_interval_seconds:
+        line = _settings_line(settings.model_copy(update=unsigned | keeping | {"netbox_secret": None}))
+        children.append(Child("verifier", "audit_service.verifier", line, essential=False))
     if settings.sign:
         line = _settings_line(settings.model_copy(update=serving | keeping))
         children.append(Child("signer", "audit_service.signer", line, essential=False))

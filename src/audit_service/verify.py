@@ -20,6 +20,7 @@ from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Found, Judged, judge, pin
 from audit_service.core.report import Report, TrustedKeys
 from audit_service.core.trust import Trust
+from audit_service.core.verified import VerifiedPoint, against_point, point_of
 from audit_service.core.vkey import VerifierKey
 from audit_service.errors import InvalidQueryError, MalformedNoteError, UnavailableError
 from audit_service.verification import (
@@ -53,11 +54,14 @@ async def verify(
     own: Collection[bytes] = (),
     from_checkpoint: str | None = None,
     nodes: NodeReader | None = None,
+    verified: VerifiedPoint | None = None,
+    incremental: bool = False,
 ) -> AsyncGenerator[Progress | Report]:
     """Check the entries with from_seq <= seq < to_seq (default: all there are at the start, or from the cut on), at the depth `chain`
     their headers, bodies and links only; and hold the log against `checkpoints`, signed notes. Those count that one of the `trusted`
     keys has signed, one of the installation's `own` public ones, or one that succeeded such a key. `from_checkpoint` starts at its
-    size, on the tree that `nodes` brings.
+    size, on the tree that `nodes` brings. The log is held against a `verified` point, too; `incremental` starts there, so that what is
+    before it is not read.
 
     Yields progress after each slice and the report last; once anything was read, whatever happens ends in a report. Raises
     InvalidQueryError for a range outside the log or a note that is no checkpoint, UnavailableError before anything was read.
@@ -69,7 +73,7 @@ async def verify(
         raise InvalidQueryError(f"a checkpoint cannot be read: {error}") from None
     if since is not None:
         pinned.append(since)
-    question = Question(from_seq, to_seq, depth, pinned, trusted, own, since, nodes)
+    question = Question(from_seq, to_seq, depth, pinned, trusted, own, since, nodes, verified, incremental)
     for attempt in range(ATTEMPTS_LIMIT):
         try:
             async with aclosing(_attempt(engine, log_id, question, last=attempt == ATTEMPTS_LIMIT - 1)) as steps:
@@ -89,7 +93,7 @@ async def _attempt(
         return
     end = end_of(question, head)
     trust = Trust.in_keys(question.trusted, question.own)
-    controls = Controls(engine, log_id, trust, from_seq=question.from_seq)
+    controls = Controls(engine, log_id, trust, from_seq=question.explained_from(head))
     async for read_to in controls.read(head):  # 2
         if read_to < head.size:
             yield Progress(0, end)
@@ -157,6 +161,9 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
     judged, breaks = judge(
         question.pinned, controls.trust, Found(head, checker.roots, controls.explanations.resumptions)
     )
+    if question.verified is not None:
+        another = against_point(question.verified, head, checker.roots)
+        breaks += [] if another is None else [another]
     for item in breaks:
         checker.broken(item)
     not_checked = [*checker.not_checked]
@@ -167,8 +174,10 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
         not_checked.append(OWN_KEYS)
     not_checked += _beside(question, judged, end < head.size and bool(checker.erased or checker.dropped))
     root = checker.root() if end == head.size and not interrupted else None
+    status = "broken" if checker.breaks_total else "incomplete" if incomplete else "ok"
+    whole = end == head.size and checker.depth == "all"
     return Report(
-        status="broken" if checker.breaks_total else "incomplete" if incomplete else "ok",
+        status=status,
         origin=head.origin(1 if head.epoch is None else head.epoch),
         from_seq=checker.from_seq,
         to_seq=end,
@@ -184,6 +193,7 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
         breaks=checker.breaks,
         breaks_total=checker.breaks_total,
         not_checked=not_checked,
+        point=point_of(checker) if status == "ok" and whole else None,
     )
 
 

@@ -373,6 +373,15 @@ class SourcePage(_Answer):
     next_cursor: str | None
 
 
+class LastVerified(_Answer):
+    """How the last background verification ended, when, and how far it came; and when one last read the log from its beginning."""
+
+    at: datetime
+    size: int
+    status: Literal["ok", "broken", "incomplete"]
+    full_at: datetime | None
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -381,6 +390,7 @@ class Chain(_Answer):
     head: str
     last_recorded_at: datetime | None
     last_checkpoint: LastCheckpoint | None
+    last_verified: LastVerified | None
     pruned_before: int | None
 
 
@@ -672,6 +682,12 @@ RANGE_PARAMETERS = [
         "depth",
         "`chain`: headers, bodies and links only; `all`: disclosures, query columns and receipts too",
         {"type": "string", "enum": list(get_args(Depth)), "default": "all"},
+    ),
+    _parameter(
+        "incremental",
+        "Start where the background verification found the log right; at the beginning where it did not, or has not been. Not together "
+        "with a range",
+        {"type": "boolean", "default": False},
     ),
     _parameter(
         "checkpoint",

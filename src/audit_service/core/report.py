@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Judged, overall
+from audit_service.core.verified import VerifiedPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Report:
     """What a verification found. `status`: ok, broken, or incomplete (something asked for could not be checked).
 
     `erased`: disclosures, `dropped`: bodies that are gone and explained by a control entry, in the range that was checked.
+    `point`: where a later verification may go on, when everything up to there is right; it stays inside.
     """
 
     status: str
@@ -38,6 +40,7 @@ class Report:
     breaks: list[Break]
     breaks_total: int
     not_checked: list[str]
+    point: VerifiedPoint | None = None
 
     def as_json(self) -> dict[str, object]:
         """The report of DESIGN 3.4."""
