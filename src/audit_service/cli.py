@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Column, Table
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service import cli_forgetting, cli_retention, cli_signing
 from audit_service import evidence as bundling
@@ -51,6 +51,7 @@ from audit_service.errors import AuditError, InputError
 from audit_service.ingest import stored_form
 from audit_service.offline import verify_file
 from audit_service.settings import Settings
+from audit_service.signing.public_keys import own_keys
 from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
@@ -58,6 +59,7 @@ from audit_service.store.failures import translated
 from audit_service.store.migrate import upgrade
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
+from audit_service.verified import VerifiedLogs
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself."
@@ -145,6 +147,9 @@ def verify(
         list[str] | None, typer.Option(help="Key that may have signed the log's checkpoints, as a vkey; repeatable")
     ] = None,
     *,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Start where the background verification found the log right")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check every hash, link, disclosure and query column of a log. Exit 0 ok, 1 broken, 2 could not tell."""
@@ -152,6 +157,7 @@ def verify(
         raise InputError("--depth must be chain or all")
     notes = [note for path in checkpoint or [] for note in _notes_in(path)]
     trusted = [parse_vkey(text) for text in key or []]
+    settings = Settings()
     steps = partial(
         verifying.verify,
         from_seq=from_seq,
@@ -159,8 +165,11 @@ def verify(
         depth=cast("Depth", depth),
         checkpoints=notes,
         trusted=trusted,
+        own=own_keys(settings.signing_dir, settings.signing_key_path),
     )
-    report = asyncio.run(_verify(tenant, steps, quiet=as_json))
+    if incremental and (from_seq or to_seq is not None):
+        raise InputError("--incremental is not for a range")
+    report = asyncio.run(_verify(tenant, steps, incremental=incremental, quiet=as_json))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
     else:
@@ -185,14 +194,18 @@ def _text_of(path: Path) -> str:
 
 async def _verify(
     tenant: str,
-    verify_log: Callable[[AsyncEngine, int], AsyncIterator[verifying.Progress | verifying.Report]],
+    verify_log: Callable[..., AsyncIterator[verifying.Progress | verifying.Report]],
     *,
+    incremental: bool,
     quiet: bool,
 ) -> verifying.Report:
-    async with reading(Settings(), tenant) as (engine, log, _):
+    settings = Settings()
+    async with reading(settings, tenant) as (engine, log, installed):
+        state = VerifiedLogs(settings.data_dir, installed.secret).read(log.log_key) if incremental else None
+        point, start = (None, None) if state is None else (state.point, state.start)
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            async for step in verify_log(engine, log.log_id):
+            async for step in verify_log(engine, log.log_id, verified=point, incremental=start is not None):
                 if isinstance(step, verifying.Report):
                     return step
                 bar.update(task, completed=step.done, total=step.total)

@@ -32,6 +32,7 @@ from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.signing import SignedLog
+from audit_service.verified import forget_verified
 
 Reason = Annotated[str, typer.Option(help="Why, without personal data; it is entered in the log")]
 T = TypeVar("T")
@@ -98,9 +99,12 @@ async def _resume(signing: Signing, tenant: str, reason: str, *, quiet: bool) ->
     target = await _log_of(signing, tenant)
     with progress_bar("entries", hidden=quiet) as bar:
         task = bar.add_task("reading the log", total=None)
-        return await resuming.resume(
+        done = await resuming.resume(
             signing, target, reason=reason, report=lambda size: bar.update(task, completed=size)
         )
+    # The operator has said what is lost: the background verification is not to miss it for ever.
+    forget_verified(Settings().data_dir, target.log_key)
+    return done
 
 
 @checkpoint_app.command("rebuild-tiles")

@@ -4,8 +4,8 @@
    need nothing of what goes. A log is never pruned whole.
 2. *Archive.* An evidence bundle of exactly [the cut before, this cut), made beforehand, which the offline verifier accepts under a key that
    is given from outside; and whose entries, hash by hash, lead to the root that was signed at the cut.
-3. *Drop.* What still has content below the cut loses it, as `clear` does. A legal hold on any of them
-   stops the prune before that.
+3. *Drop.* What still has content below the cut loses it, as `clear` does. What a legal hold keeps stops the prune here, before anything
+   is lost: only a hold that is set meanwhile can stop it halfway.
 4. *Record.* The `prune` entry: all that a verifier needs to begin at the cut. From now on the log begins there.
 5. *Delete* the rows, some at a time, then take them out of the search index.
 
@@ -71,8 +71,8 @@ async def plan(database: Database, log_id: int, before: int | datetime, keys: Se
         from_seq = await pruning.fetch_pruned_before(database.reads, log_id)
         size = await forgetting.first_recorded(database.reads, log_id, None)
         end = before if isinstance(before, int) else await forgetting.first_recorded(database.reads, log_id, before)
-        cuts = await pruning.list_cuts(database.reads, log_id, from_seq, min(end, size))
         recorded = await pruning.fetch_recorded(database.reads, log_id)
+        cuts = await pruning.list_cuts(database.reads, log_id, from_seq, min(end, size), recorded.lost)
     for stored in cuts:
         try:
             opened = open_checkpoint(parse_note(stored.note), keys)
@@ -98,19 +98,19 @@ async def prune(
     """Steps 2 to 5. Raises InputError for an archive that is not what it must be, HeldError for entries under legal hold."""
     traced, digest = await asyncio.to_thread(check_archive, planned, archive, keys)
     async with translated():
-        held = await pruning.count_held(database.reads, log_id, planned.cut)
-    if held:  # before anything is dropped for a prune that will be refused
-        raise HeldError(f"{held} entries below {planned.cut} are under legal hold; nothing was pruned")
+        _require_free(await pruning.count_held(database.reads, log_id, planned.cut), planned.cut)
     dropped = await retention.clear(database, log_id, author, to_seq=planned.cut, policy="prune", report=report)
-    if dropped.held:
-        raise HeldError(
-            f"{dropped.held} entries below {planned.cut} came under legal hold meanwhile; nothing was pruned"
-        )
+    _require_free(dropped.held, planned.cut)
     entry = control.prune(author.act(), _cut_of(planned, traced, digest, keys))
     async with translated():
         entered = await pruning.prune_log(database.writes, log_id, entry)
         deleted = await finish(database, log_id)
     return Pruned(planned.from_seq, planned.cut, dropped, entered.seq, deleted)
+
+
+def _require_free(held: int, cut: int) -> None:
+    if held:
+        raise HeldError(f"{held} entries below {cut} are under legal hold; nothing was pruned")
 
 
 async def finish(database: Database, log_id: int) -> int:

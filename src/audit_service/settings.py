@@ -136,6 +136,13 @@ class Settings(BaseSettings):
         description="Time in which a request to forget can still be refused before it is carried out; `requests run` does not wait",
     )
 
+    verify_interval_seconds: Annotated[int, Field(ge=0)] = Field(
+        3600, description="Time between two background verifications of what was added to each log; 0: none run"
+    )
+    verify_full_hours: Annotated[int, Field(ge=1)] = Field(
+        168, description="Time between two background verifications of everything in each log"
+    )
+
     oidc_issuer: str | None = Field(
         None,
         description="The panel's identity provider, as its tokens name it (`iss`); set: its bearer JWTs are accepted",

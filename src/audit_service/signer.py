@@ -48,7 +48,7 @@ async def run(settings: Settings, signing: Signing, stopped: asyncio.Event) -> i
     """Sign until stopped; the exit status. Whatever fails by itself is said and tried again."""
     try:
         ensure_keys(signing.key_path)
-        signing.keys()
+        signing.publish_keys()
         async with Deliveries(settings.checkpoint_urls, settings.checkpoint_command) as deliveries:
             await _Rounds(settings, signing, deliveries, stopped).run()
     except (OtherKeyError, KeyFileError) as error:

@@ -1,4 +1,4 @@
-"""`serve`: the process that parents PostgreSQL, the workers, the indexer, the signer and the keeper.
+"""`serve`: the process that parents PostgreSQL, the workers, the indexer, the signer, the keeper and the verifier.
 
 1. Take the data directory: private, and locked against a second `serve`.
 2. Bind the port, so that a taken one is known before anything is done.
@@ -39,6 +39,7 @@ from audit_service.errors import AuditError
 from audit_service.provision import origins, prepare
 from audit_service.settings import Settings
 from audit_service.signing.keyfile import KeyFileError, ensure_keys, read_keys
+from audit_service.signing.public_keys import publish_keys
 from audit_service.store.migrate import upgrade
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
@@ -208,9 +209,10 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     _say("database migrated")
     if key is not None:
         _say(f"admin API key, shown only this once: {key}")
-    secret = SecretStr(serving_url)
     if settings.sign:
         _make_signing_key(settings, migration_url)
+    _publish_keys(settings)
+    secret = SecretStr(serving_url)
     own = settings.own_signing_url
     signing_url = own.get_secret_value() if own is not None else postgres.url("audit_signing") if postgres else ""
     own = settings.own_retention_url
@@ -240,6 +242,12 @@ def _make_signing_key(settings: Settings, migration_url: str) -> None:
         _say(f"vkey of the log of tenant {tenant!r}: {format_vkey(keys.signing[0].verifier(origin))}")
 
 
+def _publish_keys(settings: Settings) -> None:
+    """What the children may know of the signing keys: the public parts. Where the key file is not ours to read, nothing."""
+    with contextlib.suppress(KeyFileError, OSError):
+        publish_keys(settings.signing_dir, read_keys(settings.signing_key_path))
+
+
 def _children(settings: Settings, listener: socket.socket) -> list[Child]:
     environment = {}
     if settings.workers > 1:
@@ -260,6 +268,9 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
     children = [*workers, Child("indexer", "audit_service.indexer", line, essential=False)]
     line = _settings_line(settings.model_copy(update=unsigned | serving))
     children.append(Child("keeper", "audit_service.keeper", line, essential=False))
+    if settings.verify_interval_seconds:
+        line = _settings_line(settings.model_copy(update=unsigned | keeping | {"netbox_secret": None}))
+        children.append(Child("verifier", "audit_service.verifier", line, essential=False))
     if settings.sign:
         line = _settings_line(settings.model_copy(update=serving | keeping))
         children.append(Child("signer", "audit_service.signer", line, essential=False))

@@ -10,7 +10,7 @@
 No snapshot is held: each slice is a transaction of its own, so a verification of any length never slows appends.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit_service.controls import Controls
 from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Found, Judged, judge, pin
-from audit_service.core.report import Report
+from audit_service.core.report import Report, TrustedKeys
 from audit_service.core.trust import Trust
+from audit_service.core.verified import VerifiedPoint, against_point, point_of
 from audit_service.core.vkey import VerifierKey
 from audit_service.errors import InvalidQueryError, MalformedNoteError, UnavailableError
 from audit_service.verification import (
@@ -35,6 +36,10 @@ from audit_service.verify_start import NodeReader, Question, end_of, start_of
 __all__ = ["Progress", "Report", "verify"]
 
 ATTEMPTS_LIMIT = 3
+OWN_KEYS = (
+    "keys: some signatures are by the installation's own keys alone, and whoever controls it controls those; "
+    "give a key that was kept elsewhere"
+)
 
 
 async def verify(
@@ -46,12 +51,17 @@ async def verify(
     depth: Depth = "all",
     checkpoints: Sequence[str] = (),
     trusted: Sequence[VerifierKey] = (),
+    own: Collection[bytes] = (),
     from_checkpoint: str | None = None,
     nodes: NodeReader | None = None,
+    verified: VerifiedPoint | None = None,
+    incremental: bool = False,
 ) -> AsyncGenerator[Progress | Report]:
     """Check the entries with from_seq <= seq < to_seq (default: all there are at the start, or from the cut on), at the depth `chain`
-    their headers, bodies and links only; and hold the log against `checkpoints`, signed notes that count when one of the `trusted`
-    keys, or one that succeeded it, has signed them. `from_checkpoint` starts at its size, on the tree that `nodes` brings.
+    their headers, bodies and links only; and hold the log against `checkpoints`, signed notes. Those count that one of the `trusted`
+    keys has signed, one of the installation's `own` public ones, or one that succeeded such a key. `from_checkpoint` starts at its
+    size, on the tree that `nodes` brings. The log is held against a `verified` point, too; `incremental` starts there, so that what is
+    before it is not read.
 
     Yields progress after each slice and the report last; once anything was read, whatever happens ends in a report. Raises
     InvalidQueryError for a range outside the log or a note that is no checkpoint, UnavailableError before anything was read.
@@ -63,7 +73,7 @@ async def verify(
         raise InvalidQueryError(f"a checkpoint cannot be read: {error}") from None
     if since is not None:
         pinned.append(since)
-    question = Question(from_seq, to_seq, depth, pinned, trusted, since, nodes)
+    question = Question(from_seq, to_seq, depth, pinned, trusted, own, since, nodes, verified, incremental)
     for attempt in range(ATTEMPTS_LIMIT):
         try:
             async with aclosing(_attempt(engine, log_id, question, last=attempt == ATTEMPTS_LIMIT - 1)) as steps:
@@ -79,11 +89,11 @@ async def _attempt(
 ) -> AsyncGenerator[Progress | Report]:
     head, faults = await find_head(engine, log_id)  # 1
     if head is None:
-        yield _headless(faults, question.depth)
+        yield _headless(faults, question)
         return
     end = end_of(question, head)
-    trust = Trust.in_keys(question.trusted)
-    controls = Controls(engine, log_id, trust, from_seq=question.from_seq)
+    trust = Trust.in_keys(question.trusted, question.own)
+    controls = Controls(engine, log_id, trust, from_seq=question.explained_from(head))
     async for read_to in controls.read(head):  # 2
         if read_to < head.size:
             yield Progress(0, end)
@@ -120,24 +130,29 @@ async def _attempt(
     yield _report(verification, question, interrupted=interrupted)
 
 
-def _headless(faults: Sequence[str], depth: Depth) -> Report:
+def _headless(faults: Sequence[str], question: Question) -> Report:
     return Report(
         status="broken",
         origin="",
         from_seq=0,
         to_seq=0,
         count=0,
-        depth=depth,
+        depth=question.depth,
         pruned_before=None,
         erased=0,
         dropped=0,
         head="",
         root=None,
         checkpoints=(),
+        trusted_keys=_trusted_keys(question),
         breaks=[Break(0, "head_mismatch", "a head row that can be read", fault) for fault in faults],
         breaks_total=len(faults),
         not_checked=["every entry: without its head row the log has no origin"],
     )
+
+
+def _trusted_keys(question: Question) -> TrustedKeys:
+    return TrustedKeys(len({key.public for key in question.trusted}), len({*question.own}))
 
 
 def _report(verification: Verification, question: Question, *, interrupted: bool) -> Report:
@@ -146,16 +161,23 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
     judged, breaks = judge(
         question.pinned, controls.trust, Found(head, checker.roots, controls.explanations.resumptions)
     )
+    if question.verified is not None:
+        another = against_point(question.verified, head, checker.roots)
+        breaks += [] if another is None else [another]
     for item in breaks:
         checker.broken(item)
     not_checked = [*checker.not_checked]
     not_checked += [f"seq {seq}: {fault}" for seq, fault in sorted(controls.faults.items())]
     incomplete = interrupted or any(item.startswith("seq ") for item in not_checked)
     incomplete |= any(one.status == "none" for one in judged)
+    if controls.trust.leaned_on_own:
+        not_checked.append(OWN_KEYS)
     not_checked += _beside(question, judged, end < head.size and bool(checker.erased or checker.dropped))
     root = checker.root() if end == head.size and not interrupted else None
+    status = "broken" if checker.breaks_total else "incomplete" if incomplete else "ok"
+    whole = end == head.size and checker.depth == "all"
     return Report(
-        status="broken" if checker.breaks_total else "incomplete" if incomplete else "ok",
+        status=status,
         origin=head.origin(1 if head.epoch is None else head.epoch),
         from_seq=checker.from_seq,
         to_seq=end,
@@ -167,9 +189,11 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
         head="" if head.last_hash is None else head.last_hash.hex(),
         root=None if root is None else root.hex(),
         checkpoints=judged,
+        trusted_keys=_trusted_keys(question),
         breaks=checker.breaks,
         breaks_total=checker.breaks_total,
         not_checked=not_checked,
+        point=point_of(checker) if status == "ok" and whole else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Where a verification starts, and what is known there of everything before: nothing at seq 0; the cut of a pruned log, by its `prune`
 entry; a checkpoint's size, by the stored tree; else the entry before, by itself."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from audit_service.core.merkle import (
 )
 from audit_service.core.pinned import Pinned, pin
 from audit_service.core.trust import Trust
+from audit_service.core.verified import VerifiedPoint
 from audit_service.core.vkey import VerifierKey
 from audit_service.errors import (
     InvalidQueryError,
@@ -42,16 +43,28 @@ NodeReader = Callable[[Sequence[Node]], Awaitable[Sequence[bytes]]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a verification. `trusted`: the keys that checkpoints of the log may be signed with. `since`: the checkpoint to
-    start at, and `nodes` to read the tree below it."""
+    """What is asked of a verification. `trusted`: the keys that checkpoints of the log may be signed with, and `own`: the installation's
+    public ones. `since`: the checkpoint to start at, and `nodes` to read the tree below it. `verified`: the point up to which the log was
+    found right, which it is held against; the place to start when `incremental`."""
 
     from_seq: int = 0
     to_seq: int | None = None
     depth: Depth = "all"
     pinned: Sequence[Pinned] = ()
     trusted: Sequence[VerifierKey] = ()
+    own: Collection[bytes] = ()
     since: Pinned | None = None
     nodes: NodeReader | None = None
+    verified: VerifiedPoint | None = None
+    incremental: bool = False
+
+    def explained_from(self, head: Head) -> int:
+        """What explains only entries before this one is not needed."""
+        return self.verified.size if self.verified is not None and self.goes_on(head) else self.from_seq
+
+    def goes_on(self, head: Head) -> bool:
+        """Whether to start at the verified point: one beyond the log's end says that the log was cut, and is no place to start."""
+        return self.incremental and self.verified is not None and self.verified.size <= head.size
 
 
 def end_of(question: Question, head: Head) -> int:
@@ -72,6 +85,7 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
         raise InvalidQueryError(f"the entries below {first} were pruned; ask for {first} <= to_seq <= {head.size}")
     from_seq = max(question.from_seq, first)
     sizes = [one.checkpoint.size for one in question.pinned]
+    sizes += [] if question.verified is None else [question.verified.size]
     sizes += [resumption.size for resumption in controls.explanations.resumptions.values()]
 
     def checker(at: int, **known: Any) -> Checker:
@@ -87,6 +101,12 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
             ]  # the leaf before, as it was signed; else only the row itself says what it was
         if tree is None:
             doubts.append(f"seq {made.from_seq}: the tree before it does not lead to the checkpoint's root")
+    elif question.verified is not None and question.goes_on(head) and first <= question.verified.size:
+        point = question.verified
+        known = {"prev_hash": point.last_hash, "last_us": point.last_us, "last_epoch": point.epoch}
+        made = checker(point.size, frontier=point.tree(), **known)
+        if point.size > first:
+            doubts.append(f"entries below seq {point.size}: found right before, and not read again")
     elif cut is not None and not breaks and from_seq == cut.cut:
         known = {"prev_hash": cut.prev_hash, "last_us": cut.last_us, "last_epoch": cut.epoch}
         made = checker(from_seq, frontier=Frontier(cut.cut, cut.frontier.hashes), **known)
@@ -129,7 +149,7 @@ def _signed_faults(head: Head, cut: Cut, trust: Trust) -> tuple[list[Break], lis
         same = head.is_origin(signed.checkpoint.origin)
         if not same or (signed.checkpoint.size, signed.checkpoint.root) != (cut.cut, cut.root):
             return [Break(cut.seq, "unrecorded_prune", cut.root.hex(), signed.checkpoint.root.hex())], []
-        if not trust.keys:
+        if not trust:
             return [], [f"seq {cut.cut}: the signature under its prune entry, because no key of the log was given"]
         trust.open(signed.note)
     except (MalformedNoteError, SignatureError):

@@ -227,7 +227,7 @@ async def test_a_request_that_cannot_be_carried_out_keeps_no_other_and_no_policy
     """The serving role may put down what it likes; what none can carry out is tried again for ever."""
     applied = []
 
-    async def note(pools: Any, asked_log: int, settings: Settings) -> None:
+    async def note(_pools: Any, asked_log: int, _settings: Settings) -> None:
         applied.append(asked_log)
 
     monkeypatch.setattr(keeper, "run_policies", note)

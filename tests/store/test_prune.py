@@ -28,6 +28,7 @@ from tests.support.apps import open_api
 from tests.support.forgetting import AUTHOR, retention_pools
 from tests.support.postgres import TestDatabase, default_log_id
 from tests.support.signing import TestSigner
+from tests.support.tampering import report_of
 
 SEGMENT = 64
 SIZE = 600
@@ -184,9 +185,7 @@ async def test_what_is_under_hold_is_not_pruned(prunable: Prunable) -> None:
     await holds.set_hold(prunable.keeping.writes, prunable.log.log_id, control.hold_range(AUTHOR.act(), "h", (7, 8)))
     with pytest.raises(HeldError):
         await prunable.prune(300, archive)
-    assert await prunable.seqs() == list(range(len(await prunable.seqs())))
-    async with owner(prunable.database) as connection:  # neither did its first half happen: nothing was dropped
-        assert await connection.fetchval("SELECT count(*) FROM audit.entry WHERE kind = 'event' AND body IS NULL") == 0
+    assert await prunable.seqs() == list(range(SIZE + 1))  # the hold's entry, and no `drop` entry
     await holds.lift_hold(prunable.keeping.writes, prunable.log.log_id, control.lift_hold(AUTHOR.act(), "h"))
     assert (await prunable.prune(300, archive)).deleted == 300
 
@@ -263,3 +262,60 @@ async def test_the_archive_s_lines_hash_to_what_was_there(prunable: Prunable) ->
     async with owner(prunable.database) as connection:
         rows = await connection.fetch("SELECT hash FROM audit.entry WHERE seq < 300 ORDER BY seq")
     assert [entry_hash(header.encode()) for header in headers] == [row["hash"] for row in rows]
+
+
+async def test_no_cut_is_at_a_checkpoint_that_a_resume_declared_lost(prunable: Prunable) -> None:
+    """The greatest of them would be asked for, and no archive could ever be that range."""
+    log_id = prunable.log.log_id
+    async with owner(prunable.database) as connection:
+        signer = TestSigner(connection, log_id)
+        await signer.sign(400, root=b"l" * 32)  # what was there before the restore
+        await connection.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+        await connection.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", log_id)
+        leaves = await signer.leaves()
+        resumed = control.resume(
+            AUTHOR.act(), checkpoint="the last good one\n", size=SIZE, root=bytes(32), lost=(300, 450)
+        )
+        entered = "SELECT audit.append_control($1, 'resume', $2::text::jsonb)"
+        await connection.execute(entered, log_id, resumed.argument())
+        assert len(await signer.leaves()) == len(leaves) + 1
+    assert (await prune.plan(prunable.keeping, log_id, 10**6, prunable.keys)).cut == 300
+
+
+async def test_a_checkpoint_from_before_the_cut_is_still_held_against_the_log(prunable: Prunable) -> None:
+    """By the tiles, which outlive the entries; where these are damaged it cannot be told, and what was never so shows."""
+    log_id = prunable.log.log_id
+    async with owner(prunable.database) as connection:
+        signer = TestSigner(connection, log_id)
+        rows = await connection.fetch("SELECT note FROM audit.checkpoint WHERE log_id = $1 ORDER BY size", log_id)
+        notes = [row["note"] for row in rows]
+        never = await signer.sign(200, root=b"n" * 32)
+        await signer.sign()  # the latest again
+    await prunable.prune(300, await prunable.archive(0, 300))
+    report = await report_of(prunable.pools, log_id, checkpoints=notes, trusted=prunable.keys)
+    assert (report.status, report.from_seq) == ("ok", 300)
+    assert [(one.checkpoint.size, one.status) for one in report.checkpoints] == [
+        (size, "consistent") for size in (*SIGNED, SIZE)
+    ]
+    report = await report_of(prunable.pools, log_id, checkpoints=[never], trusted=prunable.keys)
+    assert [(item.seq, item.kind) for item in report.breaks] == [(199, "root_mismatch")]
+    async with owner(prunable.database) as connection:
+        await connection.execute("ALTER TABLE audit.tile DISABLE TRIGGER ALL")
+        await connection.execute(
+            "UPDATE audit.tile SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1) WHERE log_id = $1 AND number = 0",
+            log_id,
+        )
+    report = await report_of(prunable.pools, log_id, checkpoints=notes[:1], trusted=prunable.keys)
+    assert (report.status, report.checkpoints[0].status, report.breaks) == ("incomplete", "none", [])
+
+
+async def test_nothing_is_deleted_below_a_cut_that_no_entry_records(prunable: Prunable) -> None:
+    """One column of the head row that somebody edited must not make the service destroy entries."""
+    log_id = prunable.log.log_id
+    await prunable.prune(100, await prunable.archive(0, 100))
+    left = await prunable.seqs()
+    async with owner(prunable.database) as connection:
+        await connection.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+        await connection.execute("UPDATE audit.log SET pruned_before = 200 WHERE log_id = $1", log_id)
+    assert await prune.finish(prunable.keeping, log_id) == 0
+    assert await prunable.seqs() == left

@@ -31,6 +31,7 @@ from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
+from audit_service.verified import VerifiedLogs
 
 # A revoked key is refused within this time by every worker.
 CREDENTIAL_CACHE_SECONDS = 1.0
@@ -113,6 +114,10 @@ class Service:
         """The hash tree of a log, for proofs."""
         name = f"{(await self.installation()).service_name}/t/{log_key}"
         return StoredTree(self.database.reads, log_id, name, self.tile_roots)
+
+    async def verified_logs(self) -> VerifiedLogs:
+        """What the background verification found. Raises UnavailableError before the first look at the database."""
+        return VerifiedLogs(self.settings.data_dir, (await self.installation()).secret)
 
     async def stored_form(self, credential: Credential) -> Callable[[str, str], str]:
         """(field, value asked for) → what it looks like in the credential's log."""

@@ -373,6 +373,15 @@ class SourcePage(_Answer):
     next_cursor: str | None
 
 
+class LastVerified(_Answer):
+    """How the last background verification ended, when, and how far it came; and when one last read the log from its beginning."""
+
+    at: datetime
+    size: int
+    status: Literal["ok", "broken", "incomplete"]
+    full_at: datetime | None
+
+
 class Chain(_Answer):
     """The head of the log."""
 
@@ -381,6 +390,7 @@ class Chain(_Answer):
     head: str
     last_recorded_at: datetime | None
     last_checkpoint: LastCheckpoint | None
+    last_verified: LastVerified | None
     pruned_before: int | None
 
 
@@ -402,13 +412,15 @@ class CheckedRange(_Answer):
 
 
 class CheckpointStatus(_Answer):
-    """How the log stands to a checkpoint kept elsewhere."""
+    """How the log stands to a checkpoint kept elsewhere. `signed_by`: a key that the caller pinned, only one of the installation's own, or
+    (null) none that is trusted."""
 
     origin: str
     size: int
     root: str
     status: Literal["consistent", "inconsistent", "none"]
     detail: str
+    signed_by: Literal["pinned", "own"] | None
 
 
 class CheckpointsStatus(_Answer):
@@ -417,6 +429,13 @@ class CheckpointsStatus(_Answer):
     status: Literal["consistent", "inconsistent", "none"]
     detail: str | None
     checkpoints: list[CheckpointStatus]
+
+
+class TrustedKeysView(_Answer):
+    """Where the trust in signatures came from: how many keys the caller pinned, and how many are the installation's own."""
+
+    pinned: int
+    own: int
 
 
 class VerifyReport(_Answer):
@@ -432,6 +451,7 @@ class VerifyReport(_Answer):
     head: str
     root: str | None
     checkpoint: CheckpointsStatus
+    trusted_keys: TrustedKeysView
     breaks: list[BreakView]
     breaks_total: int
     not_checked: list[str]
@@ -664,14 +684,20 @@ RANGE_PARAMETERS = [
         {"type": "string", "enum": list(get_args(Depth)), "default": "all"},
     ),
     _parameter(
+        "incremental",
+        "Start where the background verification found the log right; at the beginning where it did not, or has not been. Not together "
+        "with a range",
+        {"type": "boolean", "default": False},
+    ),
+    _parameter(
         "checkpoint",
         "A signed checkpoint kept elsewhere (the whole note, line breaks and all), to hold the log against; repeatable",
         {"type": "array", "items": {"type": "string"}},
     ),
     _parameter(
         "key",
-        "A key that may have signed the log's checkpoints, as a vkey; repeatable. A checkpoint counts when one of them, or one that "
-        "succeeded it, has signed it",
+        "A key that may have signed the log's checkpoints, as a vkey; repeatable. A checkpoint counts when one of them, one of the "
+        "installation's own, or one that succeeded such a key, has signed it; `signed_by` says which",
         {"type": "array", "items": {"type": "string"}},
     ),
 ]

@@ -341,7 +341,8 @@ class Checker:
             "epoch": self.last_epoch,
             "last_recorded_at": self.last_us,
         }
-        at_end = self.expected_seq == head.size and (self.count or not head.size)
+        # Whoever starts behind the last entry knows its time, and its epoch with it.
+        at_end = self.expected_seq == head.size and (self.count or not head.size or self.last_us)
         for name, stored in found.items():
             wanted = expected[name]
             # What came before the end decides the hash; epoch and time are those of the last entry itself.
@@ -357,6 +358,10 @@ class Checker:
     def root(self) -> bytes | None:
         """The Merkle root over what was read; None unless everything from seq 0 on was."""
         return None if self._frontier is None else self._frontier.root()
+
+    def frontier_bytes(self) -> bytes | None:
+        """The tree over what was read, as `Frontier.to_bytes` has it; None where `root` is."""
+        return None if self._frontier is None else self._frontier.to_bytes()
 
     def _break(self, seq: int, kind: BreakKind, expected: str | int | None, found: str | int | None) -> None:
         self.breaks_total += 1

@@ -20,6 +20,7 @@ from audit_service.errors import InvalidSignatureError, UnknownSignerError
 
 _SIGNATURE = "— "
 Verdict = Literal["consistent", "inconsistent", "none"]
+Signed = Literal["pinned", "own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A checkpoint and how the log stands to it; `detail`: why, for a person."""
+    """A checkpoint and how the log stands to it; `detail`: why, for a person. `signed_by`: the trusted key under it was pinned, or is only
+    the installation's own; None: no trusted key."""
 
     checkpoint: Checkpoint
     status: Verdict
     detail: str
+    signed_by: Signed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +75,18 @@ def judge(pinned: Sequence[Pinned], trust: Trust, found: Found) -> tuple[list[Ju
     held = 0  # the largest size at which the log is as it was signed
     for one in sorted(pinned, key=lambda one: one.checkpoint.size):
         checkpoint = one.checkpoint
-        fault = _distrust(one, trust, found.head)
+        signed_by, fault = _trusted(one, trust, found.head)
         if fault is None and checkpoint.size <= found.head.size and checkpoint.size not in found.roots:
             fault = "the root at its size was not found: not every entry before it was read"
         if fault is not None:
-            judged.append(Judged(checkpoint, "none", fault))
+            judged.append(Judged(checkpoint, "none", fault, signed_by))
         elif found.roots.get(checkpoint.size) == checkpoint.root:
-            judged.append(Judged(checkpoint, "consistent", "the log begins with what was signed"))
+            judged.append(Judged(checkpoint, "consistent", "the log begins with what was signed", signed_by))
             held = checkpoint.size
         else:
             breaks.append(_break(checkpoint, found))
             told = _told(checkpoint, found.head.size, held) + _lost(found, held, checkpoint.size)
-            judged.append(Judged(checkpoint, "inconsistent", told))
+            judged.append(Judged(checkpoint, "inconsistent", told, signed_by))
     return judged, breaks
 
 
@@ -93,17 +96,17 @@ def overall(judged: Sequence[Judged]) -> Verdict:
     return "inconsistent" if "inconsistent" in verdicts else "none" if "none" in verdicts else "consistent"
 
 
-def _distrust(one: Pinned, trust: Trust, head: Head) -> str | None:
-    """Why this checkpoint says nothing about this log."""
+def _trusted(one: Pinned, trust: Trust, head: Head) -> tuple[Signed | None, str | None]:
+    """Whose trusted key has signed it; or why this checkpoint says nothing about this log."""
     if not head.is_origin(one.checkpoint.origin):
-        return "it is another log's"
+        return None, "it is another log's"
     try:
-        trust.open(one.note)
+        opened = trust.open(one.note)
     except UnknownSignerError:
-        return "no key that is known to be the log's has signed it"
+        return None, "no key that is known to be the log's has signed it"
     except InvalidSignatureError:
-        return "its signature is false"
-    return None
+        return None, "its signature is false"
+    return "pinned" if trust.is_pinned(opened) else "own", None
 
 
 def _break(checkpoint: Checkpoint, found: Found) -> Break:

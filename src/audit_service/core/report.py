@@ -5,6 +5,15 @@ from dataclasses import dataclass
 
 from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Judged, overall
+from audit_service.core.verified import VerifiedPoint
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKeys:
+    """Where the trust in signatures came from: how many keys the caller had pinned, and how many are the installation's own."""
+
+    pinned: int
+    own: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +21,7 @@ class Report:
     """What a verification found. `status`: ok, broken, or incomplete (something asked for could not be checked).
 
     `erased`: disclosures, `dropped`: bodies that are gone and explained by a control entry, in the range that was checked.
+    `point`: where a later verification may go on, when everything up to there is right; it stays inside.
     """
 
     status: str
@@ -26,9 +36,11 @@ class Report:
     head: str
     root: str | None
     checkpoints: Sequence[Judged]
+    trusted_keys: TrustedKeys
     breaks: list[Break]
     breaks_total: int
     not_checked: list[str]
+    point: VerifiedPoint | None = None
 
     def as_json(self) -> dict[str, object]:
         """The report of DESIGN 3.4."""
@@ -52,10 +64,12 @@ class Report:
                         "root": one.checkpoint.root.hex(),
                         "status": one.status,
                         "detail": one.detail,
+                        "signed_by": one.signed_by,
                     }
                     for one in self.checkpoints
                 ],
             },
+            "trusted_keys": {"pinned": self.trusted_keys.pinned, "own": self.trusted_keys.own},
             "breaks": [
                 {"seq": item.seq, "kind": item.kind, "expected": item.expected, "found": item.found}
                 for item in self.breaks

@@ -8,6 +8,9 @@ with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its na
 revoked key, which may be in anybody's hands, counts up to the size it was revoked at, and so does every key that is trusted only through
 it: a thief could appoint one of theirs. The entry that revokes it appoints no successor.
 A key is named as the origin, which has the epoch in it; so what is trusted is the public key, under whatever name.
+
+The installation's own keys may be trusted beside the pinned ones. They say less: whoever controls the installation controls them. So it is
+noted whether anything was believed on their word alone.
 """
 
 from collections.abc import Iterable
@@ -27,22 +30,31 @@ from audit_service.errors import MalformedError, MalformedNoteError
 
 @dataclass(slots=True)
 class Trust:
-    """The public keys that are trusted to sign for one log, whatever its epoch; `keys`: those that were pinned."""
+    """The public keys that are trusted to sign for one log, whatever its epoch: pinned `keys`, and the installation's `own`."""
 
     keys: frozenset[bytes]
+    own: frozenset[bytes] = frozenset()
+    # Whether something was opened that no pinned key had signed.
+    leaned_on_own: bool = field(init=False, default=False)
     _revoked_at: dict[bytes, int] = field(init=False, default_factory=dict)
     # Whoever trusts the first trusts the second.
     _follows: list[tuple[bytes, bytes]] = field(init=False, default_factory=list)
-    # The size up to which each trusted key counts.
-    _limits: dict[bytes, int] = field(init=False, default_factory=dict)
+    # The size up to which each key counts that is trusted by the pinned ones, and by the own ones.
+    _pinned: dict[bytes, int] = field(init=False, default_factory=dict)
+    _own: dict[bytes, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._extend()
 
     @classmethod
-    def in_keys(cls, keys: Iterable[VerifierKey]) -> "Trust":
-        """Trust in pinned keys; witnesses' keys say nothing about the log's own signature."""
-        return cls(frozenset(key.public for key in keys if key.kind is KeyKind.ED25519))
+    def in_keys(cls, keys: Iterable[VerifierKey], own: Iterable[bytes] = ()) -> "Trust":
+        """Trust in pinned keys, and in the installation's `own` public keys, 32 bytes each. Witnesses' keys say nothing about the log's own
+        signature."""
+        return cls(frozenset(key.public for key in keys if key.kind is KeyKind.ED25519), frozenset(own))
+
+    def __bool__(self) -> bool:
+        """Whether any key is trusted."""
+        return bool(self.keys or self.own)
 
     def add(self, body: JSONObject, origin: str) -> None:
         """A `signer` entry of the log. Raises MalformedError for one whose signatures are not by its two keys."""
@@ -66,12 +78,25 @@ class Trust:
         """A checkpoint that a trusted key has signed under its origin. Raises MalformedNoteError, UnknownSignerError,
         InvalidSignatureError. Whether the origin is this log's, the caller knows."""
         checkpoint = parse_checkpoint(note.text)
-        keys = [key for key, limit in sorted(self._limits.items()) if checkpoint.size <= limit]
-        return open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in keys])
+        keys = {
+            key for limits in (self._pinned, self._own) for key, limit in limits.items() if checkpoint.size <= limit
+        }
+        opened = open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in sorted(keys)])
+        self.leaned_on_own |= not self.is_pinned(opened)
+        return opened
+
+    def is_pinned(self, opened: OpenedCheckpoint) -> bool:
+        """Whether a pinned key, or one that follows from it, has signed: not only an own one."""
+        size = opened.checkpoint.size
+        return any(size <= self._pinned.get(one.key.public, -1) for one in opened.signatures)
 
     def _extend(self) -> None:
-        """Anew, because a revocation lowers limits. A key that is reached in several ways counts as far as the best of them goes."""
-        limits = {key: self._revoked_at.get(key, COUNT_LIMIT) for key in self.keys}
+        """Anew, because a revocation lowers limits."""
+        self._pinned, self._own = self._limits(self.keys), self._limits(self.own)
+
+    def _limits(self, keys: Iterable[bytes]) -> dict[bytes, int]:
+        """What follows from some keys. A key that is reached in several ways counts as far as the best of them goes."""
+        limits = {key: self._revoked_at.get(key, COUNT_LIMIT) for key in keys}
         known: dict[bytes, int] = {}
         while known != limits:
             known = dict(limits)
@@ -79,7 +104,7 @@ class Trust:
                 if first in limits:
                     limit = min(limits[first], self._revoked_at.get(second, COUNT_LIMIT))
                     limits[second] = max(limit, limits.get(second, limit))
-        self._limits = limits
+        return limits
 
 
 def _public_key(text: str) -> bytes:

@@ -79,6 +79,10 @@ class Keys:
         publics = (*(key.public for key in self.retired), *(key.public for key in self.signing))
         return [VerifierKey(origin, KeyKind.ED25519, public) for public in publics]
 
+    def publics(self) -> frozenset[bytes]:
+        """The public parts of every key that ever signed here, 32 bytes each."""
+        return frozenset((*(key.public for key in self.retired), *(key.public for key in self.signing)))
+
     def without(self, ended: datetime, *publics: bytes) -> "Keys":
         """These keys retired as of `ended`, their seeds gone."""
         left = tuple(key for key in self.signing if key.public not in publics)

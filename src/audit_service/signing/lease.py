@@ -12,6 +12,7 @@ from pathlib import Path
 from audit_service.errors import AuditError, UnavailableError
 from audit_service.signing.folder import SigningFolder
 from audit_service.signing.keyfile import Keys, SigningKey, read_keys
+from audit_service.signing.public_keys import publish_keys, replace_keys
 from audit_service.store import signing as store
 from audit_service.store.engine import Database
 
@@ -39,6 +40,14 @@ class Signing:
     def keys(self) -> Keys:
         """The key file as it is now. Raises KeyFileError."""
         return read_keys(self.key_path)
+
+    def replace_keys(self, keys: Keys) -> None:
+        """Replace the key file, and before it what others know of it. Raises OSError."""
+        replace_keys(self.folder.path, self.key_path, keys)
+
+    def publish_keys(self) -> None:
+        """Show the public keys, where none were or older ones are. Raises KeyFileError, OSError."""
+        publish_keys(self.folder.path, self.keys())
 
     async def take_lease(self) -> bool:
         """Take or renew the lease; False while another holder has it. Raises OtherKeyError, KeyFileError, UnavailableError."""

@@ -29,7 +29,7 @@ from audit_service.core.control import ENTROPY_BYTES, Act
 from audit_service.core.vkey import format_vkey
 from audit_service.errors import InputError
 from audit_service.ingest import new_id
-from audit_service.signing.keyfile import Change, Keys, SigningKey, make_key, overlap_end, write_keys
+from audit_service.signing.keyfile import Change, Keys, SigningKey, make_key, overlap_end
 from audit_service.signing.lease import Signing
 from audit_service.store import signing as store
 from audit_service.store.signing import SignedLog
@@ -70,7 +70,7 @@ async def rotate(signing: Signing, *, overlap_days: int, reason: str, report: Re
         await _lease_to(signing, keys, new)
         report("the database asks for the new key")
         until = overlap_end(datetime.now(UTC), overlap_days)
-        write_keys(signing.key_path, replace(keys.with_end(old.public, until), pending=None))
+        signing.replace_keys(replace(keys.with_end(old.public, until), pending=None))
         return Changed(new, logs, until)
 
 
@@ -86,7 +86,7 @@ async def revoke(signing: Signing, *, reason: str, report: Report = lambda _step
         await _lease_to(signing, keys, new)
         report("the database asks for the new key")
         gone = keys.without(datetime.now(UTC), *(key.public for key in revoked))
-        write_keys(signing.key_path, replace(gone, pending=None))
+        signing.replace_keys(replace(gone, pending=None))
         return Changed(new, logs, None)
 
 
@@ -99,7 +99,7 @@ async def destroy_expired(signing: Signing) -> None:
         now = datetime.now(UTC)
         gone = keys.expired(now)
         try:
-            write_keys(signing.key_path, keys.without(now, *gone))
+            signing.replace_keys(keys.without(now, *gone))
         except OSError as error:
             log.warning("the key file cannot be rewritten: a key that is over still signs", why=error.strerror)
             return
@@ -109,7 +109,7 @@ async def destroy_expired(signing: Signing) -> None:
 def _begin(signing: Signing, keys: Keys, change: Change, report: Report) -> Keys:
     """Step 1."""
     begun = replace(keys.added(make_key(datetime.now(UTC))), pending=change)
-    write_keys(signing.key_path, begun)
+    signing.replace_keys(begun)
     report("the new key is in the key file")
     return begun
 

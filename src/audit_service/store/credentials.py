@@ -111,6 +111,12 @@ async def list_tenants(connection: AsyncConnection) -> Sequence[Row[Any, Any]]:
     return (await connection.execute(select(tenant.c.name, tenant.c.log_id).order_by(tenant.c.name))).all()
 
 
+async def list_log_keys(connection: AsyncConnection) -> Sequence[Any]:
+    """(name, log id, log key) of every tenant, by log id."""
+    query = select(tenant.c.name, tenant.c.log_id, tenant.c.log_key).order_by(tenant.c.log_id)
+    return (await connection.execute(query)).all()
+
+
 async def find_log_id(connection: AsyncConnection, log_key: str) -> int | None:
     """The log with this key, or None."""
     return (await connection.execute(select(tenant.c.log_id).where(tenant.c.log_key == log_key))).scalar()

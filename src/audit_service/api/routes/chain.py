@@ -18,15 +18,18 @@ from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
+from audit_service.signing.public_keys import published_keys
 from audit_service.store.checkpoints import fetch_latest_checkpoint
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
+from audit_service.verified import VerifiedLog
 from audit_service.verify import Report
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
 Verifier = Annotated[Credential, Depends(scoped("verify"))]
+VERIFY_PARAMETERS = ("from_seq", "to_seq", "depth", "incremental", "checkpoint", "key")
 Exporter = Annotated[Credential, Depends(scoped("export"))]
 
 
@@ -41,15 +44,24 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
         origin = format_origin(head.service_name, head.log_key, head.epoch)
     except ValueError:
         raise UnavailableError("the head row of the log is damaged: verify the log, and restore the row") from None
+    verified = await service.verified_logs()
+    state = verified.read(credential.log_key)
     body = {
         "origin": origin,
         "size": head.size,
         "head": head.last_hash.hex(),
         "last_recorded_at": format_time(head.last_recorded_at) if head.size else None,
         "last_checkpoint": None if last is None else {"size": last.size, "signed_at": format_time(last.signed_at)},
+        "last_verified": None if state is None else _last_verified(state),
         "pruned_before": head.pruned_before or None,
     }
     return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+
+def _last_verified(state: VerifiedLog) -> dict[str, object]:
+    last = state.last
+    full_at = None if state.full_at is None else format_time(state.full_at)
+    return {"at": format_time(last.at), "size": last.size, "status": last.status, "full_at": full_at}
 
 
 @router.get(
@@ -65,15 +77,21 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
 
     While it reads, it sends line breaks, so that no proxy takes the silence for a hang.
     """
-    asked = parameters.Query(request.query_params.multi_items(), ("from_seq", "to_seq", "depth", "checkpoint", "key"))
+    asked = parameters.Query(request.query_params.multi_items(), VERIFY_PARAMETERS)
     from_seq = parameters.whole_number(asked, "from_seq", default=0)
     to_seq = parameters.whole_number(asked, "to_seq", default=-1)
     depth = asked.one("depth") or "all"
     if depth not in get_args(Depth):
         asked.fail("depth", "must be chain or all")
+    incremental = asked.one("incremental") or "false"
+    if incremental not in {"true", "false"}:
+        asked.fail("incremental", "must be true or false")
+    if incremental == "true" and (from_seq or to_seq >= 0):
+        asked.fail("incremental", "is not for a range")
     checkpoints = parameters.checkpoints(asked)
     trusted = parameters.keys(asked)
     asked.finish()
+    state = (await service.verified_logs()).read(credential.log_key) if incremental == "true" else None
     steps = verify.verify(
         service.database.reads,
         credential.log_id,
@@ -82,6 +100,9 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
         depth=cast("Depth", depth),
         checkpoints=checkpoints,
         trusted=trusted,
+        verified=None if state is None else state.point,
+        incremental=state is not None and state.start is not None,
+        own=published_keys(service.settings.signing_dir),
     )
     first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
 

@@ -1,6 +1,7 @@
 """Probes and metrics: alive, ready, and how it goes. No credential, and nothing in them that needs one."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import orjson
 from fastapi import APIRouter
@@ -24,6 +25,7 @@ from audit_service.store.engine import bound, check_durability, connected, drive
 from audit_service.store.failures import translated
 from audit_service.store.migrate import newest_revision
 from audit_service.store.segments import list_logs
+from audit_service.verified import VerifiedLog
 
 router = APIRouter(tags=["operations"])
 _MULTIPROCESS = values.ValueClass.__name__ == "MmapedValue"
@@ -67,7 +69,9 @@ async def metrics(service: ServiceOf) -> Response:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     signed = CollectorRegistry()
-    signed.register(_Checkpoints(await _lags(service)))
+    lags = await _lags(service)
+    signed.register(_Checkpoints(lags))
+    signed.register(_Verified(await _verified(service), logs=len(lags)))
     return Response(generate_latest(registry) + generate_latest(signed), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -93,6 +97,46 @@ class _Checkpoints(Collector):
         if ages:
             what = "Seconds since the last checkpoint, of the log signed longest ago"
             yield GaugeMetricFamily("audit_checkpoint_age_seconds", what, value=max(ages))
+
+
+class _Verified(Collector):
+    """What the background verification found, over all logs. One whose state is missing or was edited counts as unverified."""
+
+    def __init__(self, states: Sequence[VerifiedLog], *, logs: int) -> None:
+        self._states, self._logs = states, logs
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        states, now = self._states, datetime.now(UTC)
+        sizes = [state.point.size for state in states if state.point is not None]
+        figures = (
+            ("audit_verified_size", "Entries up to which logs were found right, over all logs", sum(sizes)),
+            (
+                "audit_verified_breaks",
+                "Breaks in the logs that are broken, by the background verification",
+                sum(state.last.breaks for state in states),
+            ),
+            ("audit_broken_logs", "Logs that do not verify", sum(state.broken for state in states)),
+            ("audit_unverified_logs", "Logs never verified in the background", max(self._logs - len(states), 0)),
+        )
+        for name, what, value in figures:
+            yield GaugeMetricFamily(name, what, value=value)
+        ages = [(now - state.last.at).total_seconds() for state in states]
+        if ages:
+            what = "Seconds since the last background verification, of the log verified longest ago"
+            yield GaugeMetricFamily("audit_verified_age_seconds", what, value=max(ages))
+        full_ages = [(now - state.full_at).total_seconds() for state in states if state.full_at is not None]
+        if full_ages:
+            what = "Seconds since everything in a log was last verified, of the log where that is longest ago"
+            yield GaugeMetricFamily("audit_verified_full_age_seconds", what, value=max(full_ages))
+
+
+async def _verified(service: Service) -> list[VerifiedLog]:
+    """Of every log of which something is known; none before the database was ever there, for its secret tells what to believe."""
+    try:
+        verified = await service.verified_logs()
+    except UnavailableError:
+        return []
+    return [state for _, state in verified.read_all()]
 
 
 async def _lags(service: Service) -> list[Lag]:
