@@ -5,6 +5,7 @@ The genuine bundle is of a log in which a body was dropped and a disclosure eras
 
 import io
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -155,7 +156,7 @@ def _resign(members: Members, _: Scratch) -> None:
 def _edit_root(members: Members, _: Scratch) -> None:
     """The checkpoint's root, its signature left."""
     note = members["checkpoint"].decode().split("\n")
-    note[2] = note[2].swapcase()
+    note[2] = b64encode(bytes(32)).decode()
     members["checkpoint"] = "\n".join(note).encode()
 
 
@@ -183,7 +184,7 @@ def bundle_cases() -> list[Case]:
     """Every attack on a bundle, and the bundle that nobody attacked."""
     return [
         Case("a genuine bundle, with what was dropped and erased", "A12", genuine, {"bundle": kinds()}, lawful=True),
-        _case("a bundle with an entry left out, its counts made to fit", _remove_line, "headers"),
+        _case("a bundle with an entry left out, its counts made to fit", _remove_line, "manifest"),
         _case("a bundle cut at its end, its range made to fit", _cut_lines, "range"),
         _case("a bundle with two entries swapped", _swap_lines, "headers"),
         _case("a bundle whose count is changed", partial(_claim, count=7), "manifest"),
@@ -195,7 +196,7 @@ def bundle_cases() -> list[Case]:
         _case("a disclosure withheld from a bundle", _line(_hide_disclosure), "forgotten"),
         _case("a bundle without the `drop` entry", partial(_hide_controls, action="audit.drop"), "forgotten"),
         _case("a bundle without the `erase` entry", partial(_hide_controls, action="audit.erase"), "forgotten"),
-        _case("a bundle signed by a stranger", _resign, INCOMPLETE),
+        _case("a bundle signed by a stranger", _resign, "checkpoint"),
         _case("a bundle with another root in its checkpoint", _edit_root, "checkpoint", "range"),
         _case("a bundle with an older checkpoint of the log", _older_checkpoint, "checkpoint"),
         _case("a bundle with another range proof", _edit_proof, "range"),

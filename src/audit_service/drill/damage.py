@@ -99,7 +99,9 @@ async def swap_rows(scratch: Scratch) -> Committed:
     await dba.drop_constraints()
     seq = await dba.find_old()
     for table in ("entry", "receipt"):
-        swap = f"UPDATE audit.{table} SET seq = 2 * $2::bigint + 1 - seq WHERE log_id = $1 AND seq IN ($2, $2 + 1)"  # noqa: S608 - as above
+        swap = (
+            f"UPDATE audit.{table} SET seq = 2 * $2::bigint + 1 - seq WHERE log_id = $1 AND seq - $2::bigint IN (0, 1)"  # noqa: S608 - as above
+        )
         await dba.change(swap, seq)
     return Committed(seq)
 

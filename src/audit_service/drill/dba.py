@@ -80,6 +80,15 @@ class Dba:
         """The same behind the last checkpoint."""
         return await self.find_full(scratch.signed, scratch.size)
 
+    async def find_later(self, from_seq: int, to_seq: int) -> int:
+        """The first entry of a range that is later than the one before it."""
+        seq: int = await self.admin.fetchval(
+            "SELECT min(seq) FROM (SELECT seq, recorded_at > lag(recorded_at) OVER (ORDER BY seq) AS later FROM audit.entry"
+            " WHERE log_id = $1 AND seq >= $2 AND seq < $3) AS e WHERE later",
+            *(self.log.log_id, from_seq, to_seq),
+        )
+        return seq
+
     # -- changing --------------------------------------------------------------------------------------------
 
     async def edit(self, seq: int, assignments: str, *values: object) -> None:

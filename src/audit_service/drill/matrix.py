@@ -17,6 +17,8 @@ from audit_service.drill.case import (
     NO_LOG,
     REFUSED,
     Case,
+    Kinds,
+    Observer,
     found_by_chain,
     found_outside,
     kinds,
@@ -135,12 +137,12 @@ def _rewriting() -> list[Case]:
         for name, size_of in _CUTS.items()
     ]
     at_checkpoint: Callable[[Scratch], int] = lambda scratch: scratch.signed  # noqa: E731 - beside those of _CUTS
-    fresh = partial(r.back_date, fresh=True, behind_the_one_before=False)
-    old = partial(r.back_date, fresh=False, behind_the_one_before=False)
+    fresh = partial(r.back_date, fresh=True, to_before=True)
+    old = partial(r.back_date, fresh=False, to_before=True)
     return [
         found_outside("a signed entry edited, the rest hashed again", "A3", r.rehash_suffix, "root_mismatch"),
         found_outside("the whole log hashed again", "A3", r.rehash_all, "root_mismatch"),
-        not_found("the same behind the last checkpoint", "A3", r.rehash_window, signer=kinds()),
+        not_found("an entry behind the last checkpoint edited, hashed again", "A3", r.rehash_window, signer=kinds()),
         Case(
             "an entry of a version nobody knows, hashed again",
             "A3",
@@ -157,13 +159,13 @@ def _rewriting() -> list[Case]:
         found_outside("an older backup restored and gone on with", "A5", r.restore_and_go_on, "root_mismatch"),
         Case("a whole tenant deleted", "A6", r.delete_tenant, {"chain": kinds(), "checkpoint": kinds(NO_LOG)}),
         found_by_chain(
-            "an entry older than the one before, hashed again",
+            "an entry a day older, hashed again",
             "A9",
-            partial(r.back_date, fresh=False, behind_the_one_before=True),
+            partial(r.back_date, fresh=False, to_before=False),
             "time_backwards",
         ),
-        found_outside("a signed entry as old as the one before, hashed again", "A9", old, "root_mismatch"),
-        not_found("the same behind the last checkpoint", "A9", fresh),
+        found_outside("a signed entry just as old as the one before, hashed again", "A9", old, "root_mismatch"),
+        not_found("the same of an entry behind the last checkpoint", "A9", fresh),
     ]
 
 
@@ -204,8 +206,17 @@ def _beside() -> list[Case]:
 
 def _keyed() -> list[Case]:
     k = keyed
-    only_elsewhere = {"chain": kinds(), "checkpoint": kinds(), "elsewhere": kinds("root_mismatch"), "signer": kinds()}
-    nobody_signed = {"chain": kinds(), "checkpoint": kinds(INCOMPLETE), "elsewhere": kinds("root_mismatch")}
+    only_elsewhere: dict[Observer, Kinds] = {
+        "chain": kinds(),
+        "checkpoint": kinds(),
+        "elsewhere": kinds("root_mismatch"),
+        "signer": kinds(),
+    }
+    nobody_signed: dict[Observer, Kinds] = {
+        "chain": kinds(),
+        "checkpoint": kinds(INCOMPLETE),
+        "elsewhere": kinds("root_mismatch"),
+    }
     return [
         Case("the operator rewrites the log and signs anew", "A7", k.rewrite_and_sign, only_elsewhere),
         Case("two customers are shown two logs", "A8", k.show_two_views, only_elsewhere),
@@ -247,5 +258,5 @@ def _twins() -> list[Case]:
         lawful("a log pruned", "A10", t.prune_head, chain=without_key),
         lawful("a key succeeded by another", "A14", t.rotate_key, elsewhere=kinds()),
         lawful("a key revoked, and what it signed before", "A14", t.revoke_key),
-        lawful("a backup restored and resumed", "A5", t.restore_and_resume, elsewhere=kinds("root_mismatch")),
+        lawful("a backup restored and resumed", "A5", t.restore_and_resume, elsewhere=kinds("truncated")),
     ]

@@ -10,8 +10,11 @@ from audit_service.drill.case import HOLE, INCOMPLETE, NO_LOG, REFUSED, Committe
 from audit_service.drill.sample import SOURCE
 from audit_service.drill.scratch import Scratch
 from audit_service.drill.twins import make_bundle
-from audit_service.errors import AuditError
+from audit_service.errors import NotSignedError, SigningRefusedError, TreeDamagedError
 from audit_service.offline import verify_file
+from audit_service.signing.folder import SigningStateError
+from audit_service.signing.keyfile import KeyFileError
+from audit_service.signing.lease import OtherKeyError
 from audit_service.store import credentials
 from audit_service.store.engine import bound, connected
 from audit_service.store.failures import translated
@@ -41,6 +44,12 @@ class Scene:
         """The keys that are trusted."""
         return self.committed.keys or self.pinned
 
+    @property
+    def published(self) -> Sequence[VerifierKey]:
+        """Every key that ever signed, as `keys list-signing` tells whoever asks: the offline verifier follows no succession."""
+        origins = {key.name for key in self.pinned}
+        return [key for origin in sorted(origins) for key in self.scratch.signing.keys().verifiers(origin)]
+
     async def by_chain(self) -> Seen:
         """The stored log by itself. Of a log that is not there any more, nobody asks."""
         if not await self._has_log():
@@ -59,7 +68,7 @@ class Scene:
         """The signer's next round."""
         try:
             await self.scratch.sign()
-        except AuditError as error:
+        except (SigningRefusedError, SigningStateError, KeyFileError, OtherKeyError) as error:
             return Seen(kinds(REFUSED), said=error.detail)
         return Seen(kinds())
 
@@ -68,16 +77,16 @@ class Scene:
         path = self.scratch.folder / "bundle.zip"
         try:
             path.write_bytes(self.committed.bundle or await make_bundle(self.scratch))
-        except AuditError as error:
+        except (NotSignedError, TreeDamagedError) as error:
             return Seen(kinds(REFUSED), said=error.detail)
-        return await asyncio.to_thread(_offline, path, [format_vkey(key) for key in self.keys])
+        return await asyncio.to_thread(_offline, path, [format_vkey(key) for key in self.published])
 
     async def by_sources(self) -> Seen:
         """Numbers of producers that are missing."""
         log_id = self.scratch.log.log_id
         async with translated(), bound(self.scratch.serving.reads, log_id, one_snapshot=True) as connection:
             page = await list_sources(connection, log_id, [f"{SOURCE}-numbered"], limit=1)
-        holes = [hole for source in page.sources for hole in source.holes.ranges]
+        holes = [hole for source in page.sources for hole in source.holes.listed]
         return Seen(kinds(HOLE) if holes else kinds(), said=f"numbers {holes}" if holes else None)
 
     async def _against(self, notes: Sequence[str]) -> Seen:

@@ -10,7 +10,7 @@ import orjson
 from audit_service.core.canonical import canonical_text
 from audit_service.drill.case import Committed
 from audit_service.drill.dba import Dba, forge_value
-from audit_service.drill.scratch import Scratch
+from audit_service.drill.scratch import EARLY_SIZES, Scratch
 from audit_service.store.engine import bound
 from audit_service.store.query import fetch_sound_head
 
@@ -112,11 +112,11 @@ async def delete_tenant(scratch: Scratch) -> Committed:
 # -- A9: time ------------------------------------------------------------------------------------------------
 
 
-async def back_date(scratch: Scratch, *, fresh: bool, behind_the_one_before: bool) -> Committed:
-    """An entry that claims to be older, hashed again: older than the one before it, or just as old."""
+async def back_date(scratch: Scratch, *, fresh: bool, to_before: bool) -> Committed:
+    """An entry that claims to be older, hashed again: a day older than it is, or only just as old as the one before it."""
     dba = await Dba.take(scratch)
-    seq = await dba.find_fresh(scratch) if fresh else await dba.find_old()
+    seq = await dba.find_later(*((scratch.signed, scratch.size) if fresh else EARLY_SIZES))
     before = (await dba.row(seq - 1))["recorded_at"]
-    await dba.edit(seq, "recorded_at = $3", before - timedelta(days=1) if behind_the_one_before else before)
+    await dba.edit(seq, "recorded_at = $3", before if to_before else before - timedelta(days=1))
     await dba.rehash(seq)
-    return Committed(seq if behind_the_one_before else None)
+    return Committed(None if to_before else seq)

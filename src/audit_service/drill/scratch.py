@@ -100,6 +100,10 @@ class Scratch:
         await self.signing.require_lease()
         return await Checkpointer(self.signing, self.signed_log, HEARTBEAT_SECONDS).round()
 
+    async def release_lease(self) -> None:
+        """So that the next signer, in a copy of this folder, need not wait until it runs out."""
+        await signing_store.release_lease(self.signing.database.writes, self.signing.holder)
+
     async def restore_older(self) -> None:
         """The database as it was when 256 entries were signed; what lies outside stays as it is. Connections end."""
         await self.disconnect()
@@ -158,9 +162,10 @@ class Ground:
                 if size < entries:
                     notes.append(await base.sign())
                 if size == EARLY_SIZES[-1]:
+                    await base.release_lease()
                     await base.disconnect()
                     await self.execute(f"CREATE DATABASE {_OLDER} TEMPLATE {DATABASE}")
-            await signing_store.release_lease(base.signing.database.writes, base.signing.holder)
+            await base.release_lease()
         self._notes, self._size = tuple(note for note in notes if note is not None), entries
 
     async def _make_other_tenant(self) -> None:
@@ -240,7 +245,7 @@ class _Filler:
                 self._base.serving.writes, self._base.log.log_id, _RULESET, [_candidate(one) for one in some]
             )
             left -= len(some)
-            made_up = 1 if self._waiting else left
+            made_up = 1 if self._waiting else min(left, _SAMPLE_EVERY)
             left -= len(await self._base.append(made_up))
         return count
 
