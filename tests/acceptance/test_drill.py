@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from audit_service.console import EXIT_GOOD
 from audit_service.core.checker import Checker
 from audit_service.core.explanation import Explanations
 from audit_service.core.pinned import Judged
-from audit_service.drill.case import INCOMPLETE, REFUSED, Case
+from audit_service.drill.case import INCOMPLETE, NO_LOG, REFUSED, Case, Observer
 from audit_service.drill.drilling import RED, Outcome, drill
 from audit_service.drill.matrix import cases
 from audit_service.drill.scratch import ENTRIES_MINIMUM, Ground, copied_entries, open_ground
@@ -117,8 +117,16 @@ def judged_well(pinned: Any, _trust: Any, _found: Any) -> tuple[list[Judged], li
     return [Judged(one.checkpoint, "consistent", "not looked at") for one in pinned], []
 
 
-async def signs_anything(*_: Any) -> None:
-    """In place of the signer's round."""
+def without_refusals(genuine: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """What the signer does, but that it refuses nothing."""
+
+    async def silent(*arguments: Any) -> Any:
+        try:
+            return await genuine(*arguments)
+        except AuditError:
+            return None
+
+    return silent
 
 
 async def test_every_attack_slips_through_where_its_finder_is_blind(
@@ -131,8 +139,8 @@ async def test_every_attack_slips_through_where_its_finder_is_blind(
     monkeypatch.setattr(verifying, "judge", judged_well)
     monkeypatch.setattr(Findings, "fail", lambda *_, **__: None)
     monkeypatch.setattr(Findings, "leave", lambda *_, **__: None)
-    monkeypatch.setattr(Signing, "require_lease", signs_anything)
-    monkeypatch.setattr(Checkpointer, "round", signs_anything)
+    monkeypatch.setattr(Signing, "require_lease", without_refusals(Signing.require_lease))
+    monkeypatch.setattr(Checkpointer, "round", without_refusals(Checkpointer.round))
     caught = [outcome.case.name for outcome in await run(ground, *silenced) if outcome.verdict not in RED]
     assert caught == []
     assert len(silenced) > len(CASES) / 2
@@ -140,11 +148,12 @@ async def test_every_attack_slips_through_where_its_finder_is_blind(
 
 def found_otherwise(case: Case) -> bool:
     """Not found at all; or by what is not there: no tenant, no bundle, a format that cannot be read, a hole in numbers."""
-    others = {"chain": frozenset(), "checkpoint": frozenset(), "signer": frozenset()} | dict(case.expected)
-    by_verifiers = any(others[who] - {"no such log"} for who in others if who not in ("bundle", "sources"))
-    return not by_verifiers and not others.get("bundle", frozenset()) - {REFUSED, INCOMPLETE}
+    nothing: frozenset[str] = frozenset()
+    verified = [case.expected.get(who, nothing) - {NO_LOG} for who in VERIFIERS]
+    return not any(verified) and not case.expected.get("bundle", nothing) - {REFUSED, INCOMPLETE}
 
 
+VERIFIERS: tuple[Observer, ...] = ("chain", "checkpoint", "elsewhere", "signer")
 KINDS = (
     "header_mismatch", "body_mismatch", "disclosure_mismatch", "projection_mismatch", "gap", "duplicate", "time_backwards",
     "head_mismatch", "truncated", "root_mismatch", "unrecorded_prune", "unrecorded_erasure",
@@ -176,12 +185,12 @@ async def test_a_drill_is_red_when_lawful_forgetting_is_taken_for_an_attack(
     assert {outcome.verdict for outcome in outcomes} <= RED
 
 
-async def test_a_drill_that_cannot_commit_an_attack_says_so(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no attack that was found."""
-
+async def test_a_signer_that_is_away_is_not_taken_for_one_that_refuses(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def unavailable(_: Checkpointer) -> None:
         raise AuditError("away")
 
     monkeypatch.setattr(Checkpointer, "round", unavailable)
     with pytest.raises(AuditError):
-        await run(ground, CASES["the key file replaced"])
+        await run(ground, CASES["an older backup restored"])

@@ -164,7 +164,7 @@ class Mutator:
 
     def _flipped_in(self, value: bytes | str | list[str]) -> Any:
         if not value:
-            return self._new({bytes: "bytea", str: "text", list: "text[]"}[type(value)])
+            return self._new("bytea" if isinstance(value, bytes) else "text" if isinstance(value, str) else "text[]")
         if isinstance(value, bytes):
             return _flip(value, self._random)
         if isinstance(value, str):
