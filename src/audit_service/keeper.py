@@ -93,25 +93,31 @@ class Keeper:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database, self._settings = database, settings
-        self._applied: dict[int, float] = {}
+        self._due: dict[int, float] = {}
 
     async def look(self) -> None:
-        """One round over all logs: what is asked for, and the policies of each whose time has come."""
+        """One round: what is asked for, and every log whose time for its policies has come."""
         async with translated(), connected(self._database.reads) as connection:
             logs: Sequence[int] = await segments.list_logs(connection)
+            asked = await store.list_asked_logs(connection)
         for log_id in logs:
             try:
-                async with translated():
-                    await prune.finish(self._database, log_id)
-                await run_requests(self._database, log_id, self._settings)
-                if time.monotonic() >= self._applied.get(log_id, float("-inf")):
-                    await run_policies(self._database, log_id, self._settings)
-                    self._applied[log_id] = time.monotonic() + self._settings.retention_interval_seconds
+                await self._look_after(log_id, asked=log_id in asked)
             except AuditError as error:
                 log.warning("forgetting failed; trying again", detail=error.detail)
             except Exception as error:  # noqa: BLE001 - see above
                 # Its name only: the text of an error of the database may hold a value.
                 log.warning("forgetting failed; trying again", error=type(error).__name__)
+
+    async def _look_after(self, log_id: int, *, asked: bool) -> None:
+        if asked:
+            await run_requests(self._database, log_id, self._settings)
+        if time.monotonic() < self._due.get(log_id, 0.0):
+            return
+        async with translated():
+            await prune.finish(self._database, log_id)
+        await run_policies(self._database, log_id, self._settings)
+        self._due[log_id] = time.monotonic() + self._settings.retention_interval_seconds
 
 
 async def run(settings: Settings, stopped: asyncio.Event) -> None:

@@ -12,7 +12,10 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy import text
 
-from audit_service.console import EXIT_GOOD, EXIT_UNKNOWN, as_owner
+from audit_service.console import EXIT_BAD, EXIT_GOOD, EXIT_UNKNOWN, as_owner
+from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
+from audit_service.core.note import format_note
+from audit_service.core.vkey import Signer, format_vkey
 from tests.support.api import Api
 from tests.support.postgres import Server, TestDatabase
 
@@ -160,3 +163,27 @@ def _read_terminal(descriptor: int) -> str:
             shown += os.read(descriptor, 4096)
         except OSError:  # EIO: nobody writes there any more
             return shown.decode()
+
+
+@pytest.mark.usefixtures("stocked")
+async def test_a_log_is_verified_against_files_of_checkpoints(database: TestDatabase, tmp_path: Path) -> None:
+    """Several notes in a file; exit 0 when all agree, 1 when one does not, 2 when one says nothing."""
+    report = json.loads((await tell(database, "verify", "--depth", "chain", "--json")).out)
+    assert (report["status"], report["depth"], report["checked"]["count"]) == ("ok", "chain", 1100)
+    signer = Signer.from_seed(report["origin"], b"k" * 32)
+    key = format_vkey(signer.verifier())
+    note, other = (
+        format_note(sign_checkpoint(Checkpoint(report["origin"], size, bytes.fromhex(report["root"])), [signer]))
+        for size in (1100, 1101)
+    )
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_text(f"{note}\n{note}")
+    bad.write_text(other)
+    told = await tell(database, "verify", "--checkpoint", str(good), "--key", key)
+    assert (told.status, told.out.count(b"checkpoint of size 1100: consistent")) == (EXIT_GOOD, 2)
+    told = await tell(database, "verify", "--checkpoint", str(good), "--checkpoint", str(bad), "--key", key)
+    assert (told.status, b"checkpoint of size 1101: inconsistent: rollback" in told.out) == (EXIT_BAD, True)
+    told = await tell(database, "verify", "--checkpoint", str(good))
+    assert told.status == EXIT_UNKNOWN
+    for arguments in (("--key", "x"), ("--checkpoint", str(tmp_path / "none")), ("--depth", "x")):
+        assert (await tell(database, "verify", *arguments)).status == EXIT_UNKNOWN

@@ -163,6 +163,8 @@ def test_under_serve_what_is_asked_for_is_done_and_evidence_and_pruned_logs_stil
             assert client.get("/v1/events", params={"actor": "u12"}).json()["events"] == []
             _wait_signed(client, client.get("/v1/chain").json()["size"])
             _assert_good(_evidence(client, tmp_path / "erased.zip"), keys)
+            report = _command(service, "verify", "--json")
+            assert (report["status"], report["erased"], report["breaks"]) == ("ok", 400, [])
 
             pruned = _command(
                 service, "prune", "--before", "256", "--archive", str(archive), "--yes", "--json", *REASON
@@ -174,6 +176,12 @@ def test_under_serve_what_is_asked_for_is_done_and_evidence_and_pruned_logs_stil
             _assert_good(left, keys)
             with ZipFile(left) as bundle:
                 assert json.loads(bundle.read("manifest.json"))["from_seq"] == planned["cut"]
+            note = tmp_path / "checkpoint"
+            note.write_bytes(client.get("/v1/chain/checkpoint").content)
+            trusted = [argument for key in keys for argument in ("--key", key)]
+            report = _command(service, "verify", "--checkpoint", str(note), *trusted, "--json")
+            assert (report["status"], report["pruned_before"], report["breaks"]) == ("ok", planned["cut"], [])
+            assert report["checkpoint"]["status"] == "consistent"
 
 
 def _wait_signed(client: httpx.Client, size: int) -> None:

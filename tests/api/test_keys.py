@@ -37,14 +37,27 @@ CALLS: list[tuple[str, str, str, int]] = [
     ("POST", "/v1/keys", "admin", 201),
     ("GET", "/v1/keys", "admin", 200),
     ("DELETE", "/v1/keys/{spare}", "admin", 204),
+    ("POST", "/v1/retention/requests", "admin", 200),
+    ("GET", "/v1/retention/requests", "admin", 200),
+    ("GET", "/v1/retention/requests/no-request", "admin", 404),
+    ("POST", "/v1/erasures/requests", "admin", 200),
+    ("GET", "/v1/erasures/requests", "admin", 200),
+    ("GET", "/v1/erasures/requests/no-request", "admin", 404),
 ]
+
+# Bodies that are good for a POST that takes no event.
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/keys": {"name": "x", "scopes": ["admin"]},
+    "/v1/retention/requests": {"action": "clear", "reason": "x", "dry_run": True},
+    "/v1/erasures/requests": {"actor": {"id": "u1"}, "reason": "x", "dry_run": True},
+}
 
 
 async def call(api: Api, method: str, path: str, key: str | None) -> httpx.Response:
     """The call with a body that is good for it, under `key`."""
     body: dict[str, Any] | None = None
     if method == "POST":
-        body = {"name": "x", "scopes": ["admin"]} if path == "/v1/keys" else {"action": "x"}
+        body = BODIES.get(path, {"action": "x"})
     request = api.client.build_request(method, path, json=body)
     del request.headers["authorization"]
     if key is not None:
@@ -95,6 +108,7 @@ async def test_the_matrix_names_every_call_that_needs_a_key(shared_api: Api) -> 
     }
     templates = {
         "known": "{event_id}",
+        "no-request": "{request_id}",
         "s1": "{server_id}",
         "{spare}": "{key_id}",
         "a-type": "{target_type}",

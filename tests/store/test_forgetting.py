@@ -25,6 +25,7 @@ from audit_service.store import retention as holds
 from audit_service.store.engine import Database
 from audit_service.store.forgetting import Scope, State
 from audit_service.store.migrate import scripts_dir
+from audit_service.verify import Report, verify
 from tests.support.appends import TestLog, existing_log, owner, serving, wait_until
 from tests.support.canaries import Canaries
 from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
@@ -83,6 +84,13 @@ async def postings_with(database: TestDatabase, value: str) -> list[str]:
     async with owner(database) as connection:
         query = "SELECT field FROM audit.posting WHERE value = $1 UNION ALL SELECT field || '#' FROM audit.tally WHERE value = $1"
         return sorted({row["field"] for row in await connection.fetch(query, value)})
+
+
+async def assert_verifies(log: TestLog, pools: Database) -> None:
+    """What is gone is explained."""
+    async for step in verify(pools.reads, log.log_id):
+        if isinstance(step, Report):
+            assert (step.status, step.breaks) == ("ok", [])
 
 
 async def size_of(database: TestDatabase, log: TestLog) -> int:
@@ -313,6 +321,7 @@ async def test_holds_retention_clear_and_erasure_leave_a_log_that_is_whole(
     size = await size_of(database, log)
     async with owner(database) as connection:
         await assert_log_intact(connection, log.log_id, size, forgotten=range(size))
+    await assert_verifies(log, pools)
 
 
 # --- appends go on ---
@@ -408,6 +417,7 @@ async def test_a_clear_that_is_killed_is_done_as_far_as_it_came_and_the_next_doe
     assert named == gone
     rest = await retention.clear(keeping, log.log_id, AUTHOR)
     assert rest.entries == count - len(gone)
+    await assert_verifies(log, pools)
     assert await forgotten_entries(database, log) == list(range(count))
 
 

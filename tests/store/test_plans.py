@@ -357,6 +357,6 @@ async def read_for_a_slice(filled: Filled, patch: pytest.MonkeyPatch, name: str)
             counts.append(await fetched(connection) - before)
 
     patch.setattr(slices, "bound", measured)
-    async for _ in slices.stream_slices(filled.pools.reads, filled.log_id, TIMES[name], size=ENTRIES):
+    async for _ in slices.stream_slices(filled.pools.reads, filled.log_id, TIMES[name], to_seq=ENTRIES):
         pass
     return max(counts, default=0)

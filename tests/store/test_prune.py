@@ -23,6 +23,7 @@ from audit_service.store import retention as holds
 from audit_service.store.engine import Database
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
+from audit_service.verify import Report, verify
 from tests.support.appends import TestLog, existing_log, owner
 from tests.support.apps import open_api
 from tests.support.forgetting import AUTHOR, retention_pools
@@ -60,6 +61,12 @@ class Prunable:
         """Plan and prune."""
         planned = await prune.plan(self.keeping, self.log.log_id, before, self.keys)
         return await prune.prune(self.keeping, self.log.log_id, AUTHOR, planned, archive, self.keys)
+
+    async def assert_verifies(self) -> None:
+        """Nothing is wrong with what is left."""
+        async for step in verify(self.pools.reads, self.log.log_id, trusted=self.keys):
+            if isinstance(step, Report):
+                assert (step.status, step.breaks) == ("ok", [])
 
     async def seqs(self) -> list[int]:
         """The entries that are there."""
@@ -105,6 +112,7 @@ async def test_a_pruned_log_begins_at_its_cut(prunable: Prunable) -> None:
     assert (await prunable.seqs())[0] == 300
     tree = Frontier()
     tree.extend(hashes[:300])
+    await prunable.assert_verifies()
     async with open_api(prunable.database) as api:
         [entered] = await api.list(action="audit.prune")
         details = entered["details"]
@@ -134,6 +142,7 @@ async def test_the_next_prune_goes_on_at_the_cut(prunable: Prunable) -> None:
     done = await prunable.prune(459, archive)
     assert (done.from_seq, done.cut, done.deleted) == (300, 450, 150)
     assert (await prunable.seqs())[0] == 450
+    await prunable.assert_verifies()
 
 
 async def _sign_on(prunable: Prunable, connection: Any) -> None:
@@ -173,8 +182,10 @@ async def test_a_prune_that_was_killed_is_finished(
             await prunable.prune(300, archive)
     async with open_api(prunable.database) as api:
         assert (await api.client.get("/v1/events/e0")).status_code == 410
+    await prunable.assert_verifies()  # what is being deleted is no break
     await prune.finish(prunable.keeping, prunable.log.log_id)
     assert (await prunable.seqs())[0] == 300
+    await prunable.assert_verifies()
     assert await pruning.list_stale_segments(prunable.keeping.reads, prunable.log.log_id) == []
     assert await prune.finish(prunable.keeping, prunable.log.log_id) == 0
 

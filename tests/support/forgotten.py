@@ -16,7 +16,7 @@ from audit_service.core.control import ENTROPY_BYTES, Act, Control, ErasedItem
 from audit_service.core.entry import GROUPS, SALT_BYTES, project
 from audit_service.core.merkle import Frontier
 from audit_service.core.note import format_note
-from audit_service.core.vkey import Signer
+from audit_service.core.vkey import Signer, format_vkey
 
 SEED = bytes(range(32))
 # No segment is indexed, so none is replaced.
@@ -106,3 +106,14 @@ class Forgetter:
         row = await self.admin.fetchrow("SELECT * FROM audit.entry WHERE log_id = $1 AND seq = $2", self.log_id, seq)
         assert row is not None
         return row
+
+
+def succession(
+    origin: str, event: Any, old: Signer, new: Signer, from_size: int, *, signed_by: Sequence[Signer] = ()
+) -> Control:
+    """A signer entry, signed by its two keys unless by others."""
+    names = [format_vkey(signer.verifier()).partition("+")[2] for signer in (old, new)]
+    lines = ("audit-service/succession/v1", origin, *names, from_size)
+    statement = "".join(f"{line}\n" for line in lines).encode()
+    signatures = [signer.private_key.sign(statement) for signer in signed_by or (old, new)]
+    return control.signer(act(), event, old=names[0], new=names[1], from_size=from_size, succession=signatures)

@@ -16,7 +16,7 @@ as soon as its append has returned.
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import chain, repeat
 from operator import and_, or_
 from typing import Any
@@ -180,7 +180,8 @@ async def candidates(
         yield range(start, end)
         return
     clauses = clauses_of(selection)
-    async for some in candidates_of(engine, log_id, clauses, from_seq=start, to_seq=end, selection=selection):
+    may_hold = partial(_may_be_in_time, selection=selection)
+    async for some in candidates_of(engine, log_id, clauses, from_seq=start, to_seq=end, may_hold=may_hold):
         yield some
 
 
@@ -191,16 +192,16 @@ async def candidates_of(
     *,
     from_seq: int,
     to_seq: int,
-    selection: Selection = Selection(),  # noqa: B008 (frozen)
+    may_hold: Callable[[Segment], bool] = lambda _: True,
 ) -> AsyncIterator[Sequence[int]]:
-    """The same of entries that fulfil every clause, in the segments that the times of occurrence of a selection leave."""
+    """The same of entries that fulfil every clause, in the segments that may hold any. None longer than a segment."""
     index = _Index(clauses)
     last = -(-to_seq // terms.SEGMENT_EVENTS)
     for first in range(from_seq // terms.SEGMENT_EVENTS, last, _EXPORT_SEGMENTS):
         numbers = range(first, min(first + _EXPORT_SEGMENTS, last))
         async with bound(engine, log_id) as connection:
             known = {segment.number: segment for segment in await list_segments(connection, log_id)}
-            asked = [number for number in numbers if number not in known or _may_be_in_time(known[number], selection)]
+            asked = [number for number in numbers if number not in known or may_hold(known[number])]
             named = await index.look(connection, log_id, [number for number in asked if number in known])
         for number in asked:
             positions, of_segment = named.get(number), number * terms.SEGMENT_EVENTS

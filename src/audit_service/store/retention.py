@@ -13,7 +13,7 @@ from audit_service.core.control import Control
 from audit_service.core.entry import JSONObject
 from audit_service.store.engine import call
 from audit_service.store.forgetting import Entered, enter
-from audit_service.store.tables import bound_hold, bound_request, bound_retention_policy
+from audit_service.store.tables import bound_hold, bound_request, bound_retention_policy, request
 
 RequestKind: TypeAlias = Literal["retention", "erasure"]
 RequestStatus: TypeAlias = Literal["pending", "done", "refused"]
@@ -134,6 +134,13 @@ async def list_requests(
     query = select(*_REQUEST).where(_q.log_id == log_id).order_by(_q.asked_at.desc(), _q.request_id).limit(limit)
     rows = await connection.execute(query if kind is None else query.where(_q.kind == kind))
     return [Request(*row) for row in rows]
+
+
+async def list_asked_logs(connection: AsyncConnection) -> set[int]:
+    """The logs of which something is asked for and not done. One look over all of them, for the retention role alone: a look into each of
+    a thousand logs every few seconds would be a thousand."""
+    rows = await connection.execute(select(request.c.log_id).where(request.c.status == "pending").distinct())
+    return set(rows.scalars())
 
 
 async def list_due_requests(connection: AsyncConnection, log_id: int, delay_seconds: int) -> Sequence[Request]:

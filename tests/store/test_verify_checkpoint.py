@@ -1,0 +1,208 @@
+"""Checkpoints kept outside: what nothing inside the database could show, each named."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from audit_service.core import control
+from audit_service.core.merkle import EMPTY_ROOT, Frontier, Node, leaves_reader
+from audit_service.core.vkey import Signer, VerifierKey
+from audit_service.errors import InvalidQueryError
+from audit_service.verify import Report
+from tests.support.forgotten import Forgetter, act, succession
+from tests.support.tampering import SIZE, Lab
+
+MIDDLE = 7
+
+
+@pytest.fixture
+def forget(lab: Lab) -> Forgetter:
+    """Signs for the log."""
+    return Forgetter(lab.admin, lab.log_id, lab.origin)
+
+
+@pytest.fixture
+def trusted(forget: Forgetter) -> list[VerifierKey]:
+    """The key of the log."""
+    return [forget.signer.verifier()]
+
+
+async def signed(lab: Lab, forget: Forgetter, size: int) -> str:
+    """The checkpoint of the log as it is now, at a size."""
+    tree = Frontier()
+    tree.extend([row["hash"] for row in (await lab.rows())[:size]])
+    return await forget.checkpoint(size, tree.root())
+
+
+def verdicts(report: Report) -> list[tuple[int, str]]:
+    """Size and status of each checkpoint."""
+    return [(one.checkpoint.size, one.status) for one in report.checkpoints]
+
+
+async def cut_and_reset(lab: Lab, size: int) -> None:
+    """A tail cut off by somebody who resets the head: what is left is a shorter log that is true."""
+    hashes = [row["hash"] for row in await lab.rows()]
+    for table in ("entry", "receipt"):
+        await lab.execute(f"DELETE FROM audit.{table} WHERE log_id = $1 AND seq >= $2", lab.log_id, size)
+    await lab.set_head(hashes[:size])
+
+
+async def test_a_log_is_consistent_with_its_checkpoints(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
+) -> None:
+    """At every size; given in any order, and once or twice."""
+    notes = [await signed(lab, forget, size) for size in (SIZE, 0, 1, MIDDLE, SIZE - 1)]
+    for depth in ("chain", "all"):
+        report = await lab.report(checkpoints=[*notes, notes[0]], trusted=trusted, depth=depth)
+        assert (report.status, report.breaks) == ("ok", [])
+        assert verdicts(report) == [(size, "consistent") for size in (0, 1, MIDDLE, SIZE - 1, SIZE, SIZE)]
+        assert report.as_json()["checkpoint"]["status"] == "consistent"  # type: ignore[index] # JSON
+        assert not any(item.startswith("checkpoint") for item in report.not_checked)
+
+
+async def test_a_cut_tail_with_its_head_reset_shows(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:
+    note = await signed(lab, forget, SIZE)
+    await cut_and_reset(lab, 9)
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert [(item.seq, item.kind, item.expected, item.found) for item in report.breaks] == [(9, "truncated", SIZE, 9)]
+    assert verdicts(report) == [(SIZE, "inconsistent")]
+    assert report.checkpoints[0].detail.startswith("rollback: the log has 9 entries")
+
+
+async def test_a_rewrite_of_equal_length_shows(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:
+    """Where: after what an older checkpoint still holds for."""
+    notes = [await signed(lab, forget, 4), await signed(lab, forget, SIZE)]
+    await lab.edit(MIDDLE, "recorded_at = recorded_at + interval '1 microsecond'")
+    await lab.rehash(MIDDLE)
+    report = await lab.report(checkpoints=notes, trusted=trusted)
+    assert [(item.seq, item.kind) for item in report.breaks if item.kind == "root_mismatch"] == [
+        (SIZE - 1, "root_mismatch")
+    ]
+    assert verdicts(report) == [(4, "consistent"), (SIZE, "inconsistent")]
+    assert (
+        report.checkpoints[1].detail
+        == "rewrite of equal length: as many entries as were signed, and others from seq 4 on"
+    )
+
+
+async def test_an_older_backup_gone_on_with_shows(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:
+    """As long as what was lost, or longer: the root at the signed size is another."""
+    note = await signed(lab, forget, SIZE - 1)
+    await cut_and_reset(lab, 9)
+    for number in range(5):
+        await lab.log.accept(lab.pools, {"action": "user.login", "id": f"new-{number}"})
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert [(item.seq, item.kind) for item in report.breaks] == [(SIZE - 2, "root_mismatch")]
+    assert "an older backup restored and gone on with" in report.checkpoints[0].detail
+    await lab.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", lab.log_id)
+    tree = Frontier()
+    tree.extend([row["hash"] for row in await lab.rows()])
+    resumed = control.resume(act(), checkpoint=note, size=14, root=tree.root(), lost=(9, SIZE))
+    await forget.append(resumed)
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert verdicts(report) == [(SIZE - 1, "inconsistent")]
+    assert report.checkpoints[0].detail.endswith("(the resume entry at seq 14 says that [9, 12) was lost)")
+
+
+async def test_what_nobody_known_signed_says_nothing(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:
+    """Never ok: it was asked for and could not be told."""
+    note = await signed(lab, forget, SIZE)
+    stranger = Signer.from_seed(lab.origin, bytes(32))
+    other = Forgetter(lab.admin, lab.log_id, lab.origin.replace(lab.log.log.log_key, "0" * 32))
+    head, signature = note.rsplit(" ", 1)
+    false = f"{head} {signature[:20]}{'A' if signature[20] != 'A' else 'B'}{signature[21:]}"
+    for text, keys, detail in (
+        (note, [], "no key that is known to be the log's has signed it"),
+        (note, [stranger.verifier()], "no key that is known to be the log's has signed it"),
+        (false, trusted, "its signature is false"),
+        (await other.checkpoint(SIZE, bytes(32)), trusted, "it is another log's"),
+    ):
+        report = await lab.report(checkpoints=[text], trusted=keys)
+        assert (report.status, report.breaks, verdicts(report)) == ("incomplete", [], [(SIZE, "none")])
+        assert report.checkpoints[0].detail == detail
+
+
+async def test_a_checkpoint_beyond_what_was_read_is_not_ok(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
+) -> None:
+    """A part of the log, and a pruned log, have no root at every size."""
+    notes = [await signed(lab, forget, 3), await signed(lab, forget, SIZE)]
+    report = await lab.report(checkpoints=notes, trusted=trusted, to_seq=9)
+    assert (report.status, verdicts(report)) == ("incomplete", [(3, "consistent"), (SIZE, "none")])
+    await forget.prune(4)
+    report = await lab.report(checkpoints=notes, trusted=trusted)
+    assert (report.status, verdicts(report)) == ("incomplete", [(3, "none"), (SIZE, "consistent")])
+
+
+@pytest.mark.parametrize("text", ["", "x", "a\n1\nb\n\n— a AAAA\n"])
+async def test_a_note_that_is_no_checkpoint_is_refused(lab: Lab, text: str) -> None:
+    with pytest.raises(InvalidQueryError, match="checkpoint cannot be read"):
+        await lab.report(checkpoints=[text])
+
+
+# --- keys
+
+
+@pytest.mark.parametrize(("event", "size", "status"), [
+    ("succeeded", SIZE + 1, "consistent"), ("revoked", SIZE + 1, "none"), ("succeeded", SIZE, "consistent"),
+])  # fmt: skip
+async def test_a_succession_is_followed(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey], event: str, size: int, status: str
+) -> None:
+    """From the pinned key to the next; but a key that was revoked appoints nobody."""
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    await forget.append(succession(lab.origin, event, forget.signer, new, MIDDLE))
+    tree = Frontier()
+    tree.extend([row["hash"] for row in (await lab.rows())[:size]])
+    note = await forget.checkpoint(size, tree.root(), new)
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert verdicts(report) == [(size, status)]
+
+
+async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:
+    notes = [await signed(lab, forget, size) for size in (MIDDLE, SIZE)]
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    await forget.append(succession(lab.origin, "revoked", forget.signer, new, MIDDLE))
+    for keys in (trusted, [new.verifier()]):
+        report = await lab.report(checkpoints=notes, trusted=keys)
+        assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "none")]
+
+
+async def test_a_succession_that_its_keys_did_not_sign_is_not_ok(lab: Lab, forget: Forgetter) -> None:
+    thief, new = Signer.from_seed(lab.origin, b"t" * 32), Signer.from_seed(lab.origin, b"n" * 32)
+    await forget.append(succession(lab.origin, "succeeded", forget.signer, new, MIDDLE, signed_by=(thief, new)))
+    report = await lab.report()
+    assert report.status == "incomplete"
+    assert f"seq {SIZE}: the signer entry is not signed by its two keys" in report.not_checked
+
+
+# --- from a checkpoint on
+
+
+@pytest.mark.parametrize("size", [1, 4, MIDDLE, SIZE])
+async def test_a_check_can_start_at_a_checkpoint(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey], size: int
+) -> None:
+    """On the stored tree, and ends at the same root; what is before it is not read."""
+    note, later = await signed(lab, forget, size), await signed(lab, forget, SIZE)
+    whole = await lab.report()
+    leaves = leaves_reader([row["hash"] for row in await lab.rows()])
+
+    async def nodes(asked: Sequence[Node]) -> Sequence[bytes]:
+        return leaves(asked)
+
+    if size > 1:
+        await lab.edit(0, "body = body || ' '")
+    report = await lab.report(from_checkpoint=note, checkpoints=[later], trusted=trusted, nodes=nodes)
+    assert (report.status, report.from_seq, report.to_seq, report.root) == ("ok", size, SIZE, whole.root)
+    assert verdicts(report) == [(SIZE, "consistent")]
+
+    async def wrong(asked: Sequence[Node]) -> Sequence[bytes]:
+        return [EMPTY_ROOT for _ in asked]
+
+    report = await lab.report(from_checkpoint=note, trusted=trusted, nodes=wrong)
+    assert (report.status, report.root) == ("incomplete", None)
+    with pytest.raises(InvalidQueryError, match="not signed by a known key"):
+        await lab.report(from_checkpoint=note, nodes=nodes)
+    with pytest.raises(InvalidQueryError, match="no tree"):
+        await lab.report(from_checkpoint=note, trusted=trusted)
