@@ -61,6 +61,8 @@ async def verify(
         since = None if from_checkpoint is None else pin(from_checkpoint)
     except MalformedNoteError as error:
         raise InvalidQueryError(f"a checkpoint cannot be read: {error}") from None
+    if since is not None:
+        pinned.append(since)
     question = Question(from_seq, to_seq, depth, pinned, trusted, since, nodes)
     for attempt in range(ATTEMPTS_LIMIT):
         try:

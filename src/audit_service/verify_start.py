@@ -49,7 +49,8 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
     """The checker at the first entry to check, with what is known of everything before it."""
     breaks, doubts = _cut_faults(head, controls)
     cut = controls.explanations.cut
-    first = max(head.pruned_before or 0, cut.cut if cut else 0)
+    stated = head.pruned_before or 0
+    first = max(stated if 0 <= stated <= head.size else 0, cut.cut if cut else 0)
     if question.to_seq is not None and question.to_seq < first:
         raise InvalidQueryError(f"the entries below {first} were pruned; ask for {first} <= to_seq <= {head.size}")
     from_seq = max(question.from_seq, first)
@@ -63,6 +64,10 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
         tree = await _tree_at(question.since, question.nodes, controls.trust, head)
         made = checker(question.since.checkpoint.size, frontier=tree)
         await _start_within(engine, log_id, made)
+        if tree is not None and tree.size & 1:
+            made.prev_hash = tree.hashes[
+                -1
+            ]  # the leaf before, as it was signed; else only the row itself says what it was
         if tree is None:
             doubts.append(f"seq {made.from_seq}: the tree before it does not lead to the checkpoint's root")
     elif cut is not None and not breaks and from_seq == cut.cut:

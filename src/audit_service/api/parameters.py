@@ -325,24 +325,6 @@ def whole_number(query: Query, name: str, *, default: int) -> int:
     return default
 
 
-def source_number(query: Query, name: str) -> int | None:
-    """A parameter that is a producer's number (source.seq), or one past the largest: 0 to 2^63. None when not given."""
-    text = query.one(name)
-    if text is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,19}", text) and int(text) <= 2**63:
-        return int(text)
-    query.fail(name, "must be a whole number in decimal digits, at most 2^63")
-    return None
-
-
-def required_number(query: Query, name: str) -> int:
-    """A whole number that has to be given."""
-    if not query.has(name):
-        query.fail(name, "is required")
-    return whole_number(query, name, default=0)
-
-
 def checkpoints(query: Query) -> list[str]:
     """The signed notes of a verification."""
     notes = query.many("checkpoint")
@@ -361,6 +343,24 @@ def keys(query: Query) -> list[VerifierKey]:
     except TrustInputError as error:
         query.fail("key", f"must be a vkey: {error}")
     return []
+
+
+def source_number(query: Query, name: str) -> int | None:
+    """A parameter that is a producer's number (source.seq), or one past the largest: 0 to 2^63. None when not given."""
+    text = query.one(name)
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,19}", text) and int(text) <= 2**63:
+        return int(text)
+    query.fail(name, "must be a whole number in decimal digits, at most 2^63")
+    return None
+
+
+def required_number(query: Query, name: str) -> int:
+    """A whole number that has to be given."""
+    if not query.has(name):
+        query.fail(name, "is required")
+    return whole_number(query, name, default=0)
 
 
 FILTERS = (*CONDITIONS, *TIMES, *DATES)

@@ -81,12 +81,6 @@ async def list_slice(
     return await fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
 
 
-async def list_headers(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> Sequence[Any]:
-    """HEADER_COLUMNS of the entries with from_seq <= seq < to_seq, in the order of seq. For ranges of a few hundred."""
-    query = select(*columns(HEADER_COLUMNS)).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
-    return (await connection.execute(query.order_by(_c.seq))).all()
-
-
 async def list_controls(
     connection: AsyncConnection, log_id: int, *, from_seq: int, to_seq: int, explaining_from: int, limit: int
 ) -> Slice:
@@ -99,6 +93,12 @@ async def list_controls(
         .order_by(_c.seq)
     )
     return await fetch_within_budget(connection, query, "seq", limit)
+
+
+async def list_headers(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> Sequence[Any]:
+    """HEADER_COLUMNS of the entries with from_seq <= seq < to_seq, in the order of seq. For ranges of a few hundred."""
+    query = select(*columns(HEADER_COLUMNS)).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
+    return (await connection.execute(query.order_by(_c.seq))).all()
 
 
 async def count_at(connection: AsyncConnection, log_id: int, seq: int) -> int:
