@@ -846,6 +846,9 @@ class Body(NamedTuple):
     members: JSONObject | None
 
 
+_BODY_WITHOUT_COMMITMENTS = Body({}, None)
+
+
 class BodyProblem(NamedTuple):
     """Why a body says nothing: it is not what the format says, or of a version that is not known here."""
 
@@ -867,15 +870,6 @@ class Entry(NamedTuple):
     content: "Body | BodyProblem | None"
     disclosures: dict[str, tuple[bytes, str]]
     inclusion: list[bytes] | None
-
-
-class Place(NamedTuple):
-    """Where the chain stands after an entry: what the next one is compared with."""
-
-    seq: int
-    epoch: int
-    recorded_at_us: int
-    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -915,15 +909,12 @@ def read_line(line: bytes, rules: Rules, *, has_inclusion: bool) -> Entry:
     body: bytes | None = None
     content: Body | BodyProblem | None = None
     try:
+        if not line.isascii():
+            line.decode()  # what the pattern passed over must be UTF-8, too
         rest = line[match.end() :].decode()
-        if usual is not None and kind == b"event":
-            if not line.isascii():
-                line.decode()  # what the pattern passed over must be UTF-8, too
+        if usual is not None:
             body = usual.translate(None, b"\\")  # the pattern allows no backslash but those before quotes
-            content = _usual_content(sd)
-        elif usual is not None:
-            body = usual.translate(None, b"\\")
-            content = parse_body(body, kind.decode())
+            content = _usual_content(sd) if kind == b"event" else parse_body(body, kind.decode())
         elif null is None:
             body, rest = _read_string(rest)
             content = parse_body(body, kind.decode())
@@ -971,7 +962,9 @@ def _read_inclusion(text: str) -> list[bytes]:
 
 
 def _usual_content(commitments: bytes | None) -> Body | BodyProblem:
-    pairs = [(group.decode(), digest.decode()) for group, digest in _COMMITMENTS.findall(commitments or b"")]
+    if commitments is None:
+        return _BODY_WITHOUT_COMMITMENTS
+    pairs = [(group.decode(), digest.decode()) for group, digest in _COMMITMENTS.findall(commitments)]
     groups = [group for group, _ in pairs]
     if sorted(set(groups)) != groups:
         return BodyProblem("the body is not canonical JSON")
@@ -1053,7 +1046,7 @@ def _check_disclosures(entry: Entry, commitments: Mapping[str, str], findings: F
     return [Missing(entry.seq, group, digest) for group, digest in commitments.items() if group not in disclosures]
 
 
-def check_follows(before: Place, entry: Entry, findings: Findings) -> bool:
+def check_follows(before: Entry, entry: Entry, findings: Findings) -> bool:
     """`headers` and `links` of an entry after another; whether they are neighbours, so that the link was compared."""
     is_next = entry.seq == before.seq + 1
     if entry.seq <= before.seq:
@@ -1064,7 +1057,7 @@ def check_follows(before: Place, entry: Entry, findings: Findings) -> bool:
         findings.fail("headers", "the epoch does not follow from the entry before", entry.seq)
     elif entry.epoch < before.epoch:
         findings.fail("headers", "the epoch goes backwards", entry.seq)
-    if is_next and entry.prev_hash != before.hash:
+    if is_next and entry.prev_hash != before.hash.hex():
         findings.fail("links", "the entry does not name the hash of the one before", entry.seq)
     return is_next
 
@@ -1077,7 +1070,7 @@ class Slice:
     lines: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     first: Entry | None = None
-    place: Place | None = None  # after the last line; None where it could not be read
+    last: Entry | None = None  # None where the last line could not be taken apart
     links: int = 0
     missing: list[Missing] = field(default_factory=list)
     unread: int = 0  # lines that could not be taken apart
@@ -1095,14 +1088,14 @@ def check_slice(rules: Rules, first_seq: int, data: bytes) -> Slice:
             entry = read_line(line, rules, has_inclusion=rules.is_filtered)
         except EvidenceError as error:
             findings.fail("headers", str(error), expected)
-            result.place = None
+            result.last = None
             result.unread += 1
             continue
-        if result.place is not None:
-            result.links += check_follows(result.place, entry, findings)
+        if result.last is not None:
+            result.links += check_follows(result.last, entry, findings)
         elif result.lines == 1:
             result.first = entry
-        result.place = Place(entry.seq, entry.epoch, entry.recorded_at_us, entry.hash.hex())
+        result.last = entry
         _check_position(entry, expected, rules, findings)
         result.kinds[entry.kind] += 1
         result.missing += check_content(entry, findings)
@@ -1625,7 +1618,7 @@ class Walk:
     def __init__(self, report: Report, rules: Rules, explanations: Explanations, fold: Fold | None) -> None:
         self.report = report
         self._rules, self._explanations, self._fold = rules, explanations, fold
-        self._before: Place | None = None
+        self._before: Entry | None = None
         self._lines = self._links = 0
         self._kinds: Counter[str] = Counter()
         self._unread = 0
@@ -1637,7 +1630,7 @@ class Walk:
             self._links += self._check_first(one.first)
         elif one.first is not None and self._before is not None:
             self._links += check_follows(self._before, one.first, report)
-        self._before = one.place
+        self._before = one.last
         self._lines += one.lines
         self._links += one.links
         self._kinds += one.kinds
