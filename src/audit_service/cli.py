@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit_service import cli_forgetting, cli_retention, cli_signing
+from audit_service import cli_drill, cli_forgetting, cli_retention, cli_signing
 from audit_service import evidence as bundling
 from audit_service import export as exporting
 from audit_service import verify as verifying
@@ -68,6 +68,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys, and the signing key
 app.add_typer(keys_app, name="keys")
 cli_signing.register(app, keys_app)
 cli_forgetting.register(app)
+cli_drill.register(app)
 cli_retention.register(app)
 
 
