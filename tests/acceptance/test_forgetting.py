@@ -143,7 +143,9 @@ async def test_requests_by_command(filled: Api, database: Any) -> None:
 def test_under_serve_what_is_asked_for_is_done_and_evidence_and_pruned_logs_still_verify(tmp_path: Path) -> None:
     """Over HTTP and the command line alone: erasure by the keeper, checkpoints by the signer, archive, prune, evidence of what is left."""
     events = [{"id": f"e{n}", "action": "server.updated", "actor": ANA if n % 3 else None} for n in range(300)]
-    with start_service(tmp_path / "var", AUDIT_SIGNING_INTERVAL_SECONDS="1", AUDIT_REQUEST_DELAY_SECONDS="0") as service:
+    with start_service(
+        tmp_path / "var", AUDIT_SIGNING_INTERVAL_SECONDS="1", AUDIT_REQUEST_DELAY_SECONDS="0"
+    ) as service:
         headers = {"Authorization": f"Bearer {service.admin_key}"}
         with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client:
             for part in (events[:200], events[200:]):

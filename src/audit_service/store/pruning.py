@@ -69,7 +69,7 @@ async def count_held(engine: AsyncEngine, log_id: int, cut: int) -> int:
     """Entries below a cut that are under legal hold, with and without content, as `forgetting.is_held` says."""
     query = select(func.count()).where(_c.log_id == log_id, _c.seq < cut, is_held(log_id))
     async with bound(engine, log_id) as connection:
-        return cast("int", (await connection.execute(query)).scalar_one())
+        return (await connection.execute(query)).scalar_one()
 
 
 async def prune_log(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
