@@ -114,7 +114,7 @@ async def test_what_was_forgotten_or_damaged_is_not_copied(database: TestDatabas
 
 
 def judged_well(pinned: Any, _trust: Any, _found: Any) -> tuple[list[Judged], list[Any]]:
-    return [Judged(one.checkpoint, "consistent", "not looked at") for one in pinned], []
+    return [Judged(one.checkpoint, "consistent", "not looked at", "pinned") for one in pinned], []
 
 
 def without_refusals(genuine: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -183,6 +183,30 @@ async def test_a_request_waits_for_its_delay_and_can_be_refused(api: Api, databa
     assert len(await api.list()) == 3
 
 
+async def test_after_an_event_s_target_was_erased_no_state_of_that_type_is_called_complete(
+    api: Api, database: TestDatabase
+) -> None:
+    """It is found by target no more, and what it changed would be shown as it was before."""
+
+    def vm(number: int, before: Any, after: Any, target: str = "v1") -> dict[str, Any]:
+        action = "vm.updated" if before else "vm.created"
+        target_of = {"type": "vm", "id": target} if target else {"type": "vm"}
+        return {"id": f"h{number}", "action": action, "target": target_of, "before": before, "after": after}
+
+    async def is_complete(target: str) -> bool:
+        return bool((await get(api, f"/v1/targets/vm/{target}/history"))["state"]["complete"])
+
+    await api.accept(
+        vm(0, {}, {"ram": 1}), vm(1, {"ram": 1}, {"ram": 2}), vm(2, {"n": 1}, {"n": 2}, ""), vm(3, {}, {"n": 1}, "v2")
+    )
+    await ask(api, ERASURES, events=["e1"])
+    await keep(database)
+    assert (await is_complete("v1"), await is_complete("v2")) == (True, True)  # what had no target lost none
+    await ask(api, ERASURES, events=["h1"])
+    await keep(database)
+    assert (await is_complete("v1"), await is_complete("v2")) == (False, True)  # v2 was created after it
+
+
 async def test_as_installed_a_stolen_key_forgets_nothing_within_a_day(
     api: Api, database: TestDatabase, log_id: int
 ) -> None:
@@ -227,8 +251,8 @@ async def test_a_request_that_cannot_be_carried_out_keeps_no_other_and_no_policy
     """The serving role may put down what it likes; what none can carry out is tried again for ever."""
     applied = []
 
-    async def note(_pools: Any, asked_log: int, _settings: Settings) -> None:
-        applied.append(asked_log)
+    async def note(*arguments: Any) -> None:
+        applied.append(arguments[1])
 
     monkeypatch.setattr(keeper, "run_policies", note)
     pools = database.open()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.store.engine import bound
@@ -45,3 +45,15 @@ async def is_dropped_after(connection: AsyncConnection, log_id: int, seq: int) -
     dropped = dropped.where(_c.kind == "event", _c.body.is_(None))
     pruned = select(bound_log.c.log_id).where(bound_log.c.log_id == log_id, bound_log.c.pruned_before > seq + 1)
     return bool((await connection.execute(select(exists(dropped) | exists(pruned)))).scalar_one())
+
+
+async def is_target_erased_after(connection: AsyncConnection, log_id: int, seq: int, target_type: str) -> bool:
+    """Whether an event after `seq` about a target of this type lost the disclosure that names the target: it may have been any of them.
+    Looks at the events of the type that name no target, and only where anything was erased since."""
+    erasure = select(_c.seq).where(_c.log_id == log_id, _c.seq > seq, _c.kind != "event", _c.kind == "erase")
+    if not (await connection.execute(select(exists(erasure)))).scalar_one():
+        return False
+    unnamed = select(_c.seq).where(_c.log_id == log_id, _c.target_id.is_(None), _c.target_type == target_type)
+    # Within a string the quotes would be escaped: this is the commitment.
+    erased = unnamed.where(_c.seq > seq, _c.d_target.is_(None), func.strpos(_c.body, '"target":"') > 0)
+    return bool((await connection.execute(select(exists(erased)))).scalar_one())

@@ -44,7 +44,8 @@ async def get_checkpoint(request: Request, service: ServiceOf, credential: Verif
 async def get_checkpoints(request: Request, service: ServiceOf, credential: Verifier) -> Response:
     """One note for each size that was signed, smallest first, an empty line between them; the next page is in the Link header.
 
-    Of a size that was signed more than once, the note signed last.
+    Of a size that was signed more than once, the note signed last. After a `resume`, notes of the earlier epoch may be of entries that
+    were lost: its origin ends in that epoch, and the `resume` entry says from which size on.
     """
     asked = parameters.Query(request.query_params.multi_items(), ("from_size", "to_size", "limit", "cursor"))
     from_size = parameters.whole_number(asked, "from_size", default=0)

@@ -21,7 +21,7 @@ from audit_service.errors import NotFoundError
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.history import STATE_GROUPS, is_dropped_after, stream_newest
+from audit_service.store.history import STATE_GROUPS, is_dropped_after, is_target_erased_after, stream_newest
 from audit_service.store.selection import Filter, Selection
 
 router = APIRouter(tags=["history"], dependencies=documented_security)
@@ -89,7 +89,8 @@ async def _state(
     lost = False
     if walk.anchor_seq is not None:
         async with translated(), bound(service.database.reads, credential.log_id) as connection:
-            lost = await is_dropped_after(connection, credential.log_id, walk.anchor_seq)
+            place = (connection, credential.log_id, walk.anchor_seq)
+            lost = await is_dropped_after(*place) or await is_target_erased_after(*place, str(target[0].values[0]))
     # Without `at`, an event whose clock ran ahead counts too: nobody wants a state without the change they have just made.
     shown = at or max(datetime.now(UTC), newest or datetime.min.replace(tzinfo=UTC))
     return {"at": format_time(shown), **walk.state(lost=lost)}
