@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import orjson
 import structlog
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, err, out, progress_bar, reading
 from audit_service.core.entry import Prepared
-from audit_service.drill.case import Kinds
+from audit_service.drill.case import Observer
 from audit_service.drill.drilling import RED, Outcome, drill
 from audit_service.drill.matrix import cases
 from audit_service.drill.scratch import ENTRIES_MINIMUM, Ground, copied_entries, open_ground
@@ -21,6 +22,10 @@ from audit_service.settings import Settings
 from audit_service.store.credentials import DEFAULT_TENANT
 
 _COLOURS = {"as expected": "green", "more found": "yellow"}
+_COLUMNS: tuple[Observer, ...] = ("chain", "checkpoint")
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+# What it means that one of these found nothing.
+_NOTHING: dict[Observer, str] = {"signer": "signs", "bundle": "good", "sources": "no hole"}
 
 
 def register(app: typer.Typer) -> None:
@@ -48,9 +53,14 @@ def run(
     """
     # What the signer refuses here is what the table says.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    for number in _ENDING:
+        signal.signal(number, _unwind)
     copied = asyncio.run(_copied(tenant, entries))
     with open_ground(lambda line: err.print(line, markup=False, highlight=False)) as ground:
-        outcomes = asyncio.run(_drill(ground, copied, entries, quiet=as_json))
+        try:
+            outcomes = asyncio.run(_drill(ground, copied, entries, quiet=as_json))
+        except asyncio.CancelledError:
+            raise typer.Exit(128 + signal.SIGTERM) from None
     if as_json:
         document = {"copied": len(copied), "entries": entries, "outcomes": [outcome.as_json() for outcome in outcomes]}
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
@@ -65,37 +75,54 @@ async def _copied(tenant: str, entries: int) -> list[Prepared]:
 
 
 async def _drill(ground: Ground, copied: Sequence[Prepared], entries: int, *, quiet: bool) -> list[Outcome]:
-    outcomes = []
-    matrix = cases()
+    outcomes: list[Outcome] = []
+    matrix, task = cases(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - we are in one
+    # Between two steps of the loop: an exception out of a handler could be raised where it is swallowed.
+    for number in _ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with progress_bar("entries", hidden=quiet) as bar:
-        task = bar.add_task("copying", total=entries)
-        await ground.build(copied, entries, lambda done: bar.update(task, completed=done))
+        copying = bar.add_task("copying", total=entries)
+        await ground.build(copied, entries, lambda done: bar.update(copying, completed=done))
     with progress_bar("attacks", hidden=quiet) as bar:
-        task = bar.add_task("attacking", total=len(matrix))
+        attacking = bar.add_task("attacking", total=len(matrix))
         async for outcome in drill(ground, matrix):
             outcomes.append(outcome)
-            bar.advance(task)
+            bar.advance(attacking)
     return outcomes
 
 
 def _print(outcomes: Sequence[Outcome], copied: int, entries: int) -> None:
-    table = Table("", "attack", "by the chain", "by the checkpoint", "by others", "verdict", title="The drill")
+    table = Table("", "attack", "by the chain", "by the checkpoint", "by others", "verdict")
     for outcome in outcomes:
         colour = _COLOURS.get(outcome.verdict, "bold red")
-        others = ", ".join(
-            f"{who}: {_words(seen.found)}" for who, seen in outcome.seen.items() if who not in ("chain", "checkpoint")
-        )
-        cells = [_words(outcome.seen[who].found) if who in outcome.seen else "-" for who in ("chain", "checkpoint")]
+        told = {who: _told(outcome, who) for who in outcome.seen}
+        others = ", ".join(f"{who}: {what}" for who, what in told.items() if who not in _COLUMNS)
         name = f"lawful: {outcome.case.name}" if outcome.case.lawful else outcome.case.name
-        table.add_row(outcome.case.threat, name, *cells, others or "-", f"[{colour}]{outcome.verdict}[/]")
+        cells = (told.get(who, "-") for who in _COLUMNS)
+        table.add_row(outcome.case.threat or "-", name, *cells, others or "-", f"[{colour}]{outcome.verdict}[/]")
     out.print(table)
-    red = sum(outcome.verdict in RED for outcome in outcomes)
+    for outcome in outcomes:
+        if outcome.verdict in RED:
+            expected = {who: sorted(found) for who, found in outcome.case.expected.items()}
+            out.print(f"{outcome.verdict}: {outcome.case.name}: expected {expected}", markup=False, soft_wrap=True)
+    attacks = sum(not outcome.case.lawful for outcome in outcomes)
     out.print(
-        f"{len(outcomes)} attacks and lawful twins on a scratch log of {entries} entries, {copied} of them copied; {red} not as the "
-        "threat matrix says. `not found` stands where nothing inside can show it: keep checkpoints elsewhere.",
+        f"{attacks} attacks and {len(outcomes) - attacks} lawful twins on a scratch log of {entries} entries, {copied} of them copied; "
+        f"{sum(outcome.verdict in RED for outcome in outcomes)} not as the threat matrix says. Where it says `not found`, nothing inside "
+        "can show it: keep checkpoints and receipts elsewhere.",
         highlight=False,
+        soft_wrap=True,
     )
 
 
-def _words(found: Kinds) -> str:
-    return ", ".join(sorted(found)) or "not found"
+def _told(outcome: Outcome, who: Observer) -> str:
+    found = outcome.seen[who].found
+    if found:
+        return ", ".join(sorted(found))
+    return _NOTHING.get(who, "nothing" if outcome.case.lawful else "not found")
+
+
+def _unwind(number: int, _: object) -> NoReturn:
+    """SIGTERM and SIGHUP end the drill as Ctrl-C does: no server and no copied entry stays behind."""
+    raise SystemExit(128 + number)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,12 +21,13 @@ from audit_service.drill.case import INCOMPLETE, NO_LOG, REFUSED, Case, Observer
 from audit_service.drill.drilling import RED, Outcome, drill
 from audit_service.drill.matrix import cases
 from audit_service.drill.scratch import ENTRIES_MINIMUM, Ground, copied_entries, open_ground
+from audit_service.embedded_process import cluster_processes
 from audit_service.errors import AuditError
 from audit_service.offline.verify_file import Findings
 from audit_service.signing.checkpointer import Checkpointer
 from audit_service.signing.lease import Signing
 from audit_service.store.engine import Database
-from tests.support.appends import existing_log, owner
+from tests.support.appends import existing_log, owner, wait_until
 from tests.support.forgotten import Forgetter
 from tests.support.postgres import TestDatabase, default_log_id
 from tests.support.tampering import EVENTS, FULL_SEQ, SIZE
@@ -96,7 +98,32 @@ async def drill_command(database: TestDatabase) -> tuple[int | None, dict[str, A
 
 
 def drill_folders() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("audit-drill-*"))
+    return found(Path(tempfile.gettempdir()), "audit-drill-*")
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.glob(pattern))
+
+
+async def test_a_drill_that_is_ended_leaves_nothing_behind(database: TestDatabase, tmp_path: Path) -> None:
+    """In the middle of it, with its server at work."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "audit_service.cli", "drill", "--json", "--entries", str(ENTRIES_MINIMUM)),
+        env={**os.environ, "AUDIT_DATABASE_URL": database.owner_url, "TMPDIR": str(tmp_path)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def is_attacking() -> bool:
+        return process.returncode is not None or bool(found(tmp_path, "audit-drill-*/drill_1"))
+
+    await wait_until(is_attacking, "the first attack")
+    servers = [one for folder in found(tmp_path, "audit-drill-*") for one in cluster_processes(folder / "postgres")]
+    process.terminate()
+    assert await process.wait() == 128 + signal.SIGTERM
+    assert servers
+    assert not any(one.is_running() for one in servers)
+    assert found(tmp_path, "*") == []
 
 
 async def test_what_was_forgotten_or_damaged_is_not_copied(database: TestDatabase, pools: Database) -> None:

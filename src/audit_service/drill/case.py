@@ -1,4 +1,4 @@
-"""What an attack is, and what the threat matrix says of it (`docs` of the matrix: README, "What this proves, and what it does not").
+"""What an attack is, and what the threat matrix says of it.
 
 Those who look, each with what it knows:
 
@@ -14,7 +14,7 @@ What they find are kinds of breaks of the report, checks of the offline verifier
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from audit_service.core.vkey import VerifierKey
 from audit_service.drill.scratch import Scratch
@@ -97,12 +97,5 @@ def _case(
     *,
     lawful: bool = False,
 ) -> Case:
-    known: dict[str, Observer] = {
-        "chain": "chain",
-        "checkpoint": "checkpoint",
-        "elsewhere": "elsewhere",
-        "signer": "signer",
-        "bundle": "bundle",
-        "sources": "sources",
-    }
-    return Case(name, threat, commit, expected | {known[who]: found for who, found in others.items()}, lawful)
+    asked = cast("Mapping[Observer, Kinds]", others)
+    return Case(name, threat, commit, {**expected, **asked}, lawful)
