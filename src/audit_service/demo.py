@@ -73,7 +73,7 @@ def run(*, keep: bool) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show an arrow still gets the story
     key = "demo-" + secrets.token_urlsafe(32)
-    with _signals((signal.SIGTERM, signal.SIGHUP), _unwind):
+    with _signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), _unwind):
         data_dir = Path(tempfile.mkdtemp(prefix="audit-demo-"))
         try:
             with _serving(data_dir, key) as url:
@@ -168,7 +168,7 @@ def _signals(numbers: Sequence[int], handler: Callable[[int, object], NoReturn] 
 
 
 def _unwind(number: int, _: object) -> NoReturn:
-    """SIGTERM and SIGHUP end us as Ctrl-C does: nothing stays behind."""
+    """Nothing stays behind. Ctrl-C too: `asyncio.run` loses one that comes when its task is already done."""
     raise SystemExit(128 + number)
 
 
