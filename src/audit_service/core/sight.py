@@ -1,0 +1,88 @@
+"""Sight: what of a log the holder of a credential may see. It comes from the credential alone, never from the request.
+
+Rows: entries of some servers, categories or of one actor; with or without global events (those without a server); with or without the
+service's entries about itself, whose actions begin with `audit.`. All limits hold together.
+
+Fields: addresses, e-mails and the names of staff may be hidden. A hidden field is left out wherever an entry is shown, and cannot be
+filtered, searched, counted or sorted by either, so that nobody can ask for what they are not shown.
+"""
+
+from dataclasses import dataclass, replace
+
+OWN_PREFIX = "audit."
+STAFF_TYPES = frozenset(("admin", "administrator", "staff", "support", "employee"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What may be seen. The default is all of what panels sent, and nothing of the service's own.
+
+    `server_ids`, `categories`: None for all. `actor_id`: only what this actor did; None for everybody's. `staff_as`: what stands in the
+    place of the names of actors whose type is one of `staff_types`; None where they are shown.
+    """
+
+    server_ids: frozenset[str] | None = None
+    global_events: bool = True
+    categories: frozenset[str] | None = None
+    actor_id: str | None = None
+    own_entries: bool = False
+    ips: bool = True
+    emails: bool = True
+    staff_as: str | None = None
+    staff_types: frozenset[str] = STAFF_TYPES
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every entry that a panel sent is seen with every field: what a proof over all of the log takes for granted."""
+        return self.sees_every_row and not self.hides_fields
+
+    @property
+    def sees_every_row(self) -> bool:
+        """Whether every entry that a panel sent is seen."""
+        limits = (self.server_ids, self.categories, self.actor_id)
+        return self.global_events and all(limit is None for limit in limits)
+
+    @property
+    def hides_fields(self) -> bool:
+        """Whether any field of what is seen is hidden."""
+        return not (self.ips and self.emails and self.staff_as is None)
+
+    def admits(
+        self, *, action: str, server_id: str | None, category: str | None = None, actor_id: str | None = None
+    ) -> bool:
+        """Whether an entry is seen. What the store asks PostgreSQL for is the same, said twice over in SQL."""
+        if action.startswith(OWN_PREFIX) and not self.own_entries:
+            return False
+        if server_id is None and not self.global_events:
+            return False
+        if server_id is not None and self.server_ids is not None and server_id not in self.server_ids:
+            return False
+        if self.categories is not None and category not in self.categories:
+            return False
+        return self.actor_id is None or actor_id == self.actor_id
+
+    def within(self, other: "Sight") -> "Sight":
+        """What may be seen through both: nobody hands on more than they have. `staff_as` is the other's where it has one."""
+        if None not in (self.actor_id, other.actor_id) and self.actor_id != other.actor_id:
+            other = replace(other, server_ids=frozenset(), global_events=False)  # nothing is done by both
+        return replace(
+            self,
+            server_ids=_both(self.server_ids, other.server_ids),
+            global_events=self.global_events and other.global_events,
+            categories=_both(self.categories, other.categories),
+            actor_id=other.actor_id or self.actor_id,
+            own_entries=self.own_entries and other.own_entries,
+            ips=self.ips and other.ips,
+            emails=self.emails and other.emails,
+            staff_as=self.staff_as if other.staff_as is None else other.staff_as,
+            staff_types=frozenset().union(*(one.staff_types for one in (self, other) if one.staff_as is not None)),
+        )
+
+
+EVERYTHING = Sight(own_entries=True)
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
