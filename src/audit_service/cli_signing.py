@@ -19,8 +19,10 @@ from audit_service.core.entry import format_time
 from audit_service.core.tiles import BuiltTile
 from audit_service.core.vkey import format_vkey
 from audit_service.errors import InputError, NotFoundError
+from audit_service.lifeline import until_signal
 from audit_service.settings import Settings
-from audit_service.signer import open_signing, run_until_signal
+from audit_service.signer import open_signing
+from audit_service.signer import run as run_signer
 from audit_service.signing import resume as resuming
 from audit_service.signing import rotation
 from audit_service.signing.keyfile import Keys, read_keys
@@ -45,7 +47,7 @@ def sign() -> None:
     settings = Settings()
     configure_logs(settings.log_level)
     with signing_url(settings) as url:
-        code = asyncio.run(run_until_signal(settings, url))
+        code = asyncio.run(until_signal(lambda stopped: run_signer(settings, url, stopped)))
     raise typer.Exit(code)
 
 

@@ -9,15 +9,11 @@ searches get slower.
 """
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from audit_service.api.logs import configure as configure_logs
-from audit_service.errors import AuditError
-from audit_service.lifeline import read_settings
+from audit_service.lifeline import pause, run_child, tried_again
 from audit_service.settings import Settings
 from audit_service.store import segments, sources
 from audit_service.store.engine import Database, bound, connected, open_database
@@ -96,32 +92,14 @@ async def _repeat(work: Callable[[], Awaitable[int]], failure: str, stopped: asy
     """Work until stopped; `failure` is what to say of one. A database that is away is waited for; and whatever else fails is said and
     tried again, because a child that keeps dying ends the service, which answers well enough without an index."""
     while not stopped.is_set():
-        try:
+        with tried_again(log, failure):
             await work()
-        except AuditError as error:
-            log.warning(failure, detail=error.detail)
-        except Exception as error:  # noqa: BLE001 - see above
-            # Its name only: the text of an error of the database may hold a value.
-            log.warning(failure, error=type(error).__name__)
-        try:
-            await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
-        except TimeoutError:
-            continue
-
-
-async def _main(settings: Settings) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await run(settings, stopped)
+        await pause(stopped, LOOK_SECONDS)
 
 
 def main() -> None:
     """Index until SIGTERM, or until the supervisor is gone."""
-    settings = read_settings()
-    configure_logs(settings.log_level)
-    os.nice(NICENESS)
-    asyncio.run(_main(settings))
+    run_child(run, niceness=NICENESS)
 
 
 if __name__ == "__main__":

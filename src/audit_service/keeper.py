@@ -8,19 +8,14 @@ nothing is forgotten but by the command line. More than one may run: they take t
 """
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import structlog
 
 from audit_service import prune
-from audit_service.api.logs import configure as configure_logs
-from audit_service.errors import AuditError
 from audit_service.forgetting_request import carry_out_request
-from audit_service.lifeline import read_settings
+from audit_service.lifeline import pause, run_child, tried_again
 from audit_service.retention import Author, Forgotten, apply_policies, effective_policies
 from audit_service.settings import Settings
 from audit_service.store import forgetting, segments
@@ -36,6 +31,7 @@ NICENESS = 5
 WRITE_TIMEOUT_SECONDS = 300
 LOCK_TIMEOUT_SECONDS = 60
 SCHEDULE = Author("schedule", "retention policy")
+_FAILURE = "forgetting failed; trying again"
 log = structlog.get_logger("audit_service.keeper")
 
 
@@ -49,18 +45,6 @@ def open_retention(url: str) -> Database:
         lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
         role=RETENTION_ROLE,
     )
-
-
-@contextmanager
-def tried_again(**about: str) -> Iterator[None]:
-    """A step whose failure is logged and stops no other; the next round tries it again."""
-    try:
-        yield
-    except AuditError as error:
-        log.warning("forgetting failed; trying again", detail=error.detail, **about)
-    except Exception as error:  # noqa: BLE001 - whatever a log, a request or the database brings
-        # Its name only: the text of an error of the database may hold a value.
-        log.warning("forgetting failed; trying again", error=type(error).__name__, **about)
 
 
 async def run_policies(database: Database, log_id: int, settings: Settings) -> None:
@@ -80,7 +64,7 @@ async def run_requests(database: Database, log_id: int, settings: Settings) -> N
     async with translated(), bound(database.reads, log_id) as connection:
         due = await store.list_due_requests(connection, log_id, settings.request_delay_seconds)
     for request in due:
-        with tried_again(request=request.request_id):
+        with tried_again(log, _FAILURE, request=request.request_id):
             done = await run_request(database, log_id, request, settings)
             log.info("request carried out", request=request.request_id, kind=request.kind, **done.counts())
 
@@ -119,14 +103,14 @@ class Keeper:
     async def _look_after(self, log_id: int, *, asked: bool) -> None:
         """What fails of one thing keeps nothing else from being done."""
         if asked:
-            with tried_again():
+            with tried_again(log, _FAILURE):
                 await run_requests(self._database, log_id, self._settings)
         if time.monotonic() < self._due.get(log_id, 0.0):
             return
-        with tried_again():
+        with tried_again(log, _FAILURE):
             async with translated():
                 await prune.finish(self._database, log_id)
-        with tried_again():
+        with tried_again(log, _FAILURE):
             await run_policies(self._database, log_id, self._settings)
             self._due[log_id] = time.monotonic() + self._settings.retention_interval_seconds
 
@@ -138,34 +122,17 @@ async def run(settings: Settings, stopped: asyncio.Event) -> None:
     keeper = Keeper(database, settings)
     try:
         while not stopped.is_set():
-            with tried_again():
+            with tried_again(log, _FAILURE):
                 await keeper.look()
-            try:
-                await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+            await pause(stopped, LOOK_SECONDS)
     finally:
         await database.dispose()
 
 
-async def _main(settings: Settings) -> None:
-    stopped = asyncio.Event()
-    keeping = asyncio.create_task(run(settings, stopped))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # A run of hours is not waited for: it is done as far as it came.
-        asyncio.get_running_loop().add_signal_handler(number, keeping.cancel)
-    try:
-        await keeping
-    except asyncio.CancelledError:
-        return
-
-
 def main() -> None:
     """Keep until SIGTERM, or until the supervisor is gone."""
-    settings = read_settings()
-    configure_logs(settings.log_level)
-    os.nice(NICENESS)
-    asyncio.run(_main(settings))
+    # A run of hours is not waited for: it is done as far as it came.
+    run_child(run, niceness=NICENESS, at_once=True)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,79 @@
-"""How a child of `serve` begins: its settings come on stdin, and it does not outlive the supervisor.
+"""How a child of `serve` begins and ends: its settings come on stdin, it stops on a signal, and it does not outlive the supervisor.
 
 The settings come as one JSON line, never on the command line or in the environment: they hold the serving role's password. Nothing more is
 ever sent there; its end means that the supervisor is gone, and the child goes too.
 """
 
+import asyncio
 import ctypes
 import json
 import os
 import signal
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
+from structlog.typing import FilteringBoundLogger
+
+from audit_service.api.logs import configure as configure_logs
+from audit_service.errors import AuditError
 from audit_service.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
+
+
+def run_child(
+    run: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, int | None]], *, niceness: int, at_once: bool = False
+) -> NoReturn:
+    """The life of a child: `run` with the supervisor's settings until a signal, as `until_signal`, then the end of the process."""
+    settings = read_settings()
+    configure_logs(settings.log_level)
+    os.nice(niceness)
+    sys.exit(asyncio.run(until_signal(lambda stopped: run(settings, stopped), at_once=at_once)))
+
+
+async def until_signal(
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, int | None]], *, at_once: bool = False
+) -> int:
+    """The exit status that `run` answers, 0 for None. SIGTERM and SIGINT set the event that it is given, for it to end its step first; with
+    `at_once` they cancel it, for steps of hours that are done as far as they came."""
+    stopped = asyncio.Event()
+    running = asyncio.create_task(run(stopped))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel if at_once else stopped.set)
+    try:
+        return await running or 0
+    except asyncio.CancelledError:
+        if at_once:
+            return 0
+        raise
+
+
+async def pause(stopped: asyncio.Event, seconds: float) -> None:
+    """Wait, but no longer than until the stop."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopped.wait(), seconds)
+
+
+@contextmanager
+def tried_again(
+    log: FilteringBoundLogger, failure: str, /, *, passing: tuple[type[Exception], ...] = (), **about: str
+) -> Iterator[None]:
+    """A step whose failure is logged as `failure`, with what it was `about`, and stops no other; the next round tries it again.
+
+    An error of a kind in `passing` is raised.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    except AuditError as error:
+        log.warning(failure, detail=error.detail, **about)
+    except Exception as error:  # noqa: BLE001 - a child that dies of one surprise does nothing more
+        # Its name only: the text of an error of the database may hold a value.
+        log.warning(failure, error=type(error).__name__, **about)
 
 
 def read_settings() -> Settings:

@@ -8,16 +8,12 @@ is of no use. Ingest goes on without it: what is not signed is later.
 """
 
 import asyncio
-import os
-import signal
-import sys
 from contextlib import suppress
 
 import structlog
 
-from audit_service.api.logs import configure as configure_logs
 from audit_service.errors import AuditError, SigningRefusedError
-from audit_service.lifeline import read_settings
+from audit_service.lifeline import pause, run_child
 from audit_service.settings import Settings
 from audit_service.signing.checkpointer import Checkpointer, error_text
 from audit_service.signing.delivery import Deliveries
@@ -44,8 +40,9 @@ def open_signing(settings: Settings, url: str) -> Signing:
     return Signing(database, SigningFolder(settings.signing_dir), settings.signing_key_path)
 
 
-async def run(settings: Settings, signing: Signing, stopped: asyncio.Event) -> int:
+async def run(settings: Settings, url: str, stopped: asyncio.Event) -> int:
     """Sign until stopped; the exit status. Whatever fails by itself is said and tried again."""
+    signing = open_signing(settings, url)
     try:
         ensure_keys(signing.key_path)
         signing.publish_keys()
@@ -76,14 +73,14 @@ class _Rounds:
                     await self._sign_until_stopped()
             except LockedError as error:
                 self._say(f"{error.detail}; waiting for it to end")
-                await self._pause(_LOCK_SECONDS)
+                await pause(self._stopped, _LOCK_SECONDS)
 
     async def _sign_until_stopped(self) -> None:
         try:
             async with self._signing.keeping_lease():
                 while not self._stopped.is_set():
                     await self._guarded_round()
-                    await self._pause(self._settings.signing_interval_seconds)
+                    await pause(self._stopped, self._settings.signing_interval_seconds)
         finally:
             with suppress(AuditError):
                 await store.release_lease(self._signing.database.writes, self._signing.holder)
@@ -93,10 +90,8 @@ class _Rounds:
             await self._round()
         except (OtherKeyError, KeyFileError):
             raise
-        except AuditError as error:
-            self._say(f"signing failed, trying again: {error.detail}")
         except Exception as error:  # noqa: BLE001 - a signer that dies of one surprise signs nothing more
-            self._say(f"signing failed, trying again: {type(error).__name__}")
+            self._say(f"signing failed, trying again: {error_text(error)}")
 
     async def _round(self) -> None:
         if not await self._signing.take_lease():
@@ -139,27 +134,15 @@ class _Rounds:
             log.warning(what)
         self._said = what
 
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), seconds)
 
-
-async def run_until_signal(settings: Settings, url: str) -> int:
-    """Sign until SIGTERM or SIGINT; the exit status."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    return await run(settings, open_signing(settings, url), stopped)
+async def _run(settings: Settings, stopped: asyncio.Event) -> int:
+    assert settings.signing_database_url is not None  # noqa: S101 - `serve` fills it in
+    return await run(settings, settings.signing_database_url.get_secret_value(), stopped)
 
 
 def main() -> None:
     """Sign until SIGTERM, or until the supervisor is gone."""
-    settings = read_settings()
-    configure_logs(settings.log_level)
-    os.nice(NICENESS)
-    url = settings.signing_database_url
-    assert url is not None  # noqa: S101 - `serve` fills it in
-    sys.exit(asyncio.run(run_until_signal(settings, url.get_secret_value())))
+    run_child(_run, niceness=NICENESS)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from audit_service.app import rules_of, token_rules_of
 from audit_service.core.vkey import format_vkey
 from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedPostgres, make_private_dir
 from audit_service.errors import AuditError
+from audit_service.lifeline import pause
 from audit_service.provision import origins, prepare
 from audit_service.settings import Settings
 from audit_service.signing.keyfile import KeyFileError, ensure_keys, read_keys
@@ -361,7 +362,7 @@ class _Watch:
             delay = _CHILD_DELAYS_SECONDS[min(failures, len(_CHILD_DELAYS_SECONDS) - 1)]
             failures += 1
             _say(f"{child.name} {ending.how}; starting it again in {delay:g} s")
-            await self._pause(delay)
+            await pause(self._stopping, delay)
 
     async def _live(self, child: Child) -> _Ending:
         """One life of a child."""
@@ -381,7 +382,7 @@ class _Watch:
             return
         while not self._stopping.is_set():
             if self._postgres.is_running():
-                await self._pause(_WATCH_SECONDS)
+                await pause(self._stopping, _WATCH_SECONDS)
                 continue
             _say("PostgreSQL ended; starting it again")
             await self._restart_database(self._postgres)
@@ -390,7 +391,7 @@ class _Watch:
         """Try until it starts: a full disk may stay full for hours, and meanwhile the workers say 503."""
         failures = 0
         while not self._stopping.is_set():
-            await self._pause(_DATABASE_DELAYS_SECONDS[min(failures, len(_DATABASE_DELAYS_SECONDS) - 1)])
+            await pause(self._stopping, _DATABASE_DELAYS_SECONDS[min(failures, len(_DATABASE_DELAYS_SECONDS) - 1)])
             if self._stopping.is_set():
                 return
             try:
@@ -415,11 +416,6 @@ class _Watch:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(number)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but no longer than until the stop."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
 
 
 async def _spawn(child: Child) -> Process:

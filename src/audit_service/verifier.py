@@ -9,19 +9,16 @@ broken: so a broken log is named in every round. What it knows stands in files (
 """
 
 import asyncio
-import os
-import signal
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
 
-from audit_service.api.logs import configure as configure_logs
 from audit_service.core.report import Report
 from audit_service.errors import AuditError, UnavailableError
-from audit_service.lifeline import read_settings
+from audit_service.lifeline import pause, run_child, tried_again
 from audit_service.settings import Settings
 from audit_service.signing.public_keys import published_keys
 from audit_service.store.credentials import fetch_installation, list_log_keys
@@ -52,13 +49,8 @@ class Verifier:
             logs: Sequence[Any] = await list_log_keys(connection)
         states = VerifiedLogs(self._settings.data_dir, installation.secret)
         for target in logs:
-            try:
+            with tried_again(log, "verification failed; trying again", passing=(UnavailableError,), log=target.log_key):
                 await self._look_at(states, target)
-            except UnavailableError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the next log has its turn, and this one again in the next round
-                # Its name only: the text of an error of the database may hold a value.
-                log.warning("verification failed; trying again", log=target.log_key, error=type(error).__name__)
         listed = {target.log_key for target in logs}
         for log_key, state in states.read_all():
             if log_key not in listed:
@@ -126,27 +118,15 @@ async def run(settings: Settings, stopped: asyncio.Event) -> None:
                 detail = error.detail if isinstance(error, AuditError) else error.strerror
                 log.warning("verification waits; trying again", detail=detail)
                 wait_seconds = min(wait_seconds, RETRY_SECONDS)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), wait_seconds)
+            await pause(stopped, wait_seconds)
     finally:
         await database.dispose()
 
 
-async def _main(settings: Settings) -> None:
-    verifying = asyncio.create_task(run(settings, asyncio.Event()))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # A run of hours is not waited for: it leaves what was known before it.
-        asyncio.get_running_loop().add_signal_handler(number, verifying.cancel)
-    with suppress(asyncio.CancelledError):
-        await verifying
-
-
 def main() -> None:
     """Verify until SIGTERM, or until the supervisor is gone."""
-    settings = read_settings()
-    configure_logs(settings.log_level)
-    os.nice(NICENESS)
-    asyncio.run(_main(settings))
+    # A run of hours is not waited for: it leaves what was known before it.
+    run_child(run, niceness=NICENESS, at_once=True)
 
 
 if __name__ == "__main__":
