@@ -16,7 +16,7 @@ from audit_service.core.control import Control, Kind
 from audit_service.core.merkle import HASH_BYTES
 from audit_service.core.retrace import Place, StoredRow
 from audit_service.core.tiles import TILE_WIDTH, BuiltTile, Tile
-from audit_service.store.engine import bound, connected, driver
+from audit_service.store.engine import bound, call, connected, driver
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
 from audit_service.store.tables import installation, tenant
@@ -195,13 +195,6 @@ async def list_control_bodies(engine: AsyncEngine, log_id: int, kind: Kind) -> l
 
 
 async def _call(engine: AsyncEngine, sql: str, *arguments: object) -> Any:
-    """One statement that commits by itself."""
-    async with translated(), engine.connect() as connection:
-        raw = driver(connection)
-        try:
-            return await raw.fetchval(sql, *arguments)
-        except BaseException:
-            # Cancelled or broken: never back into the pool in an unknown state.
-            raw.terminate()
-            await connection.invalidate()
-            raise
+    """What a function answers, as `call` brings it. Raises UnavailableError."""
+    async with translated():
+        return (await call(engine, sql, *arguments))[0][0]
