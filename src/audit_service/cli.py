@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
-import orjson
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -40,6 +39,7 @@ from audit_service.console import (
     err,
     out,
     owner_url,
+    print_json,
     progress_bar,
     reading,
 )
@@ -172,7 +172,7 @@ def verify(
         raise InputError("--incremental is not for a range")
     report = asyncio.run(_verify(tenant, steps, incremental=incremental, quiet=as_json))
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(report.as_json(), indented=True)
     else:
         print_report(report, out)
     raise typer.Exit({"ok": EXIT_GOOD, "broken": EXIT_BAD}.get(report.status, EXIT_UNKNOWN))
@@ -397,7 +397,7 @@ def keys_create(
 
     key_id, key = as_owner(create)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps({"key_id": key_id, "key": key}) + b"\n")
+        print_json({"key_id": key_id, "key": key})
     else:
         err.print(f"key {key_id}; it is shown only now:", highlight=False)
         sys.stdout.write(key + "\n")
@@ -408,7 +408,7 @@ def keys_list(*, as_json: AsJson = False) -> None:
     """List the keys of every tenant, live and revoked; never a secret."""
     views = [key_view(record) for record in as_owner(credentials.list_keys)]
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(views, option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(views, indented=True)
         return
     table = Table(
         Column("key id", no_wrap=True), "tenant", "name", "scopes", "created", "expires", "revoked", "last used"

@@ -3,16 +3,14 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
-import orjson
 import structlog
 import typer
 from rich.table import Table
 
-from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, err, out, progress_bar, reading
+from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, err, out, print_json, progress_bar, reading
 from audit_service.core.entry import Prepared
 from audit_service.drill.case import Observer
 from audit_service.drill.drilling import RED, Outcome, drill
@@ -63,7 +61,7 @@ def run(
             raise typer.Exit(128 + signal.SIGTERM) from None
     if as_json:
         document = {"copied": len(copied), "entries": entries, "outcomes": [outcome.as_json() for outcome in outcomes]}
-        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(document, indented=True)
     else:
         _print(outcomes, len(copied), entries)
     raise typer.Exit(EXIT_BAD if any(outcome.verdict in RED for outcome in outcomes) else EXIT_GOOD)

@@ -9,11 +9,21 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-import orjson
 import typer
 
 from audit_service.api.logs import configure as configure_logs
-from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, err, out, progress_bar, reading, signing_url
+from audit_service.console import (
+    EXIT_BAD,
+    EXIT_GOOD,
+    AsJson,
+    Tenant,
+    err,
+    out,
+    print_json,
+    progress_bar,
+    reading,
+    signing_url,
+)
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import format_time
 from audit_service.core.tiles import BuiltTile
@@ -85,7 +95,7 @@ def resume(reason: Reason, tenant: Tenant = DEFAULT_TENANT, *, as_json: AsJson =
             "epoch": done.epoch, "seq": done.seq, "size": done.size, "root": done.root.hex(), "lost": done.lost,
             "last_good": done.last_good,
         }  # fmt: skip
-        sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+        print_json(told)
         return
     first, end = done.lost
     out.print(
@@ -115,7 +125,7 @@ def rebuild(tenant: Tenant = DEFAULT_TENANT, *, as_json: AsJson = False) -> None
     size, differing = _with_signing(lambda signing: _rebuild(signing, tenant, quiet=as_json))
     if as_json:
         named = [{"level": tile.level, "number": tile.number} for tile in differing]
-        sys.stdout.buffer.write(orjson.dumps({"size": size, "differing": named}) + b"\n")
+        print_json({"size": size, "differing": named})
     else:
         _say_stale(differing)
         out.print(f"the tiles of {size} entries are there; {len(differing)} differ", highlight=False)
@@ -159,7 +169,7 @@ def list_signing(*, as_json: AsJson = False) -> None:
     keys = read_keys(Settings().signing_key_path)
     listed = _with_signing(lambda signing: _vkeys(signing, keys))
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(listed, option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(listed, indented=True)
         return
     for item in listed:
         out.print(
@@ -189,7 +199,7 @@ def _say_changed(changed: rotation.Changed, *, as_json: bool) -> None:
     until = None if changed.until is None else format_time(changed.until)
     if as_json:
         told = {"public": changed.new.public.hex(), "logs": changed.logs, "old_signs_until": until}
-        sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+        print_json(told)
         return
     ending = (
         "the keys before are revoked, their seeds destroyed" if until is None else f"the old key signs until {until}"

@@ -1,11 +1,14 @@
 """What the commands share: where they print, how they reach the database, and their exit codes."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
+import orjson
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import text
@@ -46,37 +49,28 @@ def as_owner(work: Any) -> Any:  # a coroutine function over a connection
         return asyncio.run(run(url))
 
 
-@contextmanager
-def owner_url(settings: Settings) -> Iterator[str]:
+def owner_url(settings: Settings) -> AbstractContextManager[str]:
     """The URL of the migrating login; starts the embedded server when no `serve` runs it."""
-    given = settings.migration_database_url or settings.database_url
-    if given is not None:
-        yield given.get_secret_value()
-        return
-    with embedded(settings) as postgres:
-        yield postgres.url()
+    return _login_url(settings, settings.migration_database_url or settings.database_url, "postgres")
 
 
-@contextmanager
-def signing_url(settings: Settings) -> Iterator[str]:
+def signing_url(settings: Settings) -> AbstractContextManager[str]:
     """The URL of the signing login, the same way."""
-    given = settings.own_signing_url
-    if given is not None:
-        yield given.get_secret_value()
-        return
-    with embedded(settings) as postgres:
-        yield postgres.url("audit_signing")
+    return _login_url(settings, settings.own_signing_url, "audit_signing")
+
+
+def retention_url(settings: Settings) -> AbstractContextManager[str]:
+    """The URL of the retention login, the same way."""
+    return _login_url(settings, settings.own_retention_url, "audit_retention")
 
 
 @contextmanager
-def retention_url(settings: Settings) -> Iterator[str]:
-    """The URL of the retention login, the same way."""
-    given = settings.own_retention_url
+def _login_url(settings: Settings, given: SecretStr | None, role: str) -> Iterator[str]:
     if given is not None:
         yield given.get_secret_value()
         return
     with embedded(settings) as postgres:
-        yield postgres.url("audit_retention")
+        yield postgres.url(role)
 
 
 @contextmanager
@@ -112,6 +106,11 @@ async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncE
             yield database.reads, Log(found.log_id, installed.service_name, found.log_key), installed
         finally:
             await database.dispose()
+
+
+def print_json(told: object, *, indented: bool = False) -> None:
+    """One JSON value on standard output, for scripts: on one line, or indented for people who look at it, too."""
+    sys.stdout.buffer.write(orjson.dumps(told, option=orjson.OPT_INDENT_2 if indented else None) + b"\n")
 
 
 def progress_bar(unit: str, *, hidden: bool) -> Progress:

@@ -1,17 +1,15 @@
 """What the commands that forget share: the log of a tenant under the role audit_retention, and how they tell what was done."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
-import orjson
 import typer
 from rich.table import Table
 
 from audit_service import keeper
-from audit_service.console import err, out, retention_url
+from audit_service.console import err, out, print_json, retention_url
 from audit_service.errors import InputError
 from audit_service.settings import Settings
 from audit_service.store import credentials
@@ -62,7 +60,7 @@ async def _logs(database: Database, tenant: str | None) -> list[tuple[str, int]]
 
 def tell(told: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+        print_json(told)
     else:
         out.print(counted(told), highlight=False, markup=False)
 
@@ -73,7 +71,7 @@ def counted(told: Mapping[str, Any]) -> str:
 
 def tell_rows(rows: list[dict[str, Any]], *, as_json: bool, none: str) -> None:
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(rows, indented=True)
     elif not rows:
         err.print(none)
     else:
