@@ -390,9 +390,7 @@ def keys_create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
 
     async def create(connection: AsyncConnection) -> tuple[str, str]:
-        found = await credentials.find_tenant(connection, tenant)
-        if found is None:
-            raise InputError("no such tenant")
+        found = await credentials.fetch_tenant(connection, tenant)
         return await credentials.create_key(connection, found.log_id, name, scope, expires_at)
 
     key_id, key = as_owner(create)

@@ -148,10 +148,8 @@ def _seq_or_time(text: str) -> int | datetime:
 async def _own_keys(database: Database, tenant: str, settings: Settings) -> list[VerifierKey]:
     """The keys of the signing key file, under the name of each epoch of the log."""
     async with connected(database.reads) as connection:
-        found = await credentials.find_tenant(connection, tenant)
+        found = await credentials.fetch_tenant(connection, tenant)
         installed = await credentials.fetch_installation(connection)
-    if found is None:
-        raise InputError("no such tenant")
     async with bound(database.reads, found.log_id) as connection:
         epoch = (await fetch_sound_head(connection, found.log_id)).epoch
     keys = read_keys(settings.signing_key_path)

@@ -28,7 +28,7 @@ from audit_service.core.chain import format_origin
 from audit_service.core.entry import format_time
 from audit_service.core.tiles import BuiltTile
 from audit_service.core.vkey import format_vkey
-from audit_service.errors import InputError, NotFoundError
+from audit_service.errors import NotFoundError
 from audit_service.lifeline import until_signal
 from audit_service.settings import Settings
 from audit_service.signer import open_signing
@@ -40,8 +40,8 @@ from audit_service.signing.lease import Signing
 from audit_service.signing.tree import rebuild_tiles
 from audit_service.store import signing as store
 from audit_service.store.checkpoints import fetch_latest_checkpoint
-from audit_service.store.credentials import DEFAULT_TENANT
-from audit_service.store.engine import bound
+from audit_service.store.credentials import DEFAULT_TENANT, fetch_tenant
+from audit_service.store.engine import bound, connected
 from audit_service.store.failures import translated
 from audit_service.store.signing import SignedLog
 from audit_service.verified import forget_verified
@@ -210,11 +210,9 @@ def _say_changed(changed: rotation.Changed, *, as_json: bool) -> None:
 
 
 async def _log_of(signing: Signing, tenant: str) -> SignedLog:
-    _, logs = await store.list_signed_logs(signing.database.reads)
-    for target in logs:
-        if target.tenant == tenant:
-            return target
-    raise InputError("no such tenant")
+    async with translated(), connected(signing.database.reads) as connection:
+        found = await fetch_tenant(connection, tenant)
+    return SignedLog(tenant, found.log_id, found.log_key)
 
 
 def _with_signing(work: Callable[[Signing], Awaitable[T]]) -> T:

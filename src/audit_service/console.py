@@ -99,10 +99,8 @@ async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncE
         database = open_database(url, pool_connections=2, statement_timeout_seconds=600)
         try:
             async with translated(), connected(database.reads) as connection:
-                found = await credentials.find_tenant(connection, tenant)
+                found = await credentials.fetch_tenant(connection, tenant)
                 installed = await credentials.fetch_installation(connection)
-            if found is None:
-                raise InputError("no such tenant")
             yield database.reads, Log(found.log_id, installed.service_name, found.log_key), installed
         finally:
             await database.dispose()

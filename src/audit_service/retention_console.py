@@ -52,9 +52,7 @@ async def _logs(database: Database, tenant: str | None) -> list[tuple[str, int]]
     async with connected(database.reads) as connection:
         if tenant is None:
             return [(found.name, found.log_id) for found in await credentials.list_tenants(connection)]
-        found = await credentials.find_tenant(connection, tenant)
-    if found is None:
-        raise InputError("no such tenant")
+        found = await credentials.fetch_tenant(connection, tenant)
     return [(tenant, found.log_id)]
 
 

@@ -266,3 +266,11 @@ async def revoke_key(connection: AsyncConnection, key_id: str, log_id: int | Non
     )
     if found.one_or_none() is None:
         raise NotFoundError("no such key")
+
+
+async def fetch_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any]:
+    """(log id, log key) of a tenant, as `find_tenant`. Raises NotFoundError."""
+    found = await find_tenant(connection, name)
+    if found is None:
+        raise NotFoundError("no such tenant")
+    return found
