@@ -19,7 +19,7 @@ from audit_service.core.merkle import HashReader
 from audit_service.core.note import parse_note
 from audit_service.core.tiles import Tile
 from audit_service.errors import ProofError, TreeDamagedError
-from audit_service.store.checkpoints import fetch_latest_checkpoint, find_checkpoint
+from audit_service.store.checkpoints import fetch_latest_checkpoint
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.tiles import TileRoots, fetch_tiles, read_tree
@@ -62,10 +62,7 @@ class StoredTree:
 
     async def find_signed(self, connection: AsyncConnection, size: int | None = None) -> Signed | None:
         """The checkpoint signed last, of a size or of all; None when there is none. Raises TreeDamagedError."""
-        if size is None:
-            row = await fetch_latest_checkpoint(connection, self.log_id)
-        else:
-            row = await find_checkpoint(connection, self.log_id, size)
+        row = await fetch_latest_checkpoint(connection, self.log_id, size)
         if row is None:
             return None
         try:

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit_service.store.tables import bound_checkpoint, bound_log
 
 _c = bound_checkpoint.c
+# The members of a StoredCheckpoint, in their order.
+STORED = (_c.size, _c.signed_at, _c.epoch, _c.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +23,13 @@ class StoredCheckpoint:
     note: str
 
 
-async def fetch_latest_checkpoint(connection: AsyncConnection, log_id: int) -> StoredCheckpoint | None:
-    """The checkpoint signed last; None before the first."""
-    query = select(_c.size, _c.signed_at, _c.epoch, _c.note).where(_c.log_id == log_id).order_by(_c.signed_at.desc())
-    row = (await connection.execute(query.limit(1))).one_or_none()
-    return None if row is None else StoredCheckpoint(*row)
-
-
-async def find_checkpoint(connection: AsyncConnection, log_id: int, size: int) -> StoredCheckpoint | None:
-    """The checkpoint of a size that was signed last, or None."""
-    query = select(_c.size, _c.signed_at, _c.epoch, _c.note).where(_c.log_id == log_id, _c.size == size)
+async def fetch_latest_checkpoint(
+    connection: AsyncConnection, log_id: int, size: int | None = None
+) -> StoredCheckpoint | None:
+    """The checkpoint signed last, of a size or of all; None when there is none."""
+    query = select(*STORED).where(_c.log_id == log_id)
+    if size is not None:
+        query = query.where(_c.size == size)
     row = (await connection.execute(query.order_by(_c.signed_at.desc()).limit(1))).one_or_none()
     return None if row is None else StoredCheckpoint(*row)
 
@@ -44,7 +43,7 @@ async def list_checkpoints(
         sizes = sizes.where(_c.size < to_size)
     last = sizes.group_by(_c.size).order_by(_c.size).limit(limit).subquery()
     same = and_(_c.log_id == log_id, _c.size == last.c.size, _c.signed_at == last.c.signed_at)
-    query = select(_c.size, _c.signed_at, _c.epoch, _c.note).join_from(last, bound_checkpoint, same).order_by(_c.size)
+    query = select(*STORED).join_from(last, bound_checkpoint, same).order_by(_c.size)
     return [StoredCheckpoint(*row) for row in await connection.execute(query)]
 
 

@@ -12,7 +12,7 @@ from audit_service.core import terms
 from audit_service.core.control import Control
 from audit_service.core.entry import JSONObject
 from audit_service.core.tiles import TILE_WIDTH
-from audit_service.store.checkpoints import StoredCheckpoint
+from audit_service.store.checkpoints import STORED, StoredCheckpoint
 from audit_service.store.engine import bound, call
 from audit_service.store.forgetting import Entered, enter, is_held
 from audit_service.store.segments import build_segment, list_segments
@@ -53,8 +53,7 @@ async def list_cuts(
     """The signed checkpoints with above < size <= to_size whose last entry is in a stored tile, the greatest first; some of them. Behind
     such a cut no proof and no later tile needs the hash of an entry that is gone. `lost`: as recorded, and left out."""
     in_tile = exists().where(_t.log_id == log_id, _t.level == 0, _t.number == func.div(_k.size - 1, TILE_WIDTH))
-    query = select(_k.size, _k.signed_at, _k.epoch, _k.note)
-    query = query.where(_k.log_id == log_id, _k.size > above, _k.size <= to_size, in_tile)
+    query = select(*STORED).where(_k.log_id == log_id, _k.size > above, _k.size <= to_size, in_tile)
     query = query.where(*(or_(_k.epoch >= epoch, _k.size <= size) for epoch, size in lost))
     query = query.order_by(_k.size.desc(), _k.signed_at.desc()).limit(_CHECKPOINTS_LOOKED_AT)
     async with bound(engine, log_id) as connection:
