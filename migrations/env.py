@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -10,9 +9,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from audit_service.store.engine import sqlalchemy_url
+from audit_service.store.migrate import run_script
 from audit_service.store.tables import SCHEMA, metadata
 
-SQL_DIR = Path(__file__).parent / "sql"
 # A migration waits this long for a lock before it gives way to the running service.
 LOCK_TIMEOUT = "10s"
 ADVISORY_KEY = 0x61756469745F7376  # "audit_sv": serialises concurrent starts
@@ -23,11 +22,9 @@ def _include_object(obj: object, name: str | None, type_: str, reflected: bool, 
 
 
 def _migrate(connection: Connection) -> None:
-    raw = connection.connection.dbapi_connection
-    assert raw is not None  # noqa: S101 - a live connection has one
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_KEY})
     try:
-        raw.run_async(lambda driver: driver.execute((SQL_DIR / "roles.sql").read_text("utf-8")))
+        run_script(connection, "roles.sql")
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION audit_owner"))
         connection.execute(text("SET ROLE audit_owner"))
         connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -28,6 +29,16 @@ def alembic_config(url: str) -> Config:
 def upgrade(url: str) -> None:
     """Migrate to the newest revision. Safe to call from several starts at once; a no-op when up to date."""
     command.upgrade(alembic_config(url), "head")
+
+
+def run_script(connection: Connection, name: str) -> None:
+    """Run a whole script of `migrations/sql` inside the transaction of a migration."""
+    connection.execute(text("SELECT 1"))  # opens SQLAlchemy's transaction, so that the script runs inside it
+    script = (scripts_dir() / "sql" / name).read_text("utf-8")
+    raw = connection.connection.dbapi_connection
+    assert raw is not None  # noqa: S101 - a live connection has one
+    # The driver's own execute takes a whole script; SQLAlchemy prepares, which allows one statement only.
+    raw.run_async(lambda driver: driver.execute(script))
 
 
 def check(url: str) -> None:
