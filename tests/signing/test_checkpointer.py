@@ -69,6 +69,8 @@ async def test_without_its_tiles_a_restarted_signer_reads_the_log_from_its_begin
         await admin.execute("DELETE FROM audit.tile")
     await lab.append(2)
     await lab.assert_signed(await lab.sign(lab.life()))
+    async with owner(lab.log.database) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM audit.tile") == 2, "what it read, it stores again"
     assert await tree.rebuild_tiles(lab.signing, lab.log.log_id) == (702, [])
 
 

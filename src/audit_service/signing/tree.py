@@ -9,14 +9,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from dataclasses import dataclass
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.merkle import EMPTY_ROOT, Frontier
 from audit_service.core.retrace import Place, Retrace, StoredRow
-from audit_service.core.tiles import BuiltTile, Tile, TileBuilder, partial_tiles, tile_root
-from audit_service.errors import ChainBrokenError, ProofError, SigningRefusedError
+from audit_service.core.tiles import BuiltTile, Tile, TileBuilder, elements, partial_tiles, tile_root
+from audit_service.errors import ChainBrokenError, ProofError, SigningRefusedError, TreeDamagedError
 from audit_service.signing.lease import Signing
 from audit_service.store import signing as store
+from audit_service.store.engine import bound
+from audit_service.store.failures import translated
 from audit_service.store.signing import StoredHead
+from audit_service.store.tiles import TileRoots, fetch_stored_tiles, fetch_tiles
 
 # Fewer rows than these are hashed sooner than a thread is asked.
 _THREAD_ENTRIES = 200
@@ -49,16 +53,29 @@ async def begun(signing: Signing, log_id: int, head: StoredHead) -> Retrace:
 async def _at(signing: Signing, log_id: int, head: StoredHead, size: int) -> Retrace | None:
     reads = signing.database.reads
     place = await store.fetch_place(reads, log_id, size) or await _pruned_place(signing, log_id, size)
-    wanted = partial_tiles(size)
-    parts = await store.fetch_partial_tiles(reads, log_id, wanted)
-    if place is None or any(len(parts[tile]) != tile.width for tile in wanted):
+    partial = await _partial_tiles(reads, log_id, size)
+    if place is None or partial is None:
         return None
-    partial = {tile: _joined(tile, parts[tile]) for tile in wanted}
     return Retrace(head.service_name, head.log_key, place, TileBuilder(size, partial))
 
 
-def _joined(tile: Tile, parts: Sequence[bytes]) -> bytes:
-    return b"".join(parts if tile.level == 0 else map(tile_root, parts))
+async def _partial_tiles(reads: AsyncEngine, log_id: int, size: int) -> dict[Tile, bytes] | None:
+    """The state of a `TileBuilder` of `size`; None unless all that it is made of is there.
+
+    Above level 0 that is the full tiles below as they are stored: a wider tile of the same place may have other hashes than the entries,
+    and missing ones are not made up for, so that the log is read from its beginning, which finds the one and stores the others.
+    """
+    tiles = partial_tiles(size)
+    below = {tile: [(tile.level - 1, number) for number in elements(tile)] for tile in tiles if tile.level > 0}
+    async with translated(), bound(reads, log_id) as connection:
+        stored = await fetch_stored_tiles(connection, log_id, [place for places in below.values() for place in places])
+        try:
+            held = await fetch_tiles(connection, log_id, [tile for tile in tiles if tile.level == 0], TileRoots())
+        except TreeDamagedError:
+            return None
+    if any(place not in stored for places in below.values() for place in places):
+        return None
+    return held | {tile: b"".join(tile_root(stored[place]) for place in places) for tile, places in below.items()}
 
 
 async def _pruned_place(signing: Signing, log_id: int, size: int) -> Place | None:

@@ -13,9 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.control import Control, Kind
-from audit_service.core.merkle import HASH_BYTES
 from audit_service.core.retrace import Place, StoredRow
-from audit_service.core.tiles import TILE_WIDTH, BuiltTile, Tile
+from audit_service.core.tiles import BuiltTile
 from audit_service.store.engine import bound, call, connected, driver
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
@@ -33,12 +32,9 @@ _ROWS = f"""
     FROM audit.bound_entry WHERE log_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq LIMIT $4"""  # noqa: S608 - constants
 _BODY = "SELECT convert_to(body, 'UTF8') FROM audit.bound_entry WHERE log_id = $1 AND seq = $2"
 _PLACE = f"SELECT {_ROW} FROM audit.bound_entry WHERE log_id = $1 AND seq = $2"  # noqa: S608
-_HASHES = "SELECT hash FROM audit.bound_entry WHERE log_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq"
-_TILES = """
-    SELECT t.level, t.number, {what} AS hashes FROM unnest($2::smallint[], $3::bigint[]) AS w(level, number)
+_TILE_DIGESTS = """
+    SELECT t.level, t.number, sha256(t.hashes) AS digest FROM unnest($2::smallint[], $3::bigint[]) AS w(level, number)
     JOIN audit.bound_tile AS t ON t.log_id = $1 AND t.level = w.level AND t.number = w.number"""
-_TILE_HASHES = _TILES.format(what="t.hashes")
-_TILE_DIGESTS = _TILES.format(what="sha256(t.hashes)")
 _STORE_TILES = "SELECT audit.store_tiles($1, $2, $3::smallint[], $4::bigint[], $5::bytea[])"
 _CONTROL_BODIES = """
     SELECT body FROM audit.bound_entry WHERE log_id = $1 AND kind = $2 AND body IS NOT NULL ORDER BY seq"""
@@ -117,33 +113,6 @@ async def fetch_place(engine: AsyncEngine, log_id: int, size: int) -> Place | No
     return None if row is None else Place(size, row["hash"], row["recorded_at_us"], row["epoch"])
 
 
-async def fetch_partial_tiles(engine: AsyncEngine, log_id: int, tiles: Sequence[Tile]) -> dict[Tile, list[bytes]]:
-    """What partial tiles are made of, as far as it is stored: at level 0 hashes of entries, or of the full tile where these are gone;
-    above it the full tiles below, each as its joined hashes."""
-    found: dict[Tile, list[bytes]] = {}
-    async with translated(), bound(engine, log_id) as connection:
-        raw = driver(connection)
-        for tile in tiles:
-            start = tile.number * TILE_WIDTH
-            if tile.level == 0:
-                found[tile] = await _leaf_hashes(raw, log_id, start, tile.width)
-                continue
-            numbers = list(range(start, start + tile.width))
-            rows = await raw.fetch(_TILE_HASHES, log_id, [tile.level - 1] * tile.width, numbers)
-            by_number = {row["number"]: row["hashes"] for row in rows}
-            found[tile] = [by_number[number] for number in numbers if number in by_number]
-    return found
-
-
-async def _leaf_hashes(raw: Any, log_id: int, start: int, width: int) -> list[bytes]:
-    rows = await raw.fetch(_HASHES, log_id, start, start + width)
-    if len(rows) < width:  # some were pruned
-        rows = await raw.fetch(_TILE_HASHES, log_id, [0], [start // TILE_WIDTH])
-        hashes: bytes = rows[0]["hashes"] if rows else b""
-        return [hashes[at : at + HASH_BYTES] for at in range(0, min(len(hashes), width * HASH_BYTES), HASH_BYTES)]
-    return [row["hash"] for row in rows]
-
-
 async def store_tiles(engine: AsyncEngine, log_id: int, holder: str, tiles: Sequence[BuiltTile]) -> list[BuiltTile]:
     """Store full tiles; those that are stored already with other hashes, which stay as they are. Raises UnavailableError when the lease
     is not held."""
@@ -153,7 +122,7 @@ async def store_tiles(engine: AsyncEngine, log_id: int, holder: str, tiles: Sequ
     await _call(engine, _STORE_TILES, log_id, holder, levels, numbers, [tile.hashes for tile in tiles])
     async with translated(), bound(engine, log_id) as connection:
         rows = await driver(connection).fetch(_TILE_DIGESTS, log_id, levels, numbers)
-    stored = {(row["level"], row["number"]): row["hashes"] for row in rows}
+    stored = {(row["level"], row["number"]): row["digest"] for row in rows}
     return [tile for tile in tiles if stored.get((tile.level, tile.number)) != sha256(tile.hashes).digest()]
 
 

@@ -96,11 +96,18 @@ async def fetch_tiles(
     return await _Reading(connection, log_id, roots).fetch(tiles)
 
 
+async def fetch_stored_tiles(connection: AsyncConnection, log_id: int, places: Collection[Place]) -> dict[Place, bytes]:
+    """The joined hashes of those full tiles that are stored."""
+    levels, numbers = [level for level, _ in places], [number for _, number in places]
+    rows = await driver(connection).fetch(_STORED, log_id, levels, numbers)
+    return {(row["level"], row["number"]): row["hashes"] for row in rows}
+
+
 class _Reading:
     """One read, and what it may still cost."""
 
     def __init__(self, connection: AsyncConnection, log_id: int, roots: TileRoots) -> None:
-        self._raw = driver(connection)
+        self._connection = connection
         self._log_id = log_id
         self._roots = roots
         self._leaves_left, self._tiles_left = LEAVES_LIMIT, TILES_LIMIT
@@ -110,7 +117,7 @@ class _Reading:
         if not tiles:
             return {}
         self._tiles_left = _spent(self._tiles_left, len(tiles))
-        stored = await self._fetch_stored({(tile.level, tile.number) for tile in tiles})
+        stored = await fetch_stored_tiles(self._connection, self._log_id, {(tile.level, tile.number) for tile in tiles})
         held = {}
         for tile in tiles:
             if (tile.level, tile.number) in stored:
@@ -120,18 +127,13 @@ class _Reading:
         held |= await self._make([tile for tile in missing if tile.level > 0])
         return held
 
-    async def _fetch_stored(self, places: Collection[Place]) -> dict[Place, bytes]:
-        levels, numbers = zip(*places, strict=True)
-        rows = await self._raw.fetch(_STORED, self._log_id, list(levels), list(numbers))
-        return {(row["level"], row["number"]): row["hashes"] for row in rows}
-
     async def _fetch_leaves(self, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
         if not tiles:
             return {}
         self._leaves_left = _spent(self._leaves_left, sum(tile.width for tile in tiles))
         ranges = [elements(tile) for tile in tiles]
         arguments = [one.start for one in ranges], [one.stop for one in ranges]
-        rows = await self._raw.fetch(_LEAVES, self._log_id, *arguments)
+        rows = await driver(self._connection).fetch(_LEAVES, self._log_id, *arguments)
         read = {row["from_seq"]: row["hashes"] or b"" for row in rows}
         held = {tile: read[one.start] for tile, one in zip(tiles, ranges, strict=True)}
         for tile, hashes in held.items():
