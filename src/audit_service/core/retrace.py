@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple, NoReturn, TypeAlias
 
-from audit_service.core.chain import HEADER_VERSION, format_origin, genesis_hash
+from audit_service.core.chain import BODY_PREFIX, HEADER_VERSION, format_origin, genesis_hash
 from audit_service.core.merkle import EMPTY_ROOT, cover, frontier_root
 from audit_service.core.tiles import BuiltTile, TileBuilder, tiles_reader
 from audit_service.errors import ChainBrokenError
@@ -112,7 +112,7 @@ class Retrace:
                 _break(seq, "does not follow from the entry before")
             if at_us < last_us:
                 _break(seq, "earlier than the entry before")
-            if body is not None and sha256(b"audit-service/body/v1\n" + body).digest() != body_hash:
+            if body is not None and sha256(BODY_PREFIX + body).digest() != body_hash:
                 _break(seq, "the body has another hash than the header says")
             leaves.append(found)
             expected, last_hash, last_us = seq + 1, found, at_us
