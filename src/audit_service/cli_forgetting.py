@@ -121,7 +121,8 @@ def prune(
         planned = await pruning.plan(database, log_id, limit, keys)
         dry = await retention.clear(database, log_id, author, to_seq=planned.cut, dry_run=True)
         told = {"from_seq": planned.from_seq, "cut": planned.cut, "to_drop": dry.entries, "held": dry.held}
-        if archive is not None:
+        # `prune` checks it again: here, so that nobody is asked for what it would refuse.
+        if archive is not None and (dry_run or not yes):
             await asyncio.to_thread(pruning.check_archive, planned, archive, keys)
         if archive is None or dry_run:
             tell({"dry_run": True, **told}, as_json=as_json)
