@@ -5,15 +5,12 @@ service has just been started, so the first proofs work out the roots of the til
 """
 
 import http.client
-import json
 import random
 import time
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlsplit
 
 from benchmarks.options import Options
-from benchmarks.queries import percentile
+from benchmarks.queries import connect, get, percentile
 from benchmarks.report import BenchmarkError, Figure, Section
 from benchmarks.seeding.cache import SEED, seeded
 from benchmarks.service import Running, running
@@ -28,8 +25,7 @@ def measure_proofs(options: Options) -> Section:
     """Latencies of inclusion and consistency proofs in the largest log."""
     size = max(options.query_sizes)
     with running(options.folder, on=seeded(options.seeded_folder, size)) as service:
-        place = urlsplit(service.url)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        connection = connect(service)
         signed = _wait_until_signed(connection, service)
         pick = random.Random(SEED)  # noqa: S311 - the same entries every time
         asked: dict[str, Callable[[], str]] = {
@@ -65,7 +61,7 @@ def _wait_until_signed(connection: http.client.HTTPConnection, service: Running)
     """The size of the first checkpoint that covers the whole log. Raises BenchmarkError when none comes."""
     size, deadline = service.size(), time.monotonic() + SIGNING_SECONDS
     while time.monotonic() < deadline:
-        last = _get(connection, service.key, "/v1/chain")["last_checkpoint"]
+        last = get(connection, service.key, "/v1/chain")["last_checkpoint"]
         if last is not None and last["size"] >= size:
             return int(last["size"])
         time.sleep(0.5)
@@ -74,15 +70,5 @@ def _wait_until_signed(connection: http.client.HTTPConnection, service: Running)
 
 def _milliseconds(connection: http.client.HTTPConnection, key: str, path: str) -> float:
     began = time.perf_counter()
-    _get(connection, key, path)
+    get(connection, key, path)
     return (time.perf_counter() - began) * 1000
-
-
-def _get(connection: http.client.HTTPConnection, key: str, path: str) -> dict[str, Any]:
-    connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
-    response = connection.getresponse()
-    body = response.read()
-    if response.status != 200:
-        raise BenchmarkError(f"GET {path} was answered with {response.status}: {body[:300]!r}")
-    found: dict[str, Any] = json.loads(body)
-    return found

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import asyncpg
@@ -137,15 +138,14 @@ def _deep_name() -> str:
 
 def _measure(service: Running, mix: list[Question]) -> dict[str, list[float]]:
     """Milliseconds of each request of each question."""
-    place = urlsplit(service.url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    connection = connect(service)
     asked = {question.name: _url(question.path, question.parameters) for question in mix}
     asked[_deep_name()] = _deep_page(connection, service.key)
     times: dict[str, list[float]] = {name: [] for name in asked}
     for round_ in range(ROUNDS + 1):
         for name, url in asked.items():
             began = time.perf_counter()
-            _get(connection, service.key, url)
+            get(connection, service.key, url)
             if round_:
                 times[name].append((time.perf_counter() - began) * 1000)
     connection.close()
@@ -156,18 +156,24 @@ def _deep_page(connection: http.client.HTTPConnection, key: str) -> str:
     """The address of the 100th page of everything, by following the cursors."""
     url = LIST
     for _ in range(DEEP_PAGE - 1):
-        cursor = _get(connection, key, url)["next_cursor"]
-        url = _url(LIST, (("cursor", cursor),))
+        url = _url(LIST, (("cursor", get(connection, key, url)["next_cursor"]),))
     return url
 
 
-def _get(connection: http.client.HTTPConnection, key: str, url: str) -> dict[str, str]:
+def connect(service: Running) -> http.client.HTTPConnection:
+    """A connection for many requests."""
+    place = urlsplit(service.url)
+    return http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+
+
+def get(connection: http.client.HTTPConnection, key: str, url: str) -> dict[str, Any]:
+    """What a path is answered with. Raises BenchmarkError for another status than 200."""
     connection.request("GET", url, headers={"Authorization": f"Bearer {key}"})
     response = connection.getresponse()
     body = response.read()
     if response.status != 200:
         raise BenchmarkError(f"GET {url} was answered with {response.status}: {body[:300]!r}")
-    found: dict[str, str] = json.loads(body)
+    found: dict[str, Any] = json.loads(body)
     return found
 
 

@@ -4,13 +4,24 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import structlog
 import typer
 from rich.table import Table
 
-from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, err, out, print_json, progress_bar, reading
+from audit_service.console import (
+    EXIT_BAD,
+    EXIT_GOOD,
+    AsJson,
+    Tenant,
+    err,
+    out,
+    print_json,
+    progress_bar,
+    reading,
+    unwind,
+)
 from audit_service.core.entry import Prepared
 from audit_service.drill.case import Observer
 from audit_service.drill.drilling import RED, Outcome, drill
@@ -52,7 +63,7 @@ def run(
     # What the signer refuses here is what the table says.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     for number in _ENDING:
-        signal.signal(number, _unwind)
+        signal.signal(number, unwind)
     copied = asyncio.run(_copied(tenant, entries))
     with open_ground(lambda line: err.print(line, markup=False, highlight=False)) as ground:
         try:
@@ -119,8 +130,3 @@ def _told(outcome: Outcome, who: Observer) -> str:
     if found:
         return ", ".join(sorted(found))
     return _NOTHING.get(who, "nothing" if outcome.case.lawful else "not found")
-
-
-def _unwind(number: int, _: object) -> NoReturn:
-    """SIGTERM and SIGHUP end the drill as Ctrl-C does: no server and no copied entry stays behind."""
-    raise SystemExit(128 + number)

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -104,6 +104,12 @@ async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncE
             yield database.reads, Log(found.log_id, installed.service_name, found.log_key), installed
         finally:
             await database.dispose()
+
+
+def unwind(number: int, _: object) -> NoReturn:
+    """A handler of the signals that end a command: it unwinds, so that no server and no file that it made stays behind. For SIGINT too:
+    `asyncio.run` loses one that comes when its task is already done."""
+    raise SystemExit(128 + number)
 
 
 def print_json(told: object, *, indented: bool = False) -> None:

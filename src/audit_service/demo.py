@@ -38,6 +38,7 @@ import orjson
 from rich.console import Console
 
 from audit_service import demo_events as sample
+from audit_service.console import unwind
 from audit_service.core.canonical import JSONValue, canonical_text
 from audit_service.core.entry import SALT_BYTES, JSONObject
 from audit_service.core.view import disclosed
@@ -73,7 +74,7 @@ def run(*, keep: bool) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show an arrow still gets the story
     key = "demo-" + secrets.token_urlsafe(32)
-    with _signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), _unwind):
+    with _signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), unwind):
         data_dir = Path(tempfile.mkdtemp(prefix="audit-demo-"))
         try:
             with _serving(data_dir, key) as url:
@@ -165,11 +166,6 @@ def _signals(numbers: Sequence[int], handler: Callable[[int, object], NoReturn] 
     finally:
         for number, previous in zip(numbers, before, strict=True):
             signal.signal(number, previous)
-
-
-def _unwind(number: int, _: object) -> NoReturn:
-    """Nothing stays behind. Ctrl-C too: `asyncio.run` loses one that comes when its task is already done."""
-    raise SystemExit(128 + number)
 
 
 def _leave(out: Console, data_dir: Path, key: str, *, keep: bool) -> None:
