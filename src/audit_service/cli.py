@@ -7,7 +7,7 @@ Commands reach the database directly: AUDIT_DATABASE_URL when set, else the embe
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -195,7 +195,7 @@ def _text_of(path: Path) -> str:
 
 async def _verify(
     tenant: str,
-    verify_log: Callable[..., AsyncIterator[verifying.Progress | verifying.Report]],
+    verify_log: Callable[..., AsyncGenerator[verifying.Progress | verifying.Report]],
     *,
     incremental: bool,
     quiet: bool,
@@ -206,11 +206,10 @@ async def _verify(
         point, start = (None, None) if state is None else (state.point, state.start)
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            async for step in verify_log(engine, log.log_id, verified=point, incremental=start is not None):
-                if isinstance(step, verifying.Report):
-                    return step
-                bar.update(task, completed=step.done, total=step.total)
-    raise AssertionError("a verification ends with a report")
+            return await verifying.final_report(
+                verify_log(engine, log.log_id, verified=point, incremental=start is not None),
+                lambda step: bar.update(task, completed=step.done, total=step.total),
+            )
 
 
 def print_report(report: verifying.Report, console: Console) -> None:

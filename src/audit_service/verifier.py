@@ -10,7 +10,6 @@ broken: so a broken log is named in every round. What it knows stands in files (
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +24,7 @@ from audit_service.store.credentials import fetch_installation, list_log_keys
 from audit_service.store.engine import Database, connected, open_database
 from audit_service.store.failures import translated
 from audit_service.verified import VerifiedLog, VerifiedLogs, recorded, vanished
-from audit_service.verify import verify
+from audit_service.verify import final_report, verify
 
 # Answering comes before verifying, and so does all that is written.
 NICENESS = 10
@@ -90,11 +89,7 @@ class Verifier:
             verified=None if before is None else before.point,
             incremental=not full,
         )
-        async with aclosing(steps):
-            async for step in steps:
-                if isinstance(step, Report):
-                    return step
-        raise AssertionError("a verification ends with a report")
+        return await final_report(steps)
 
 
 def _name(found: VerifiedLog, log_key: str, *, tenant: str | None) -> None:

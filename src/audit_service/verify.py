@@ -10,7 +10,7 @@
 No snapshot is held: each slice is a transaction of its own, so a verification of any length never slows appends.
 """
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,7 +33,7 @@ from audit_service.verification import (
 )
 from audit_service.verify_start import NodeReader, Question, end_of, start_of
 
-__all__ = ["Progress", "Report", "verify"]
+__all__ = ["Progress", "Report", "final_report", "verify"]
 
 ATTEMPTS_LIMIT = 3
 OWN_KEYS = (
@@ -82,6 +82,18 @@ async def verify(
         except PrunedMeanwhileError:
             continue
         return
+
+
+async def final_report(
+    steps: AsyncGenerator[Progress | Report], progressed: Callable[[Progress], None] = lambda _: None
+) -> Report:
+    """The report that a verification ends with; `progressed` is told what came before. Raises what `verify` does."""
+    async with aclosing(steps):
+        async for step in steps:
+            if isinstance(step, Report):
+                return step
+            progressed(step)
+    raise AssertionError("a verification ends with a report")
 
 
 async def _attempt(

@@ -26,12 +26,12 @@ from audit_service.store import retention as holds
 from audit_service.store.engine import Database
 from audit_service.store.forgetting import Scope, State
 from audit_service.store.migrate import scripts_dir
-from audit_service.verify import Report, verify
 from tests.support.appends import TestLog, existing_log, owner, serving, wait_until
 from tests.support.canaries import Canaries
 from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import Server, TestDatabase, default_log_id, running_server
+from tests.support.tampering import report_of
 
 SEGMENT = 16
 FORGETTING = (
@@ -89,9 +89,8 @@ async def postings_with(database: TestDatabase, value: str) -> list[str]:
 
 async def assert_verifies(log: TestLog, pools: Database) -> None:
     """What is gone is explained."""
-    async for step in verify(pools.reads, log.log_id):
-        if isinstance(step, Report):
-            assert (step.status, step.breaks) == ("ok", [])
+    report = await report_of(pools, log.log_id)
+    assert (report.status, report.breaks) == ("ok", [])
 
 
 async def size_of(database: TestDatabase, log: TestLog) -> int:

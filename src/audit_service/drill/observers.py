@@ -19,7 +19,7 @@ from audit_service.store import credentials
 from audit_service.store.engine import bound, connected
 from audit_service.store.failures import translated
 from audit_service.store.sources import list_sources
-from audit_service.verify import Report, verify
+from audit_service.verify import Report, final_report, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,9 @@ class Scene:
 
     async def _verify(self, notes: Sequence[str]) -> Report:
         trusted = self.keys if notes else ()
-        steps = verify(self.scratch.serving.reads, self.scratch.log.log_id, checkpoints=notes, trusted=trusted)
-        async for step in steps:
-            if isinstance(step, Report):
-                return step
-        raise AssertionError("a verification ends with a report")
+        return await final_report(
+            verify(self.scratch.serving.reads, self.scratch.log.log_id, checkpoints=notes, trusted=trusted)
+        )
 
 
 OBSERVERS: Mapping[Observer, Callable[[Scene], Awaitable[Seen]]] = {
