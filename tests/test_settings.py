@@ -1,11 +1,10 @@
 """Settings: a wrong one stops the start with one line that names it, before anything is made."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.commands import command
 
 WRONG = [
     ({"AUDIT_PORT": "77777"}, "AUDIT_PORT: "),
@@ -24,19 +23,9 @@ WRONG = [
 ]
 
 
-def run_serve(data_dir: Path, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """`audit-service serve`, which must end by itself."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
-    command = [sys.executable, "-m", "audit_service.cli", "serve"]
-    return subprocess.run(
-        command, env=environment | {"AUDIT_DATA_DIR": str(data_dir), "AUDIT_PORT": "0"} | settings,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(("settings", "line"), WRONG, ids=str)
 def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, settings: dict[str, str], line: str) -> None:
-    ran = run_serve(tmp_path / "data", settings)
+    ran = command(tmp_path / "data", "serve", **{"AUDIT_PORT": "0", **settings})
     assert ran.returncode == 2, ran.stderr
     assert ran.stderr.startswith(line), ran.stderr
     assert "Traceback" not in ran.stderr

@@ -7,7 +7,6 @@ import os
 import pty
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from sqlalchemy import text
@@ -17,37 +16,8 @@ from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
 from audit_service.core.note import format_note
 from audit_service.core.vkey import Signer, format_vkey
 from tests.support.api import Api
+from tests.support.commands import PATIENCE_SECONDS, tell
 from tests.support.postgres import Server, TestDatabase
-
-# The interpreter needs its time to start, too; a command that waits for a paused database needs minutes.
-PATIENCE_SECONDS = 20.0
-
-
-class Told(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    out: bytes
-    err: bytes
-
-
-async def tell(database: TestDatabase, *arguments: str) -> Told:
-    """Run `audit-service` with these arguments on the database, as its superuser. Raises TimeoutError."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "audit_service.cli", *arguments),
-        env={**os.environ, "AUDIT_DATABASE_URL": database.owner_url},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-        raise
-    assert process.returncode is not None
-    return Told(process.returncode, out, err)
 
 
 async def test_a_key_is_created_listed_and_revoked(database: TestDatabase) -> None:

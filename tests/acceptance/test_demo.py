@@ -23,6 +23,7 @@ from audit_service.demo_events import FAMILIES, PANELS, sample_day
 from audit_service.embedded import EmbeddedPostgres
 from audit_service.embedded_process import cluster_processes
 from tests.support.api import Api
+from tests.support.commands import command
 from tests.support.intact import assert_log_intact
 from tests.support.postgres import TestDatabase
 from tests.support.processes import is_alive, wait_until
@@ -116,15 +117,7 @@ def test_keep_leaves_an_instance_whose_verification_names_the_row(temporary: Pat
     (data_dir,) = temporary.iterdir()
     assert f"AUDIT_DATA_DIR={data_dir} " in told.stdout
     assert not EmbeddedPostgres(data_dir).is_running()
-    variables = {name: value for name, value in environment(temporary).items() if not name.startswith("AUDIT_")}
-    verify = subprocess.run(
-        [sys.executable, "-P", "-m", "audit_service.cli", "verify", "--json"],
-        env=variables | {"AUDIT_DATA_DIR": str(data_dir)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    verify = command(data_dir, "verify", "--json")
     assert verify.returncode == 1, verify.stderr
     broken_at = {item["seq"] for item in json.loads(verify.stdout)["breaks"]}
     assert [f"broken at seq {seq} after" in told.stdout for seq in broken_at] == [True]

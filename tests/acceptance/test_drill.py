@@ -28,6 +28,7 @@ from audit_service.signing.checkpointer import Checkpointer
 from audit_service.signing.lease import Signing
 from audit_service.store.engine import Database
 from tests.support.appends import existing_log, owner, wait_until
+from tests.support.commands import tell
 from tests.support.forgotten import Forgetter
 from tests.support.postgres import TestDatabase, default_log_id
 from tests.support.tampering import EVENTS, FULL_SEQ, SIZE
@@ -84,17 +85,10 @@ async def test_the_drill_is_green_and_only_reads_the_log(database: TestDatabase,
     assert (await digest_of(database), set(drill_folders())) == (before, folders)
 
 
-async def drill_command(database: TestDatabase) -> tuple[int | None, dict[str, Any]]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "audit_service.cli", "drill", "--json", "--entries", str(ENTRIES_MINIMUM)),
-        env={**os.environ, "AUDIT_DATABASE_URL": database.owner_url},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        out, err = await process.communicate()
-    assert out, err
-    return process.returncode, json.loads(out)
+async def drill_command(database: TestDatabase) -> tuple[int, dict[str, Any]]:
+    told = await tell(database, "drill", "--json", "--entries", str(ENTRIES_MINIMUM), seconds=PATIENCE_SECONDS)
+    assert told.out, told.err
+    return told.status, json.loads(told.out)
 
 
 def drill_folders() -> list[Path]:

@@ -1,9 +1,6 @@
 """Forgetting as an operator does it: the commands on a database; and under a real `serve`, from asking to a pruned log that verifies."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -15,8 +12,8 @@ from audit_service.console import EXIT_GOOD, EXIT_UNKNOWN
 from audit_service.core.vkey import format_vkey
 from audit_service.offline import verify_file
 from audit_service.signing.keyfile import read_keys
-from tests.acceptance.test_cli import Told, tell
 from tests.support.api import Api
+from tests.support.commands import Told, command, tell
 from tests.support.processes import Service, start_service, wait_until
 
 REASON = ("--reason", "as the test asks")
@@ -205,15 +202,8 @@ def _vkeys(service: Service, client: httpx.Client) -> list[str]:
 
 def _command(service: Service, *arguments: str) -> Any:
     """What `audit-service` says, beside the running service."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "audit_service.cli", *arguments],
-        env=environment | {"AUDIT_DATA_DIR": str(service.data_dir)},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == EXIT_GOOD, done.stderr.decode()
+    done = command(service.data_dir, *arguments)
+    assert done.returncode == EXIT_GOOD, done.stderr
     return json.loads(done.stdout)
 
 

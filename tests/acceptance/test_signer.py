@@ -23,6 +23,7 @@ from audit_service.core.note import parse_note
 from audit_service.core.vkey import parse_vkey
 from audit_service.embedded import EmbeddedPostgres
 from tests.support.apps import dump
+from tests.support.commands import command
 from tests.support.intact import naive_root
 from tests.support.processes import Service, is_alive, start_service, wait_until
 
@@ -58,20 +59,6 @@ def signed_size(service: Service) -> int:
 def signer_of(service: Service) -> psutil.Process | None:
     """The signer's process, if it runs."""
     return next((one for one in service.children() if "audit_service.signer" in one.cmdline()), None)
-
-
-def command(data_dir: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the CLI on a data directory."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "audit_service.cli", *arguments],
-        env=kept | {"AUDIT_DATA_DIR": str(data_dir)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd="/",
-    )
 
 
 def fetch(service: Service, sql: str, *arguments: object) -> list[asyncpg.Record]:

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.acceptance.test_signer import command, fetch, post, signed_size
+from tests.acceptance.test_signer import fetch, post, signed_size
+from tests.support.commands import command
 from tests.support.processes import Service, is_alive, start_service, wait_until
 
 NAMED = r'"event": "a log does not verify"'

@@ -17,11 +17,11 @@ from audit_service import evidence, retention
 from audit_service.core.forgetting import Person
 from audit_service.offline import verify_file
 from audit_service.store import slices
-from tests.acceptance.test_cli import tell
 from tests.api.test_export_ends import becomes_quiet
 from tests.support.api import Api
 from tests.support.appends import owner
 from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.commands import tell
 from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase, default_log_id
 from tests.support.serving import served
