@@ -4,15 +4,14 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-from audit_service.app import create_app
 from audit_service.settings import Settings
 from audit_service.store.engine import Database
 from tests.support.api import Api
-from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase, default_log_id, running_server
+from tests.support.apps import open_app
+from tests.support.postgres import Server, TestDatabase, default_log_id, running_server
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -81,9 +80,5 @@ def app_settings(database: TestDatabase) -> Settings:
 @pytest.fixture
 async def api(app_settings: Settings) -> AsyncIterator[Api]:
     """The app, called in process as an ASGI application, with the bootstrap key."""
-    app = create_app(app_settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {BOOTSTRAP_KEY}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
-        yield Api(client, app.state.service)
-    await app.state.service.database.dispose()
+    async with open_app(app_settings) as opened:
+        yield opened

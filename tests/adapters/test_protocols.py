@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from audit_service.settings import Settings
-from tests.support.adapters import CANARY, JSON, captures, newest, open_adapters, open_doors, post, sample, size_of
+from tests.support.adapters import CANARY, JSON, captures, newest, open_doors, post, sample, size_of
 from tests.support.api import Api
+from tests.support.apps import open_api
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
 
@@ -348,16 +348,14 @@ async def test_netboxs_signature_is_checked_when_a_secret_is_set(
     right = hmac.new(b"s3cret", sent.body, hashlib.sha512).hexdigest()
     values = {"right": right, "RIGHT": right.upper()}
     headers = {} if given is None else {"X-Hook-Signature": values.get(given, given)}
-    settings = Settings(database_url=module_database.serving_url, netbox_secret=SecretStr("s3cret"))
-    async with open_adapters(settings) as api:
+    async with open_api(module_database, netbox_secret=SecretStr("s3cret")) as api:
         response = await api.client.post(sent.path, content=sent.body, headers=JSON | headers)
     assert response.status_code == (200 if given in values else 401)
 
 
 async def test_netboxs_captured_signatures_fit(database: TestDatabase, shared: Path) -> None:
     requests = captures(shared / "data" / "netbox-webhooks" / "requests.ndjson", "/netbox")
-    settings = Settings(database_url=database.serving_url, netbox_secret=SecretStr("s3cret"))
-    async with open_adapters(settings) as api:
+    async with open_api(database, netbox_secret=SecretStr("s3cret")) as api:
         for request in requests:
             response = await api.client.post("/adapters/netbox", content=request.body, headers=request.headers)
             assert response.status_code == 200

@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from audit_service.settings import Settings
-from tests.support.adapters import CANARY, JSON, NAMES, newest, open_adapters, open_doors, post, sample, size_of
+from tests.support.adapters import CANARY, JSON, NAMES, newest, open_doors, post, sample, size_of
 from tests.support.api import Api
-from tests.support.apps import add_key
+from tests.support.apps import add_key, open_api, open_app
 from tests.support.postgres import TestDatabase, default_log_id
 
 
@@ -127,7 +127,7 @@ async def test_each_sender_puts_the_key_where_it_does(
 @pytest.mark.parametrize("name", NAMES)
 async def test_without_its_database_every_door_says_to_come_back(name: str) -> None:
     sent = sample(name)
-    async with open_adapters(Settings(database_url=SecretStr("postgresql://audit_serving:x@127.0.0.1:1/audit"))) as api:
+    async with open_app(Settings(database_url=SecretStr("postgresql://audit_serving:x@127.0.0.1:1/audit"))) as api:
         response = await api.client.post(sent.path, content=sent.body, headers=sent.headers)
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
@@ -150,7 +150,7 @@ async def test_a_request_brings_so_many_events_and_no_more(module_database: Test
             (b"" if name == "splunk" else b'{"index":{}}\n') + json.dumps(row).encode() + b"\n" for row in rows[:count]
         )
 
-    async with open_adapters(Settings(database_url=module_database.serving_url, batch_limit_events=1)) as api:
+    async with open_api(module_database, batch_limit_events=1) as api:
         before = await size_of(api)
         assert (await post(api, one.path, body(10))).status_code == 200
         assert await size_of(api) == before + 10

@@ -10,11 +10,9 @@ from typing import Any
 
 import httpx
 
-from audit_service.app import create_app
-from audit_service.settings import Settings
 from tests.support.api import Api
-from tests.support.apps import dump
-from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
+from tests.support.apps import dump, open_api
+from tests.support.postgres import TestDatabase
 
 # Of the captured headers those that say how to read the body; the rest belongs to the captured connection.
 _TELLING = {"content-type", "x-hook-signature", "x-webhook-event", "user-agent", "accept", "idempotency-key"}
@@ -47,20 +45,9 @@ def captures(file: Path, path: str) -> list[Capture]:
 
 
 @asynccontextmanager
-async def open_adapters(settings: Settings, key: str = BOOTSTRAP_KEY) -> AsyncIterator[Api]:
-    """The app, called in process."""
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
-        yield Api(client, app.state.service)
-    await app.state.service.database.dispose()
-
-
-@asynccontextmanager
 async def open_doors(database: TestDatabase) -> AsyncIterator[Api]:
     """The app on a database that a module's tests share. Whatever they did to it, the log verifies in the end, and holds no secret."""
-    async with open_adapters(Settings(database_url=database.serving_url)) as opened:
+    async with open_api(database) as opened:
         yield opened
         report = await opened.verify()
         assert (report["status"], report["breaks"]) == ("ok", [])

@@ -3,7 +3,7 @@
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +18,15 @@ from tests.support.api import Api
 from tests.support.postgres import BOOTSTRAP_KEY, SERVICE_NAME, TestDatabase
 
 
-@asynccontextmanager
-async def open_api(database: TestDatabase, *, key: str = BOOTSTRAP_KEY, **settings: Any) -> AsyncIterator[Api]:
+def open_api(database: TestDatabase, *, key: str = BOOTSTRAP_KEY, **settings: Any) -> AbstractAsyncContextManager[Api]:
     """The app on `database` with `settings`, called in process with `key`."""
-    app = create_app(Settings(database_url=database.serving_url, **settings))
+    return open_app(Settings(database_url=database.serving_url, **settings), key)
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, key: str = BOOTSTRAP_KEY) -> AsyncIterator[Api]:
+    """The app, called in process as an ASGI application with `key`."""
+    app = create_app(settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
