@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,20 @@ async def _proven(database: TestDatabase, api: Api, admin: asyncpg.Connection) -
     return Proven(api, signer, admin, database, leaves, LeafTree(leaves))
 
 
-@pytest.fixture
-async def small(database: TestDatabase) -> AsyncIterator[Proven]:
-    """A log of SMALL events of which the sizes SIGNED are signed."""
+@asynccontextmanager
+async def _small(database: TestDatabase) -> AsyncIterator[Proven]:
     async with open_api(database) as api, owner(database) as admin:
         await api.accept(*({"id": f"e-{n}", "action": "x"} for n in range(SMALL)))
         proven = await _proven(database, api, admin)
         for size in SIGNED:
             await proven.signer.sign(size)
+        yield proven
+
+
+@pytest.fixture
+async def small(database: TestDatabase) -> AsyncIterator[Proven]:
+    """A log of SMALL events of which the sizes SIGNED are signed."""
+    async with _small(database) as proven:
         yield proven
 
 
@@ -167,11 +174,7 @@ async def test_a_position_that_is_nowhere_is_refused_by_name(shared: Any, query:
 @pytest.fixture(name="shared", scope="module")
 async def _shared(module_database: TestDatabase) -> AsyncIterator[Proven]:
     """As `small`, for tests that only read."""
-    async with open_api(module_database) as api, owner(module_database) as admin:
-        await api.accept(*({"id": f"e-{n}", "action": "x"} for n in range(SMALL)))
-        proven = await _proven(module_database, api, admin)
-        for size in SIGNED:
-            await proven.signer.sign(size)
+    async with _small(module_database) as proven:
         yield proven
 
 

@@ -20,6 +20,7 @@ from tests.support.api import Api
 from tests.support.appends import owner, wait_until
 from tests.support.apps import open_api
 from tests.support.postgres import TestDatabase
+from tests.support.posting import with_trailer
 from tests.support.serving import NDJSON, PATIENCE_SECONDS, Served, Wire, served
 
 MEBIBYTE = 1024 * 1024
@@ -55,13 +56,7 @@ async def read(wire: Wire) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The result lines and the trailer of a whole answer."""
     status, headers = await wire.head()
     assert (status, headers["content-type"]) == (200, NDJSON)
-    *results, trailer = [json.loads(one) async for one in wire.lines()]
-    assert trailer["trailer"] is True
-    assert (trailer["accepted"], trailer["rejected"]) == (
-        sum("receipt" in result for result in results),
-        sum("problem" in result for result in results),
-    )
-    return results, trailer
+    return with_trailer([json.loads(one) async for one in wire.lines()])
 
 
 async def size_of(api: Api) -> int:

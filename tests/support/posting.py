@@ -17,6 +17,17 @@ async def send(api: Api, body: bytes, **headers: str) -> httpx.Response:
     return await api.client.post("/v1/events", content=body, headers=JSON_TYPE | headers)
 
 
+def with_trailer(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The results and the trailer of an answer to lines; the trailer counts the results."""
+    *results, trailer = lines
+    assert trailer["trailer"] is True
+    assert (trailer["accepted"], trailer["rejected"]) == (
+        sum("receipt" in result for result in results),
+        sum("problem" in result for result in results),
+    )
+    return results, trailer
+
+
 async def stored(api: Api, event: dict[str, Any]) -> dict[str, Any]:
     """Post an event under an id of its own, and read it back."""
     (receipt,) = await api.accept({"id": str(uuid.uuid4()), **event})

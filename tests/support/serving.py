@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,25 +16,13 @@ from audit_service.http_protocol import GuardedProtocol
 from audit_service.settings import Settings
 from tests.support.api import Api
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
+from tests.support.raw_http import Answer
 
 NDJSON = "application/x-ndjson"
 # No answer may take longer: a test that waits for ever says nothing.
 PATIENCE_SECONDS = 20.0
 # As small as the kernel allows, so that an unread answer soon fills every buffer on its way.
 SMALL_BUFFER_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """The body, parsed."""
-        return json.loads(self.body)
 
 
 class Wire:
