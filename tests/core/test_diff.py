@@ -14,6 +14,7 @@ from audit_service.core import diff as diff_module
 from audit_service.core.canonical import JSONValue, canonical_bytes
 from audit_service.core.diff import Change, apply_changes, check_changes, diff, top_fields
 from audit_service.errors import InvalidEventError
+from tests.support.rows import normal
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 Row = dict[str, JSONValue]
@@ -36,19 +37,8 @@ rows: st.SearchStrategy[Row] = st.dictionaries(names, values, max_size=4)
 maybe_rows: st.SearchStrategy[JSONValue] = st.one_of(st.none(), st.just([]), rows)
 
 
-def normal(value: JSONValue) -> object:
-    """A value such that Python's == is the equality of the law: types apart, 1 = 1.0, [] = {}."""
-    if value in ([], {}):
-        return "empty"
-    if isinstance(value, dict):
-        return {name: normal(member) for name, member in value.items()}
-    if isinstance(value, list):
-        return [normal(item) for item in value]
-    return (isinstance(value, bool), value)
-
-
 def normal_row(value: JSONValue) -> object:
-    """The same for a row, where a missing one is an empty one."""
+    """A row as `normal`, where a missing one is an empty one."""
     return normal({} if value is None else value)
 
 

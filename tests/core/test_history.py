@@ -15,6 +15,7 @@ from audit_service.core.diff import Change, check_changes, diff
 from audit_service.core.history import Past, Walk, WalkLimits, past_event
 from audit_service.core.lifecycle import speaks_of_target
 from tests.support.json_patch import tokens
+from tests.support.rows import normal
 
 State = dict[str, Any]
 names = st.sampled_from(["a", "b", "k", "", "0", "a/b", "~1", "é"])
@@ -26,15 +27,6 @@ rows = st.dictionaries(names, values, max_size=4)
 
 
 # ---- the oracle: a row, and who wrote each of its leaves
-
-
-def normal(value: Any) -> Any:
-    """A value such that == is the equality of the diff: types apart, 1 = 1.0, [] = {}."""
-    if value in ([], {}):
-        return "empty"
-    if isinstance(value, dict):
-        return {name: normal(member) for name, member in value.items()}
-    return [normal(item) for item in value] if isinstance(value, list) else (isinstance(value, bool), value)
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from audit_service.indexer import index_all
 from audit_service.store import find, segments, selection, slices
 from audit_service.store.engine import Database, bound, driver
 from audit_service.store.selection import Filter, FilterValue, Selection, Sort, is_direct
-from tests.support.appends import owner
+from tests.support.appends import claim_size, owner
 from tests.support.postgres import Server, TestDatabase, default_log_id
 
 ENTRIES, SEGMENT, WALK, PAGE = 69_000, 4096, 500, 50
@@ -74,12 +74,7 @@ async def filled(server: Server) -> AsyncIterator[Filled]:
         patch.setattr(find, "WALK_ENTRIES", WALK)
         async with owner(database) as connection:
             await connection.execute(_FILL, log_id, ENTRIES, START)
-            await connection.execute(
-                "UPDATE audit.log SET size = $2::bigint, frontier = decode(repeat('00', 32 * bit_count($2::bigint::bit(64))::int), 'hex') "
-                "WHERE log_id = $1",
-                log_id,
-                ENTRIES,
-            )
+            await claim_size(connection, log_id, ENTRIES)
             await connection.execute(_RECEIPTS)
             assert await index_all(pools) == ENTRIES // SEGMENT
             await connection.execute(

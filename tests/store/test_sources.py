@@ -16,7 +16,7 @@ from audit_service.indexer import count_all
 from audit_service.store import sources
 from audit_service.store.engine import Database, bound
 from audit_service.store.sources import Source, list_sources
-from tests.support.appends import TestLog, existing_log, lock_waiters, make_log, owner, serving, wait_until
+from tests.support.appends import TestLog, claim_size, existing_log, lock_waiters, make_log, owner, serving, wait_until
 from tests.support.apps import add_tenant
 from tests.support.postgres import Server, TestDatabase, default_log_id
 
@@ -304,12 +304,7 @@ async def filled(server: Server) -> AsyncIterator[tuple[TestDatabase, int]]:
     log_id = await default_log_id(database)
     async with owner(database) as connection:
         await connection.execute(_FILL, log_id, ENTRIES)
-        await connection.execute(
-            "UPDATE audit.log SET size = $2::bigint, frontier = decode(repeat('00', 32 * bit_count($2::bigint::bit(64))::int), 'hex') "
-            "WHERE log_id = $1",
-            log_id,
-            ENTRIES,
-        )
+        await claim_size(connection, log_id, ENTRIES)
         await connection.execute(BIND, str(log_id))
         assert await connection.fetchval(COUNT, log_id, ENTRIES - TAIL) == ENTRIES - TAIL
         await connection.execute(

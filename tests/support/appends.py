@@ -79,6 +79,16 @@ async def serving(database: TestDatabase) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
+async def claim_size(connection: asyncpg.Connection, log_id: int, size: int) -> None:
+    """Let the head say that a log has `size` entries, which were put there past the append function; its hashes are of nothing."""
+    await connection.execute(
+        "UPDATE audit.log SET size = $2::bigint, frontier = decode(repeat('00', 32 * bit_count($2::bigint::bit(64))::int), 'hex') "
+        "WHERE log_id = $1",
+        log_id,
+        size,
+    )
+
+
 async def make_log(database: TestDatabase, *, service_name: str = SERVICE_NAME, log_key: str | None = None) -> TestLog:
     """A new empty log of no tenant."""
     log = Log(secrets.randbits(63), service_name, log_key or secrets.token_hex(16))
