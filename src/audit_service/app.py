@@ -27,7 +27,9 @@ from audit_service.api.routes import (
     proofs,
     retention,
     sources,
+    tenants,
     tlog,
+    viewer_tokens,
 )
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import Ruleset, compile_ruleset
@@ -79,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes.extend(ingest.routes)
     # `history` and `proofs` before `events`, whose path for one event takes whatever follows.
     for module in (
-        history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys, retention, operations,
+        history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys, viewer_tokens, tenants, retention, operations,
     ):  # fmt: skip
         app.include_router(module.router)
     openapi.install(app)

@@ -113,7 +113,7 @@ async def _create_log(database: TestDatabase, name: str) -> Log:
     engine = database.owner_engine()
     async with engine.begin() as connection:
         await connection.execute(text("SET LOCAL ROLE audit_owner"))
-        log_id = await credentials.create_tenant(connection, name, SERVICE_NAME)
+        log_id = (await credentials.create_tenant(connection, name)).log_id
         found = await credentials.find_tenant(connection, name)
     await engine.dispose()
     assert found is not None
