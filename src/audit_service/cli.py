@@ -45,6 +45,7 @@ from audit_service.console import (
 )
 from audit_service.core.checker import Depth
 from audit_service.core.pinned import split_notes
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.vkey import parse_vkey
 from audit_service.core.writer import Format
 from audit_service.errors import AuditError, InputError
@@ -308,12 +309,14 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
         log_id = log.log_id
         asked = parameters.Query(pairs, parameters.FILTERS)
         recipe = recipe_of(settings, installed)
-        selection = parameters.selection(asked, stored_form=lambda name, value: stored_form(name, value, recipe, log))
+        selection = parameters.selection(
+            asked, sight=EVERYTHING, stored_form=lambda name, value: stored_form(name, value, recipe, log)
+        )
         asked.finish()
         with progress_bar("entries", hidden=str(output) == "-") as bar:
             task = bar.add_task("exporting", total=None)
             if not bar.disable:  # counting reads, too
-                async with translated(), bound(engine, log_id) as connection:
+                async with translated(), bound(engine, log_id, EVERYTHING) as connection:
                     count, capped = await find.count_entries(connection, log_id, selection, cap=10_000_000)
                 bar.update(task, total=None if capped else count)
             pieces = exporting.export(

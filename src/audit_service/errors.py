@@ -11,7 +11,8 @@ AuditError
 ├── CredentialError                the caller may not
 │   ├── UnauthenticatedError       no usable credential
 │   │   └── InvalidTokenError      a bearer JWT that proves nothing here; its reason is for the log alone
-│   └── ForbiddenError             a good credential without the scope
+│   └── ForbiddenError             a good credential without the scope, or that sees too little
+│       ├── HiddenFieldError       a parameter asks for what the credential is not shown; names it
 │       └── UngrantedTokenError    a good JWT whose claims are mapped to nothing; its reason is for the log alone
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
 │   └── GoneError                  its content was removed lawfully
@@ -108,7 +109,15 @@ class InvalidTokenError(UnauthenticatedError):
 
 
 class ForbiddenError(CredentialError):
-    """A good credential without the scope."""
+    """A good credential without the scope, or one that sees too little for what it asks."""
+
+
+class HiddenFieldError(ForbiddenError):
+    """Parameters ask for fields that are hidden from the credential. What matches them is not said: that would be showing them."""
+
+    def __init__(self, parameters: Sequence[str]) -> None:
+        super().__init__(f"these parameters ask for what is hidden from this credential: {', '.join(parameters)}")
+        self.faults = tuple(Fault("is hidden from this credential", parameter=name) for name in parameters)
 
 
 class UngrantedTokenError(ForbiddenError):

@@ -1,4 +1,9 @@
-"""What every route needs: the service behind the app, and who is asking."""
+"""What every route needs: the service behind the app, who is asking, and whether they may.
+
+A route names its scope by the type of its credential: `Reader`, `Exporter`, `Admin`. What speaks of the whole log takes `Verifier`,
+`WholeReader`, `WholeExporter` or `WholeAdmin`, who see every event with every field: a size, a hash or a count over all of it would
+tell others of what they do not see.
+"""
 
 import time
 from collections import OrderedDict
@@ -12,6 +17,7 @@ from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING, log
 from audit_service.core.api_key import is_mistyped, key_hash
+from audit_service.core.sight import Sight
 from audit_service.core.token import looks_like_token
 from audit_service.errors import (
     ForbiddenError,
@@ -153,9 +159,8 @@ class Service:
             tenant = await credentials.find_tenant(connection, grant.tenant)
         if tenant is None:
             raise UngrantedTokenError("no such tenant")
-        found = Credential(
-            grant.key_id, grant.tenant, tenant.log_id, tenant.log_key, grant.scopes, server_ids=grant.server_ids
-        )
+        sight = Sight(server_ids=grant.server_ids, own_entries="admin" in grant.scopes)
+        found = Credential(grant.key_id, grant.tenant, tenant.log_id, tenant.log_key, grant.scopes, sight)
         self._cache(digest, found, min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant)))
         return found
 
@@ -207,9 +212,6 @@ async def authenticate_token(request: Request, token: str, provider: IdentityPro
     except (InvalidTokenError, UngrantedTokenError) as error:
         log.info("token refused", reason=error.reason)
         raise
-    if credential.server_ids is not None:
-        # Reads do not heed the limit yet: whoever may see some servers would see all of them.
-        raise ForbiddenError("tokens limited to servers are not accepted yet")
     _note(request, credential)
     return credential
 
@@ -238,18 +240,36 @@ def require_scope(credential: Credential, scope: str) -> Credential:
     return credential
 
 
-async def authorize(request: Request, scope: str) -> Credential:
-    """Who is asking, with the scope. Raises UnauthenticatedError, ForbiddenError."""
-    return require_scope(await authenticate(request), scope)
+def require_whole(credential: Credential) -> Credential:
+    """The credential, if it sees every event with every field. One that does not see the service's entries about itself is let through:
+    a proof over the log with holes in it would be none. Raises ForbiddenError."""
+    if not credential.sight.is_whole:
+        raise ForbiddenError("this speaks of the whole log, and the credential sees a part of it")
+    return credential
 
 
-def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
+async def authorize(request: Request, scope: str, *, whole: bool = False) -> Credential:
+    """Who is asking, with the scope, and, if asked for, the sight of the whole log. Raises UnauthenticatedError, ForbiddenError."""
+    credential = require_scope(await authenticate(request), scope)
+    return require_whole(credential) if whole else credential
+
+
+def scoped(scope: str, *, whole: bool = False) -> Callable[[Request], Coroutine[Any, Any, Credential]]:
     """`authorize` as a dependency."""
 
     async def dependency(request: Request) -> Credential:
-        return await authorize(request, scope)
+        return await authorize(request, scope, whole=whole)
 
     return dependency
+
+
+Reader = Annotated[Credential, Depends(scoped("read"))]
+WholeReader = Annotated[Credential, Depends(scoped("read", whole=True))]
+Exporter = Annotated[Credential, Depends(scoped("export"))]
+WholeExporter = Annotated[Credential, Depends(scoped("export", whole=True))]
+Verifier = Annotated[Credential, Depends(scoped("verify", whole=True))]
+Admin = Annotated[Credential, Depends(scoped("admin"))]
+WholeAdmin = Annotated[Credential, Depends(scoped("admin", whole=True))]
 
 
 def raw_path(request: Request) -> bytes:

@@ -45,7 +45,7 @@ def problem(error: errors.AuditError) -> dict[str, Any]:
         "status": status,
         "detail": error.detail or title,
     }
-    if isinstance(error, errors.InputError) and error.faults:
+    if isinstance(error, errors.InputError | errors.HiddenFieldError) and error.faults:
         body["errors"] = [_fault(fault) for fault in error.faults]
     return body
 

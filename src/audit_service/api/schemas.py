@@ -121,7 +121,8 @@ class Proof(_Answer):
 class EventView(_Answer):
     """An event as stored: redacted, with defaults filled in and its place in the chain. `damaged`: somebody has changed the row so that
     it cannot be read; only then may id, kind, the times, action, verb and category be null. `by` and `details`: of what the service enters
-    about itself (`kind` is not `event`): which credential acted, and what it did."""
+    about itself (`kind` is not `event`): which credential acted, and what it did. `erased`: groups of fields that are in the log no more;
+    `hidden`: those of which the credential does not see something (`actor` is then shown under a name that stands for all staff)."""
 
     id: str | None
     seq: int
@@ -146,6 +147,7 @@ class EventView(_Answer):
     source: dict[str, JSON] | None
     details: dict[str, JSON] | None
     erased: list[str]
+    hidden: list[str]
     proof: Proof
     damaged: bool
     summary: str
@@ -219,7 +221,8 @@ class DeletedView(_Answer):
 
 class TargetState(_Answer):
     """A row as of a time, by JSON Pointer. What is not in `fields` is unknown unless `complete`; `exists` null: the log cannot tell.
-    `incomplete`: seqs of events whose changes cannot be read any more. `capped`: older events were not read."""
+    `incomplete`: seqs of events whose changes cannot be read any more. `capped`: older events were not read. Whoever does not see every
+    event of the log gets what the events say that they see: never `complete`, and without `drift`."""
 
     at: datetime
     exists: bool | None

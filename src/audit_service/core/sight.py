@@ -7,13 +7,13 @@ Fields: addresses, e-mails and the names of staff may be hidden. A hidden field 
 filtered, searched, counted or sorted by either, so that nobody can ask for what they are not shown.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 OWN_PREFIX = "audit."
 STAFF_TYPES = frozenset(("admin", "administrator", "staff", "support", "employee"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sight:
     """What may be seen. The default is all of what panels sent, and nothing of the service's own.
 
@@ -30,6 +30,12 @@ class Sight:
     emails: bool = True
     staff_as: str | None = None
     staff_types: frozenset[str] = STAFF_TYPES
+
+    def __repr__(self) -> str:
+        """The same text for the same sight in every process, for a cursor is bound to it: a set is spelled in order."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        spelled = (f"{name}={sorted(v) if isinstance(v, frozenset) else v!r}" for name, v in values)
+        return f"Sight({', '.join(spelled)})"
 
     @property
     def is_whole(self) -> bool:

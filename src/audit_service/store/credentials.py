@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.core import api_key, chain
+from audit_service.core.sight import Sight
 from audit_service.errors import InvalidQueryError, NotFoundError
 from audit_service.store.tables import api_key as key_table
 from audit_service.store.tables import installation, log, tenant
@@ -32,17 +33,15 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who asks: one tenant's log and what may be done with it. Comes from the key or the token alone, never from the request.
-
-    `server_ids` are the servers it is limited to; None: all of them.
-    """
+    """Who asks: one tenant's log, what may be done with it, and what of it is seen. Comes from the key or the token alone, never from the
+    request."""
 
     key_id: str
     tenant: str
     log_id: int
     log_key: str
     scopes: frozenset[str]
-    server_ids: frozenset[str] | None = None
+    sight: Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +201,8 @@ async def find_credential(connection: AsyncConnection, key: str) -> Credential |
     ).one_or_none()
     if row is None:
         return None
-    return Credential(row.key_id, row.name, row.log_id, row.log_key, frozenset(row.scopes))
+    sight = Sight(own_entries="admin" in row.scopes)
+    return Credential(row.key_id, row.name, row.log_id, row.log_key, frozenset(row.scopes), sight)
 
 
 def _live() -> tuple[ColumnElement[bool], ...]:

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from audit_service.api import parameters, schemas
 from audit_service.api.body import read_body, require_text
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import Admin, ServiceOf, documented_security, require_whole
 from audit_service.core.entry import format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
 from audit_service.core.redaction import redact_text
@@ -24,12 +24,11 @@ from audit_service.errors import (
 )
 from audit_service.ingest import without_secrets
 from audit_service.store import credentials
-from audit_service.store.credentials import Credential, KeyRecord
+from audit_service.store.credentials import KeyRecord
 from audit_service.store.engine import connected
 from audit_service.store.failures import translated
 
 router = APIRouter(tags=["keys"], dependencies=documented_security)
-Admin = Annotated[Credential, Depends(scoped("admin"))]
 BODY_LIMIT_BYTES = 16_384
 
 
@@ -77,6 +76,7 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
     beyond = set(scopes) - credential.scopes
     if beyond:
         raise ForbiddenError("a key cannot hand out scopes it does not have")
+    require_whole(credential)  # a new key sees the whole log
     if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
         raise InvalidEventError("the key breaks its schema", [Fault("must be in the future", "/expires_at")])
     name = redact_text(wanted.name, (await service.recipe()).rules)
