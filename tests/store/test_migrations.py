@@ -261,7 +261,7 @@ DRIFT = {
     "an index more": "CREATE INDEX extra ON audit.entry (log_id, verb)",
     "an index over other columns": "DROP INDEX audit.entry_time; CREATE INDEX entry_time ON audit.entry (log_id, seq)",
     "a unique constraint less": "ALTER TABLE audit.tenant DROP CONSTRAINT tenant_log",
-    "a table less": "DROP TABLE audit.api_key",
+    "a table less": "DROP TABLE audit.viewer_token",
     "a table of the index less": "DROP TABLE audit.tally CASCADE",
     "another type in the index": "DROP VIEW audit.bound_segment; ALTER TABLE audit.segment ALTER COLUMN number TYPE bigint",
     "a table more": "CREATE TABLE audit.extra (x int)",

@@ -533,7 +533,7 @@ class KeyList(_Answer):
 
 
 class TokenView(_Answer):
-    """A viewer token without its secret. `expires_at`: its own end, or its key's where that is sooner. `viewer`: keyed hash of who looks."""
+    """A viewer token without its secret. `expires_at`: its own end, or its key's if that is sooner. `viewer`: keyed hash of who looks."""
 
     token_id: str
     key_id: str

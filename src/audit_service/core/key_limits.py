@@ -28,7 +28,7 @@ class KeyLimits:
     """`sight`: what is seen; its rows are also those that may be posted. `source_id`: the one `source.id` that may be posted.
     `networks`: the addresses it may be used from. None for all."""
 
-    sight: Sight = Sight()
+    sight: Sight
     source_id: str | None = None
     networks: tuple[Network, ...] | None = None
 
