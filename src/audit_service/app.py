@@ -45,7 +45,7 @@ DESCRIPTION = "Who did what, to what, from where: sealed in a hash chain that an
 
 
 class AuditApp(FastAPI):
-    """FastAPI with our own outermost layers: the access log around everything, the ingest path past its machinery, and which pages elsewhere
+    """FastAPI with our own outermost layers: the access log around everything, ingest past its machinery, and which pages elsewhere
     may read."""
 
     def build_middleware_stack(self) -> ASGIApp:
