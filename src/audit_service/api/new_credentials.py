@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from audit_service.api.body import require_text
 from audit_service.core.api_key import SCOPES
 from audit_service.core.event import PRINTABLE_PATTERN, EventLimits, check_limits, faults_of, parse_json, pointer
-from audit_service.core.key_limits import KeyLimits, Network
+from audit_service.core.key_limits import KeyLimits
 from audit_service.core.redaction import Ruleset, holds_token
 from audit_service.core.sight import STAFF_TYPES, Sight
 from audit_service.errors import BeyondLimitsError, Fault, InvalidEventError
@@ -38,11 +38,11 @@ def _is_storable(value: datetime) -> datetime:
 
 def _is_network(value: str) -> str:
     try:
-        return str(ip_network(value))
+        if "%" not in value:  # a zone is one host's own name of an interface
+            return str(ip_network(value))
     except ValueError:
-        raise ValueError(
-            "must be an address or a network such as 192.0.2.0/24, without bits beyond its prefix"
-        ) from None
+        pass
+    raise ValueError("must be an address or a network such as 192.0.2.0/24, without bits beyond its prefix")
 
 
 def _is_scope(value: str) -> str:
@@ -177,9 +177,15 @@ def parse_body(data: bytes, model: type[Model], what: str) -> Model:
 
 
 def _faults(error: ValidationError, value: dict[str, Any]) -> list[Fault]:
-    """pydantic names the branch of a union after the place; only what is a place in the body stays."""
-    places = dict.fromkeys(Fault(one.detail, _place(one.pointer or "", value)) for one in faults_of(error))
-    return list(places)
+    """pydantic tries each branch of a union, and names it after the place. What stays are places in the body: each once, and none where a
+    place inside it is wrong."""
+    rules: dict[str, list[str]] = {}
+    for fault in faults_of(error):
+        details = rules.setdefault(_place(fault.pointer or "", value), [])
+        if fault.detail not in details:
+            details.append(fault.detail)
+    innermost = [place for place in rules if not any(other.startswith(f"{place}/") for other in rules)]
+    return [Fault(" or ".join(rules[place]), place) for place in innermost]
 
 
 def _place(found: str, value: Any) -> str:
@@ -267,8 +273,3 @@ def _refuse_secrets(wanted: NewKey | NewToken, what: str, rules: Ruleset) -> Non
             faults.append(Fault("must not hold a secret", f"/{name}"))
     if faults:
         raise InvalidEventError(f"{what} breaks its schema", faults)
-
-
-def parse_network(text: str) -> Network:
-    """A network as the command line gives it. Raises ValueError with the rule."""
-    return ip_network(_is_network(text))
