@@ -5,10 +5,11 @@ import json
 import os
 import pty
 import sys
+import termios
 
 from audit_service.console import EXIT_BAD, EXIT_GOOD, EXIT_UNKNOWN
 from audit_service.core.api_key import format_key, public_id
-from tests.acceptance.test_cli import tell
+from tests.acceptance.test_cli import PATIENCE_SECONDS, tell
 from tests.support.apps import open_api
 from tests.support.credentials import ask
 from tests.support.postgres import TestDatabase
@@ -125,21 +126,27 @@ async def test_a_key_that_is_typed_is_not_shown() -> None:
     key = format_key(os.urandom(48))
     controller, terminal = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "audit_service.cli", "keys", "check"), stdin=terminal, stdout=terminal, stderr=terminal,
-        preexec_fn=os.setsid,
-    )  # fmt: skip
-    os.close(terminal)
-    shown = b""
-    loop = asyncio.get_running_loop()
-    while b"key" not in shown:
-        shown += await loop.run_in_executor(None, os.read, controller, 1024)
-    os.write(controller, key.encode() + b"\n")
+        *(sys.executable, "-m", "audit_service.cli", "keys", "check"),
+        stdin=terminal,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=terminal,
+        start_new_session=True,
+    )
     try:
-        while piece := await loop.run_in_executor(None, os.read, controller, 1024):
-            shown += piece
-    except OSError:  # the other end is gone
-        pass
-    assert await process.wait() == EXIT_GOOD
-    os.close(controller)
-    assert public_id(key).encode() in shown
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            # What is typed before the echo is off is thrown away.
+            while termios.tcgetattr(terminal)[3] & termios.ECHO:
+                await asyncio.sleep(0.02)
+            os.write(controller, key.encode() + b"\n")
+            said, _ = await process.communicate()
+        shown = os.read(controller, 65536)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(terminal)
+        os.close(controller)
+    assert process.returncode == EXIT_GOOD
+    assert said.decode() == f"an API key {public_id(key)}, whole\n"
+    assert b"key" in shown
     assert key.encode() not in shown

@@ -16,8 +16,8 @@ SLACK_SECONDS = 0.4
 
 @pytest.fixture
 def workers(database: TestDatabase) -> Iterator[list[httpx.Client]]:
-    """Clients of three processes."""
-    with served(database, 3) as urls:
+    """Clients of two processes."""
+    with served(database, 2) as urls:
         clients = [httpx.Client(base_url=url, trust_env=False) for url in urls]
         yield clients
         for client in clients:
@@ -64,9 +64,7 @@ def test_what_is_revoked_at_one_worker_is_refused_by_all_within_a_second(workers
     assert {client.get("/v1/events", headers=bearer(keys[0]["key"])).status_code for client in workers} == {200}
 
 
-def test_a_key_that_is_used_while_it_is_revoked_stays_revoked(
-    database: TestDatabase, workers: list[httpx.Client]
-) -> None:
+def test_a_key_that_is_used_while_it_is_revoked_stays_revoked(workers: list[httpx.Client]) -> None:
     """The first use at each worker notes the time: a write to the row that another has just revoked."""
     for _ in range(10):
         created = (
@@ -75,11 +73,11 @@ def test_a_key_that_is_used_while_it_is_revoked_stays_revoked(
             .raise_for_status()
             .json()
         )
-        workers[1].delete(f"/v1/keys/{created['key_id']}", headers=bearer(BOOTSTRAP_KEY))
-        workers[2].get("/v1/events", headers=bearer(created["key"]))
+        workers[0].delete(f"/v1/keys/{created['key_id']}", headers=bearer(BOOTSTRAP_KEY))
+        workers[1].get("/v1/events", headers=bearer(created["key"]))
         listed = workers[0].get("/v1/keys", headers=bearer(BOOTSTRAP_KEY)).json()["keys"]
         assert [key["revoked_at"] is not None for key in listed if key["key_id"] == created["key_id"]] == [True]
-        assert workers[2].get("/v1/events", headers=bearer(created["key"])).status_code == 401
+        assert workers[1].get("/v1/events", headers=bearer(created["key"])).status_code == 401
 
 
 def test_a_token_of_one_worker_is_good_at_every_other(workers: list[httpx.Client]) -> None:

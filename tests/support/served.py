@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 
 from tests.support.postgres import TestDatabase
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import START_SECONDS, free_port, wait_until
 
 _SERVE = """
 import os, sys, uvicorn
@@ -33,7 +33,7 @@ def served(database: TestDatabase, count: int = 1, **settings: str) -> Iterator[
             stack.callback(process.kill)
             urls.append(f"http://127.0.0.1:{port}")
         for url in urls:
-            wait_until(lambda url=url: _answers(url), f"an answer from {url}")  # type: ignore[misc]
+            wait_until(lambda url=url: _answers(url), f"an answer from {url}", START_SECONDS)  # type: ignore[misc]
         yield urls
 
 
