@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.writer import Writer
 from audit_service.file_stream import FORMATTER
 from audit_service.formatter import FAILED, LENGTH, NICENESS, message
 from tests.core.test_table import stored
 from tests.core.test_writer import row_of
 
-ARGUMENTS: Any = ("export", {"format_": "csv", "link_templates": {}, "gzip": False})
+ARGUMENTS: Any = ("export", {"format_": "csv", "link_templates": {}, "sight": EVERYTHING, "gzip": False})
 ROWS = [row_of(stored())] * 3
 PATIENCE_SECONDS = 20.0
 
@@ -54,7 +55,7 @@ def test_each_message_is_answered_with_the_next_piece_of_the_file() -> None:
     with started() as process:
         send(process, ARGUMENTS, ("write", ROWS), ("write", ROWS[:1]), ("end", 9))
         pieces = [receive(process) for _ in range(4)]
-    writer = Writer("csv", {})
+    writer = Writer("csv", {}, EVERYTHING)
     assert pieces == [writer.begin(), writer.write(ROWS), writer.write(ROWS[:1]), writer.end(9)]
 
 

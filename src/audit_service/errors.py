@@ -4,14 +4,17 @@ AuditError
 ├── InputError                     something the sender can mend; carries the places, never the values
 │   ├── MalformedError             the bytes are not well-formed (broken JSON, bad UTF-8, duplicate keys)
 │   ├── InvalidEventError          well-formed, but breaks a rule of the event
+│   ├── BeyondLimitsError          asks for more than the credential has: an event elsewhere, a key or a token that may more
 │   ├── InvalidQueryError          a query parameter is unknown, repeated, malformed or out of range
 │   ├── TooLargeError              a limit on size or count is exceeded
 │   └── UnsupportedMediaError      a media type or content encoding we do not take
 ├── IdempotencyConflictError       the id is already used by an event with other content
+├── ConflictError                  what is there already forbids it: a name that is taken, two live keys, a token that has ended
 ├── CredentialError                the caller may not
 │   ├── UnauthenticatedError       no usable credential
 │   │   └── InvalidTokenError      a bearer JWT that proves nothing here; its reason is for the log alone
-│   └── ForbiddenError             a good credential without the scope
+│   └── ForbiddenError             a good credential without the scope, or that sees too little
+│       ├── HiddenFieldError       a parameter asks for what the credential is not shown; names it
 │       └── UngrantedTokenError    a good JWT whose claims are mapped to nothing; its reason is for the log alone
 ├── NotFoundError                  no such thing, or not for this credential (never told apart)
 │   └── GoneError                  its content was removed lawfully
@@ -75,6 +78,10 @@ class InvalidEventError(InputError):
     """Well-formed JSON that breaks a rule of the event."""
 
 
+class BeyondLimitsError(InputError):
+    """What is asked for is more than the credential has: its pointers say what."""
+
+
 class InvalidQueryError(InputError):
     """A query parameter is unknown, repeated, malformed or out of range."""
 
@@ -89,6 +96,10 @@ class UnsupportedMediaError(InputError):
 
 class IdempotencyConflictError(AuditError):
     """The id is already used by an event with other content."""
+
+
+class ConflictError(AuditError):
+    """What is there already forbids it. The text says what, and names nothing that was sent."""
 
 
 class CredentialError(AuditError):
@@ -108,7 +119,15 @@ class InvalidTokenError(UnauthenticatedError):
 
 
 class ForbiddenError(CredentialError):
-    """A good credential without the scope."""
+    """A good credential without the scope, or one that sees too little for what it asks."""
+
+
+class HiddenFieldError(ForbiddenError):
+    """Parameters ask for fields that are hidden from the credential. What matches them is not said: that would be showing them."""
+
+    def __init__(self, parameters: Sequence[str]) -> None:
+        super().__init__(f"these parameters ask for what is hidden from this credential: {', '.join(parameters)}")
+        self.faults = tuple(Fault("is hidden from this credential", parameter=name) for name in parameters)
 
 
 class UngrantedTokenError(ForbiddenError):

@@ -42,11 +42,16 @@ async def export(
     report: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[bytes]:
     """The export as it goes over the wire, a piece at a time, in seq order: exactly the matching entries that existed at the
-    start. Raises UnavailableError, also in the middle. Close it when it is not read to its end.
+    start, as the selection's sight shows them. Raises UnavailableError, also in the middle. Close it when it is not read to its end.
 
     `report` is told of entries as they go into the file: how many more.
     """
-    arguments: dict[str, Any] = {"format_": format_, "link_templates": link_templates, "gzip": gzip}
+    arguments: dict[str, Any] = {
+        "format_": format_,
+        "link_templates": link_templates,
+        "sight": selection.sight,
+        "gzip": gzip,
+    }
     async with translated():
         async with bound(engine, log_id) as connection:
             size = (await fetch_sound_head(connection, log_id)).size

@@ -12,6 +12,7 @@ from audit_service.core import control
 from audit_service.core.canonical import canonical_text
 from audit_service.core.control import Act, Control, Cut, ErasedItem
 from audit_service.core.entry import disclosure_hash, project
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.view import Stored, disclosed, event_view
 
 AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
@@ -92,7 +93,7 @@ def test_body_says_who_why_and_what(made: Control, details: dict[str, Any], sent
         "2026-11-22T10:15:00.000000Z",
     )
     assert body["details"] == details
-    view = event_view(stored(made), {})
+    view = event_view(stored(made), {}, EVERYTHING)
     assert (view["kind"], view["by"], view["reason"], view["details"]) == (made.kind, "cli", "as the law asks", details)
     assert (view["summary"], view["damaged"], view["erased"]) == (sentence, False, [])
 
@@ -117,7 +118,7 @@ def test_target_of_a_hold_is_disclosed_and_can_go() -> None:
     assert "u12" not in made.body
     assert body["target_type"] == "user"
     assert body["sd"] == {"target": disclosure_hash("target", made.disclosures["target"]).hex()}
-    view = event_view(stored(made)._replace(disclosures={}), {})
+    view = event_view(stored(made)._replace(disclosures={}), {}, EVERYTHING)
     assert (view["erased"], view["summary"]) == (
         ["target"],
         "Set a legal hold on user (erased) (by cli): as the law asks",
@@ -127,7 +128,7 @@ def test_target_of_a_hold_is_disclosed_and_can_go() -> None:
 @pytest.mark.parametrize("made", [made for made, _, _ in EXAMPLES], ids=NAMES)
 def test_details_that_no_builder_made_are_shown_as_damaged(made: Control) -> None:
     body = json.dumps(json.loads(made.body) | {"details": {}})
-    assert event_view(stored(made)._replace(body=body), {})["damaged"] is True
+    assert event_view(stored(made)._replace(body=body), {}, EVERYTHING)["damaged"] is True
 
 
 def stored(made: Control) -> Stored:

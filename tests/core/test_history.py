@@ -14,6 +14,7 @@ from audit_service.core import history, known_row, lifecycle
 from audit_service.core.diff import Change, check_changes, diff
 from audit_service.core.history import Past, Walk, WalkLimits, past_event
 from audit_service.core.lifecycle import speaks_of_target
+from audit_service.core.sight import EVERYTHING
 from tests.support.json_patch import tokens
 from tests.support.rows import normal
 
@@ -561,7 +562,7 @@ def salted(value: Any) -> bytes:
 
 def test_an_event_is_read_from_body_and_disclosures() -> None:
     stored = {"actor": salted({"name": "Ana"}), "changes": salted([{"path": "/a", "op": "add", "new": 1}])}
-    past = past_event(7, "e1", orjson.dumps(BODY).decode(), stored, 99)
+    past = past_event(7, "e1", orjson.dumps(BODY).decode(), stored, 99, EVERYTHING)
     actor = {"type": "user", "id": None, "name": "Ana", "email": None, "role": None}
     assert past.set_by == {
         "actor": actor, "on_behalf_of": None, "event_id": "e1", "seq": 7,
@@ -571,7 +572,7 @@ def test_an_event_is_read_from_body_and_disclosures() -> None:
 
 
 def test_erased_changes_leave_the_names_of_columns() -> None:
-    past = past_event(7, "e1", orjson.dumps(BODY).decode(), {}, 0)
+    past = past_event(7, "e1", orjson.dumps(BODY).decode(), {}, 0, EVERYTHING)
     assert (past.changes, past.fields, past.set_by["actor"]) == (None, ["a"], {
         "type": "user", "id": None, "name": None, "email": None, "role": None,
     })  # fmt: skip
@@ -581,7 +582,7 @@ def test_erased_changes_leave_the_names_of_columns() -> None:
     "body", [None, "", "[]", "{", "{}", '{"action":1}', orjson.dumps({**BODY, "fields": 5}).decode(), '"x"']
 )
 def test_a_body_that_no_append_wrote_is_an_event_that_cannot_be_read(body: str | None) -> None:
-    past = past_event(7, "e1", body, {"changes": salted([])}, 5)
+    past = past_event(7, "e1", body, {"changes": salted([])}, 5, EVERYTHING)
     assert (past.changes, past.set_by["seq"], past.set_by["event_id"], past.size_bytes) == (None, 7, "e1", 5)
     assert state_of([past])["incomplete"] == [7]
 
@@ -591,7 +592,7 @@ def test_a_body_that_no_append_wrote_is_an_event_that_cannot_be_read(body: str |
                 [{"path": "/a", "op": "move", "new": 1}], [{"path": "/a", "op": "add"}], None, "xx"]
 )  # fmt: skip
 def test_changes_that_no_append_wrote_cannot_be_read(changes: Any) -> None:
-    assert past_event(7, "e1", orjson.dumps(BODY).decode(), {"changes": salted(changes)}, 0).changes is None
+    assert past_event(7, "e1", orjson.dumps(BODY).decode(), {"changes": salted(changes)}, 0, EVERYTHING).changes is None
 
 
 pointers = st.lists(names, min_size=1, max_size=3).map(

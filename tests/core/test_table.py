@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_service.core import spreadsheet, summary
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.spreadsheet import neutral
 from audit_service.core.table import CSV_COLUMNS, HEADER_LINE, csv_line
 from audit_service.core.view import DAMAGED_SUMMARY, Stored, event_view
@@ -57,9 +58,9 @@ def test_every_column_has_its_value() -> None:
         "verb": "UPDATE", "category": "server", "target_type": "server", "target_id": "77", "target_name": "web", "server_id": "s9",
         "outcome": "success", "old_values": '{"/ram":4,"/x":[1]}', "new_values": '{"/ram":8,"/key":"[redacted]"}', "description": "d",
         "reason": "r", "metadata": '{"n":1}', "id": "e1", "seq": "7", "recorded_at": "2026-03-01T09:16:00.000000Z",
-        "prev_hash": "01" * 32, "hash": "02" * 32, "summary": event_view(stored(), {})["summary"],
+        "prev_hash": "01" * 32, "hash": "02" * 32, "summary": event_view(stored(), {}, EVERYTHING)["summary"],
     }  # fmt: skip
-    assert expected == read(csv_line(stored()))
+    assert expected == read(csv_line(stored(), EVERYTHING))
 
 
 def test_the_header_names_the_columns() -> None:
@@ -69,7 +70,7 @@ def test_the_header_names_the_columns() -> None:
 
 def test_an_event_that_says_nothing_more_has_empty_cells() -> None:
     required = {name: BODY[name] for name in ("id", "action", "verb", "category", "occurred_at")}
-    row = read(csv_line(stored(required, {})))
+    row = read(csv_line(stored(required, {}), EVERYTHING))
     assert {name for name, cell in row.items() if not cell} == {
         "ip", "actor_id", "actor_name", "actor_email", "actor_role", "on_behalf_of", "target_type", "target_id", "target_name", "server_id",
         "outcome", "old_values", "new_values", "description", "reason", "metadata",
@@ -83,7 +84,7 @@ def test_a_line_is_what_the_csv_module_writes_of_neutral_cells(
     values = VALUES | {
         "actor": {"name": name}, "text": {"description": description}, "target": {"id": identifier}, "metadata": {"m": metadata},
     }  # fmt: skip
-    line = csv_line(stored(values=values))
+    line = csv_line(stored(values=values), EVERYTHING)
     row = read(line)
     assert line == ",".join(map(written, row.values())) + "\r\n"
     assert (row["actor_name"], row["description"], row["target_id"]) == tuple(
@@ -105,14 +106,14 @@ def written(cell: str) -> str:
 @pytest.mark.parametrize("text", ["done; next", "x;=1+1;y", "a\tb", "a\t=1+1"])
 def test_a_reader_that_splits_at_semicolons_and_tabs_too_finds_the_same_cells(text: str) -> None:
     values = {name: value for name, value in VALUES.items() if name not in ("changes", "metadata")}
-    line = csv_line(stored(values=values | {"text": {"description": text}}))
+    line = csv_line(stored(values=values | {"text": {"description": text}}), EVERYTHING)
     outside = line.split('"')[::2]
     assert not [part for part in outside if ";" in part or "\t" in part]
     assert text == read(line)["description"]
 
 
 def test_a_damaged_entry_is_told_by_its_seq_id_time_and_hashes() -> None:
-    row = read(csv_line(stored()._replace(body="{")))
+    row = read(csv_line(stored()._replace(body="{"), EVERYTHING))
     assert {name: cell for name, cell in row.items() if cell} == {
         "summary": DAMAGED_SUMMARY, "id": "e1", "seq": "7", "recorded_at": "2026-03-01T09:16:00.000000Z",
         "prev_hash": "01" * 32, "hash": "02" * 32,

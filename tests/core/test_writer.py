@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.table import HEADER_LINE
 from audit_service.core.view import Stored, event_view
 from audit_service.core.writer import Format, Writer
@@ -26,20 +27,20 @@ def row_of(entry: Stored) -> tuple[Any, ...]:
 
 def written(format_: Format, *pieces: list[Stored], packed: bool = False) -> bytes:
     """A whole file, of entries written in these pieces."""
-    writer = Writer(format_, {}, gzip=packed)
+    writer = Writer(format_, {}, EVERYTHING, gzip=packed)
     return b"".join([writer.begin(), *(writer.write(list(map(row_of, some))) for some in pieces), writer.end(9)])
 
 
 def test_json_is_one_document_however_it_was_cut_into_pieces() -> None:
     whole = written("json", [stored()] * 3)
     assert whole == written("json", [stored()], [stored()] * 2)
-    view = event_view(stored(), {})
+    view = event_view(stored(), {}, EVERYTHING)
     assert json.loads(whole) == {"events": [view] * 3, "count": 3, "log_size": 9, "complete": True}
 
 
 def test_ndjson_is_a_line_for_each_and_a_trailer() -> None:
     *lines, trailer = written("ndjson", [stored()] * 2, [stored()]).splitlines()
-    assert [json.loads(line) for line in lines] == [event_view(stored(), {})] * 3
+    assert [json.loads(line) for line in lines] == [event_view(stored(), {}, EVERYTHING)] * 3
     assert json.loads(trailer) == {"trailer": True, "count": 3, "log_size": 9, "complete": True}
 
 

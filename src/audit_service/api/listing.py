@@ -15,6 +15,8 @@ from audit_service.api.dependencies import Service
 from audit_service.api.parameters import Paging
 from audit_service.core.bursts import Burst
 from audit_service.core.entry import JSONObject, format_time
+from audit_service.core.mask import is_staff, mask_act
+from audit_service.core.sight import Sight
 from audit_service.core.view import event_json, event_view, stored_from
 from audit_service.store import find
 from audit_service.store.bursts import BurstPage, list_bursts
@@ -37,23 +39,24 @@ async def answer_page(
     paging: Paging,
     beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
-    """One page of a selection, with members of its own `beside` the events. Raises InvalidQueryError for a cursor of another list;
+    """One page of a selection, with members of its own `beside` the events. A cursor is bound to the sight too, as a part of the
+    selection: whoever sees something else gets no page after it. Raises InvalidQueryError for a cursor of another list;
     `endpoint` is part of what it is bound to."""
     secret = (await service.installation()).secret
     folded = "\nfold=burst" if paging.fold else ""
     binding = f"{endpoint}\n{credential.log_id}\n{paging.sort}\n{selection!r}{folded}"
     after = None if paging.cursor is None else parse_cursor(paging.cursor, secret, binding)
-    log_id, links = credential.log_id, service.settings.link_templates
+    log_id, links, sight = credential.log_id, service.settings.link_templates, credential.sight
     page: find.Page | BurstPage
-    async with translated(), bound(service.database.reads, log_id) as connection:
+    async with translated(), bound(service.database.reads, log_id, sight) as connection:
         list_rows = list_bursts if paging.fold else find.list_entries
         page = await list_rows(connection, log_id, selection, sort=paging.sort, after=after, limit=paging.limit)
         counted = await find.count_entries(connection, log_id, selection) if paging.count else None
     events: list[Any]
     if isinstance(page, BurstPage):
-        events = [_burst_view(request, row, burst, links) for row, burst in page.rows]
+        events = [_burst_view(request, row, burst, links, sight) for row, burst in page.rows]
     else:
-        events = [orjson.Fragment(event_json(stored_from(row), links)) for row in page.rows]
+        events = [orjson.Fragment(event_json(stored_from(row), links, sight)) for row in page.rows]
     cursor = None if page.next is None else format_cursor(page.next, secret, binding)
     body: dict[str, Any] = {"events": events, "next_cursor": cursor}
     if counted is not None:
@@ -61,9 +64,9 @@ async def answer_page(
     return answer({**body, **beside}, {} if cursor is None else {"Link": next_link(request, cursor)})
 
 
-def answer(body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    """A body of events as JSON. Never cached: they are for who asked."""
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store", **headers}, media_type="application/json")
+def answer(body: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({}), status: int = 200) -> Response:
+    """A body as JSON. Never cached: it is for who asked."""
+    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **headers}, "application/json")
 
 
 def _own_path(request: Request) -> str:
@@ -77,27 +80,28 @@ def next_link(request: Request, cursor: str) -> str:
     return f'<{_own_path(request)}?{urlencode([*asked_again, ("cursor", cursor)])}>; rel="next"'
 
 
-def _burst_view(request: Request, row: Any, burst: Burst, links: Mapping[str, str]) -> JSONObject:
+def _burst_view(request: Request, row: Any, burst: Burst, links: Mapping[str, str], sight: Sight) -> JSONObject:
     """The burst's newest event, with what there is to say of them all; null of a single event."""
     told: JSONObject = {
         "count": burst.count,
         "from": format_time(burst.oldest.occurred_at),
         "to": format_time(burst.newest.occurred_at),
         "targets": burst.targets,
-        "members": _members_link(request, burst),
+        "members": _members_link(request, burst, sight),
         "more": burst.more,
     }
-    return {**event_view(stored_from(row), links), "burst": told if burst.count > 1 else None}
+    return {**event_view(stored_from(row), links, sight), "burst": told if burst.count > 1 else None}
 
 
-def _members_link(request: Request, burst: Burst) -> str:
+def _members_link(request: Request, burst: Burst, sight: Sight) -> str:
     """The list of exactly the burst's events: in this list they stand together, so their first and last place bound them, to the
     seq within a moment. Actor and action say the same again, and keep out what of others arrives there later."""
     asked = [(name, value) for name, value in request.query_params.multi_items() if name not in _REPLACED]
-    newest, oldest = burst.newest, burst.oldest
+    newest, oldest = mask_act(burst.newest, sight), burst.oldest
     own = {"action": newest.action, "actor_type": newest.actor_type}
     # Several values of a filter mean any of them, and an actor goes by many names: where one was asked for, that stays.
-    if all(name != "actor" for name, _ in asked):
+    # Nor can a member of staff be asked for whose name is hidden.
+    if not is_staff(newest.actor_type, sight) and all(name != "actor" for name, _ in asked):
         own["actor"] = newest.actor_id or newest.actor_name or newest.actor_email
     said = {name: value for name, value in own.items() if value and parameters.is_askable(value)}
     places = {

@@ -12,11 +12,19 @@ from typing import cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from audit_service.core.pinned import pin
+from audit_service.core.sight import Sight
 from audit_service.core.terms import GRAM_CHARACTERS, search_words
 from audit_service.core.timeline import Interval, first_moment
 from audit_service.core.verb import VERBS
 from audit_service.core.vkey import VerifierKey, parse_vkey
-from audit_service.errors import Fault, InvalidQueryError, MalformedNoteError, TrustInputError
+from audit_service.errors import (
+    Fault,
+    HiddenFieldError,
+    InvalidQueryError,
+    MalformedNoteError,
+    NotFoundError,
+    TrustInputError,
+)
 from audit_service.store.counts import FACETS
 from audit_service.store.selection import CONDITIONS, Filter, FilterValue, Selection, Sort
 
@@ -127,9 +135,14 @@ def is_askable(value: str) -> bool:
     return is_text and "\0" not in value and len(value) <= VALUE_CHARACTERS
 
 
-def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = None) -> Selection:
-    """The filters and time ranges of a query. `server_id` comes from the path and stands beside those asked for.
-    `stored_form(field, value)` is what a value asked for looks like in the log (hashed, where ingest hashes)."""
+def selection(query: Query, *, sight: Sight, stored_form: StoredForm, server_id: str | None = None) -> Selection:
+    """The filters and time ranges of a query, within what may be seen. `server_id` comes from the path and stands beside those asked for.
+    `stored_form(field, value)` is what a value asked for looks like in the log (hashed, where ingest hashes).
+
+    Raises HiddenFieldError for a filter on a hidden field, NotFoundError for a server of a path that is not seen.
+    """
+    own_server = None if server_id is None else stored_form("server_id", server_id)
+    _check_sight(query, sight, own_server)
     filters = []
     for field in CONDITIONS:
         for name, negated in ((field, False), (field + NOT_SUFFIX, True)):
@@ -142,7 +155,8 @@ def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = 
     low, high = _later(since, first), _earlier(until, after_last)
     return Selection(
         filters=tuple(filters),
-        server_id=None if server_id is None else stored_form("server_id", server_id),
+        sight=sight,
+        server_id=own_server,
         since=low,
         until=high,
         # Beside another time than their own they would mean nothing.
@@ -151,6 +165,16 @@ def selection(query: Query, *, stored_form: StoredForm, server_id: str | None = 
         recorded_since=instant(query, "recorded_since"),
         recorded_until=instant(query, "recorded_until"),
     )
+
+
+def _check_sight(query: Query, sight: Sight, server_id: str | None) -> None:
+    if server_id is not None and sight.server_ids is not None and server_id not in sight.server_ids:
+        raise NotFoundError("no such server")
+    # Who is behind a hidden name or e-mail is kept back where filters are matched: those fields also hold what is shown.
+    hidden = () if sight.ips else ("ip", f"ip{NOT_SUFFIX}")
+    asked = [name for name in hidden if query.has(name)]
+    if asked:
+        raise HiddenFieldError(asked)
 
 
 def _filter_value(query: Query, name: str, field: str, value: str, stored_form: StoredForm) -> FilterValue:

@@ -21,9 +21,11 @@ _STATUS: tuple[tuple[type[errors.AuditError], int, str], ...] = (
     (errors.MalformedError, 400, "Malformed request"),
     (errors.InvalidQueryError, 400, "Invalid parameter"),
     (errors.InvalidEventError, 422, "Invalid event"),
+    (errors.BeyondLimitsError, 403, "Not allowed"),
     (errors.TooLargeError, 413, "Too large"),
     (errors.UnsupportedMediaError, 415, "Unsupported media type"),
     (errors.IdempotencyConflictError, 409, "Idempotency conflict"),
+    (errors.ConflictError, 409, "Conflict"),
     (errors.UnauthenticatedError, 401, "Not authenticated"),
     (errors.ForbiddenError, 403, "Not allowed"),
     (errors.GoneError, 410, "Gone"),
@@ -45,7 +47,7 @@ def problem(error: errors.AuditError) -> dict[str, Any]:
         "status": status,
         "detail": error.detail or title,
     }
-    if isinstance(error, errors.InputError) and error.faults:
+    if isinstance(error, errors.InputError | errors.HiddenFieldError) and error.faults:
         body["errors"] = [_fault(fault) for fault in error.faults]
     return body
 

@@ -36,6 +36,8 @@ from audit_service.core.entry import (
 
 Kind: TypeAlias = Literal["drop", "erase", "prune", "hold", "signer", "resume"]
 KINDS: tuple[Kind, ...] = ("drop", "erase", "prune", "hold", "signer", "resume")
+# The producer of what the service enters about itself.
+SOURCE_ID = "audit-service"
 ITEMS_LIMIT = 10_000
 ENTROPY_BYTES = NONCE_BYTES + SALT_BYTES
 REASON_CHARACTERS = 500
@@ -214,7 +216,7 @@ def _control(kind: Kind, act: Act, details: JSONObject, target: tuple[str, str] 
         "category": "audit",
         "occurred_at": format_time(act.at),
         "outcome": "success",
-        "source": {"id": "audit-service"},
+        "source": {"id": SOURCE_ID},
         "by": act.by,
         "reason": act.reason,
         "details": {name: value for name, value in details.items() if value is not None},

@@ -41,8 +41,10 @@ from audit_service.core.diff import Change, diff
 from audit_service.core.entry import JSONObject
 from audit_service.core.known_row import Claim, KnownRow
 from audit_service.core.lifecycle import begins_row, brings_whole_row, ends_row
+from audit_service.core.mask import mask_values
 from audit_service.core.pointer_tree import segments_of
 from audit_service.core.redaction import REDACTED
+from audit_service.core.sight import Sight
 from audit_service.core.view import actor_view, disclosed
 
 __all__ = ["Past", "Walk", "WalkLimits", "holds_redacted", "past_event"]
@@ -78,24 +80,31 @@ class Past:
 
 
 def past_event(
-    seq: int, event_id: str | None, body: str | None, disclosures: Mapping[str, bytes], size_bytes: int
+    seq: int, event_id: str | None, body: str | None, disclosures: Mapping[str, bytes], size_bytes: int, sight: Sight
 ) -> Past:
-    """An event from what is stored of it. Never raises: a row that no append wrote is one whose changes cannot be read."""
+    """An event from what is stored of it, its writer as the sight shows them. Never raises: a row that no append wrote is one whose
+    changes cannot be read."""
     try:
-        return _past_event(seq, event_id, body, disclosures, size_bytes)
+        return _past_event(seq, event_id, body, disclosures, size_bytes, sight)
     except (ValueError, LookupError, TypeError, AttributeError):
         writer: JSONObject = dict.fromkeys(("actor", "on_behalf_of", "occurred_at", "action"))
         return Past(seq, "OTHER", "", None, {**writer, "event_id": event_id, "seq": seq}, None, (), size_bytes)
 
 
 def _past_event(
-    seq: int, event_id: str | None, stored_body: str | None, disclosures: Mapping[str, bytes], size_bytes: int
+    seq: int,
+    event_id: str | None,
+    stored_body: str | None,
+    disclosures: Mapping[str, bytes],
+    size_bytes: int,
+    sight: Sight,
 ) -> Past:
     body = cast("JSONObject", orjson.loads(cast("str", stored_body)))
     values = {group: disclosed(salted) for group, salted in disclosures.items()}
+    visible, _ = mask_values(body, values, sight)
     set_by: JSONObject = {
-        "actor": actor_view(body, values),
-        "on_behalf_of": values.get("on_behalf_of"),
+        "actor": actor_view(body, visible),
+        "on_behalf_of": visible.get("on_behalf_of"),
         "event_id": event_id,
         "seq": seq,
         "occurred_at": body["occurred_at"],

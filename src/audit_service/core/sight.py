@@ -7,13 +7,13 @@ Fields: addresses, e-mails and the names of staff may be hidden. A hidden field 
 filtered, searched, counted or sorted by either, so that nobody can ask for what they are not shown.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 OWN_PREFIX = "audit."
 STAFF_TYPES = frozenset(("admin", "administrator", "staff", "support", "employee"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sight:
     """What may be seen. The default is all of what panels sent, and nothing of the service's own.
 
@@ -30,6 +30,12 @@ class Sight:
     emails: bool = True
     staff_as: str | None = None
     staff_types: frozenset[str] = STAFF_TYPES
+
+    def __repr__(self) -> str:
+        """The same text for the same sight in every process, for a cursor is bound to it: a set is spelled in order."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        spelled = (f"{name}={sorted(v) if isinstance(v, frozenset) else v!r}" for name, v in values)
+        return f"Sight({', '.join(spelled)})"
 
     @property
     def is_whole(self) -> bool:
@@ -53,33 +59,41 @@ class Sight:
         """Whether an entry is seen. What the store asks PostgreSQL for is the same, said twice over in SQL."""
         if action.startswith(OWN_PREFIX) and not self.own_entries:
             return False
-        if server_id is None and not self.global_events:
-            return False
-        if server_id is not None and self.server_ids is not None and server_id not in self.server_ids:
+        if not self.admits_server(server_id):
             return False
         if self.categories is not None and category not in self.categories:
             return False
         return self.actor_id is None or actor_id == self.actor_id
 
+    def admits_server(self, server_id: str | None) -> bool:
+        """Whether anything of a server is seen; of None, global events."""
+        if server_id is None:
+            return self.global_events
+        return self.server_ids is None or server_id in self.server_ids
+
     def within(self, other: "Sight") -> "Sight":
-        """What may be seen through both: nobody hands on more than they have. `staff_as` is the other's where it has one."""
+        """What may be seen through both: nobody hands on more than they have. `staff_as` is the other's where it has one, and both decide
+        who is staff where both hide them."""
         if None not in (self.actor_id, other.actor_id) and self.actor_id != other.actor_id:
             other = replace(other, server_ids=frozenset(), global_events=False)  # nothing is done by both
+        hiding = [one.staff_types for one in (self, other) if one.staff_as is not None]
         return replace(
             self,
             server_ids=_both(self.server_ids, other.server_ids),
             global_events=self.global_events and other.global_events,
             categories=_both(self.categories, other.categories),
-            actor_id=other.actor_id or self.actor_id,
+            actor_id=self.actor_id if other.actor_id is None else other.actor_id,
             own_entries=self.own_entries and other.own_entries,
             ips=self.ips and other.ips,
             emails=self.emails and other.emails,
             staff_as=self.staff_as if other.staff_as is None else other.staff_as,
-            staff_types=frozenset().union(*(one.staff_types for one in (self, other) if one.staff_as is not None)),
+            staff_types=frozenset().union(*hiding) if hiding else self.staff_types,
         )
 
 
 EVERYTHING = Sight(own_entries=True)
+# What a statement sees whose sight was forgotten.
+NOTHING = Sight(server_ids=frozenset(), global_events=False)
 
 
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:

@@ -11,6 +11,7 @@ from typing import cast
 import orjson
 
 from audit_service.core.entry import JSONObject
+from audit_service.core.sight import Sight
 from audit_service.core.spreadsheet import neutral, quoted
 from audit_service.core.summary import summary
 from audit_service.core.view import DAMAGED_SUMMARY, DAMAGES, Parts, Stored, parts_of, time_view
@@ -28,11 +29,11 @@ _PLAIN_COMMAS = len(CSV_COLUMNS) - 3 - 1
 _NOTHING: JSONObject = {}
 
 
-def csv_line(stored: Stored) -> str:
-    """The line of an entry, line break included. Of a damaged one it holds what a stub holds: id, seq, time, hashes, and a summary that
-    says so."""
+def csv_line(stored: Stored, sight: Sight) -> str:
+    """The line of an entry, line break included; cells of what is hidden are empty. Of a damaged one it holds what a stub holds: id, seq,
+    time, hashes, and a summary that says so."""
     try:
-        parts = parts_of(stored)
+        parts = parts_of(stored, sight)
         changes = cast("list[JSONObject]", parts.values.get("changes", ()))
         old, new = _values(changes, "old", "add"), _values(changes, "new", "remove")
         cells = _texts(parts)

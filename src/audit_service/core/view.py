@@ -10,6 +10,8 @@ import orjson
 
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import GROUPS, SALT_BYTES, JSONObject, format_time
+from audit_service.core.mask import mask_values
+from audit_service.core.sight import Sight
 from audit_service.core.summary import summary
 from audit_service.core.verb import VERBS
 
@@ -34,7 +36,8 @@ class Stored(NamedTuple):
 
 class Parts(NamedTuple):
     """A stored entry that can be shown, taken apart: its body and the values of its surviving disclosures have the types that a reader
-    is promised. Every form an event is shown in is made of this."""
+    is promised, and hold nothing that is hidden from them. Every form an event is shown in is made of this. `hidden`: the groups of which
+    something was left out; `erased`: those that were sealed and are there no more."""
 
     seq: int
     recorded_at: str
@@ -43,6 +46,8 @@ class Parts(NamedTuple):
     hash: str
     body: JSONObject
     values: JSONObject
+    hidden: list[str]
+    erased: list[str]
 
 
 def stored_from(row: Sequence[Any]) -> Stored:
@@ -69,8 +74,8 @@ class _DamagedError(ValueError):
     """A stored row that no append wrote."""
 
 
-def parts_of(stored: Stored) -> Parts:
-    """The parts of an entry. Raises one of DAMAGES."""
+def parts_of(stored: Stored, sight: Sight) -> Parts:
+    """The parts of an entry that a sight shows. Raises one of DAMAGES."""
     at, kind, hashed, prev = stored.recorded_at, stored.kind, stored.hash, stored.prev_hash
     if at is None or at.tzinfo is None or kind is None or hashed is None or prev is None or stored.body is None:
         raise _DamagedError
@@ -78,7 +83,9 @@ def parts_of(stored: Stored) -> Parts:
     values = {group: disclosed(salted) for group, salted in stored.disclosures.items()}
     _check_body(kind, body)
     _check_values(values)
-    return Parts(stored.seq, format_time(at), kind, prev.hex(), hashed.hex(), body, values)
+    erased = _erased(cast("JSONObject", body.get("sd", _NOTHING)), values)
+    visible, hidden = mask_values(body, values, sight)
+    return Parts(stored.seq, format_time(at), kind, prev.hex(), hashed.hex(), body, visible, hidden, erased)
 
 
 _EVENT_TEXTS = frozenset(("id", "occurred_at", "action", "verb", "category"))  # what the body of an event always has
@@ -141,21 +148,21 @@ def _check_values(values: JSONObject) -> None:
             raise _DamagedError
 
 
-def event_view(stored: Stored, link_templates: Mapping[str, str]) -> JSONObject:
-    """The event as the API shows it: every member always there, null where nothing was said or it was erased.
+def event_view(stored: Stored, link_templates: Mapping[str, str], sight: Sight) -> JSONObject:
+    """The event as the API shows it to a sight: every member always there, null where nothing was said, or it was erased or is hidden.
 
     A damaged row is shown too, as a stub with `damaged`: true. Whether a row that can be read is also true, only `verify` says.
     """
     try:
-        return _event(parts_of(stored), link_templates)
+        return _event(parts_of(stored, sight), link_templates)
     except DAMAGES:
         return _stub(stored)
 
 
-def event_json(stored: Stored, link_templates: Mapping[str, str]) -> bytes:
+def event_json(stored: Stored, link_templates: Mapping[str, str], sight: Sight) -> bytes:
     """The same as JSON text."""
     try:
-        return orjson.dumps(_event(parts_of(stored), link_templates))
+        return orjson.dumps(_event(parts_of(stored, sight), link_templates))
     except DAMAGES:  # also what can be read and not be written: it is nested too deep
         return orjson.dumps(_stub(stored))
 
@@ -172,6 +179,7 @@ def _stub(stored: Stored) -> JSONObject:
         "related": [],
         "changes": [],
         "erased": [],
+        "hidden": [],
         "proof": {"hash": None if hashed is None else hashed.hex(), "prev_hash": None if prev is None else prev.hex()},
         "damaged": True,
         "summary": DAMAGED_SUMMARY,
@@ -210,7 +218,8 @@ def _event(parts: Parts, link_templates: Mapping[str, str]) -> JSONObject:
         "metadata": disclosed_("metadata"),
         "source": said("source"),
         "details": said("details"),
-        "erased": _erased(cast("JSONObject", said("sd", _NOTHING)), values),
+        "erased": cast("list[JSONValue]", parts.erased),
+        "hidden": cast("list[JSONValue]", parts.hidden),
         "proof": {"hash": parts.hash, "prev_hash": parts.prev_hash},
         "damaged": False,
         "summary": summary(body, values),
@@ -220,16 +229,16 @@ def _event(parts: Parts, link_templates: Mapping[str, str]) -> JSONObject:
 _NOTHING: JSONObject = {}
 _MEMBERS = (
     "id", "seq", "kind", "recorded_at", "occurred_at", "action", "verb", "category", "actor", "on_behalf_of", "target", "related",
-    "server_id", "outcome", "by", "reason", "description", "context", "changes", "metadata", "source", "details", "erased", "proof",
-    "damaged", "summary",
+    "server_id", "outcome", "by", "reason", "description", "context", "changes", "metadata", "source", "details", "erased", "hidden",
+    "proof", "damaged", "summary",
 )  # fmt: skip
 
 
-def _erased(commitments: JSONObject, values: JSONObject) -> list[JSONValue]:
+def _erased(commitments: JSONObject, values: JSONObject) -> list[str]:
     """The groups that were sealed and are there no more."""
     if commitments.keys() == values.keys():
         return []
-    return list[JSONValue](sorted(commitments.keys() - values.keys()))
+    return sorted(commitments.keys() - values.keys())
 
 
 def actor_view(body: JSONObject, values: JSONObject) -> JSONObject | None:

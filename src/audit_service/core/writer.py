@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from audit_service.core.sight import Sight
 from audit_service.core.table import HEADER_LINE, csv_line
 from audit_service.core.view import event_json, stored_from
 
@@ -19,11 +20,12 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 class Writer:
     """One file, written piece by piece: `begin`, any number of `write`, `end`. What it returns is the next piece of the file; with
-    gzip it may be empty."""
+    gzip it may be empty. Nothing that `sight` hides is in it."""
 
-    def __init__(self, format_: Format, link_templates: Mapping[str, str], *, gzip: bool = False) -> None:
+    def __init__(self, format_: Format, link_templates: Mapping[str, str], sight: Sight, *, gzip: bool = False) -> None:
         self._format = format_
         self._link_templates = link_templates
+        self._sight = sight
         self._gzip = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP) if gzip else None
         self._count = 0
 
@@ -35,8 +37,8 @@ class Writer:
         """Entries, as rows that begin with the columns of `store.rows.EVENT_COLUMNS`. At least one."""
         first, self._count = self._count == 0, self._count + len(rows)
         if self._format == "csv":
-            return self._packed("".join([csv_line(stored_from(row)) for row in rows]).encode())
-        texts = [event_json(stored_from(row), self._link_templates) for row in rows]
+            return self._packed("".join([csv_line(stored_from(row), self._sight) for row in rows]).encode())
+        texts = [event_json(stored_from(row), self._link_templates, self._sight) for row in rows]
         if self._format == "json":
             return self._packed((b"\n" if first else b",\n") + b",\n".join(texts))
         return self._packed(b"\n".join(texts) + b"\n")

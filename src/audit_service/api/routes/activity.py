@@ -1,12 +1,10 @@
 """One server's activity: its feed, and what changed near a moment."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import ServerId, Service, ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, documented_security
 from audit_service.api.parameters import Around
 from audit_service.core.ranking import rank
 from audit_service.core.view import event_view, stored_from
@@ -18,7 +16,6 @@ from audit_service.store.rows import EVENT_COLUMNS, fetch_in_order
 from audit_service.store.selection import Selection
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
-Reader = Annotated[Credential, Depends(scoped("read"))]
 _ALLOWED = (listing.ALLOWED | set(parameters.AROUND)) - {"server_id"}
 
 
@@ -32,7 +29,9 @@ async def list_activity(request: Request, service: ServiceOf, credential: Reader
     """One server's events, with the same filters. A server without events answers an empty list. With `around`: what changed near that
     moment on the server and on what its events name, the likeliest causes first, in one answer without a cursor."""
     asked = parameters.Query(request.query_params.multi_items(), _ALLOWED)
-    selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
+    selection = parameters.selection(
+        asked, sight=credential.sight, server_id=server_id, stored_form=await service.stored_form(credential)
+    )
     paging = parameters.paging(asked)
     around = parameters.around(asked)
     asked.finish()
@@ -45,12 +44,12 @@ async def list_activity(request: Request, service: ServiceOf, credential: Reader
 async def _answer_around(
     service: Service, credential: Credential, selection: Selection, around: Around, limit: int
 ) -> Response:
-    log_id, links = credential.log_id, service.settings.link_templates
-    async with translated(), bound(service.database.reads, log_id) as connection:
+    log_id, links, sight = credential.log_id, service.settings.link_templates, credential.sight
+    async with translated(), bound(service.database.reads, log_id, sight) as connection:
         nearby = await list_nearby(connection, log_id, selection, since=around.since, until=around.until)
         ranked = rank(nearby.candidates, around.at, around.window, usual=nearby.usual)[:limit]
         seqs = [one.candidate.seq for one in ranked]
         brought = await fetch_in_order(connection, log_id, seqs, EVENT_COLUMNS)
     said = {one.candidate.seq: {"score": one.score, "why": list(one.why)} for one in ranked}
-    events = [{**event_view(stored_from(row), links), **said[row.seq]} for row in brought.rows]
-    return listing.answer({"events": events, "next_cursor": None, "capped": nearby.capped or brought.more}, {})
+    events = [{**event_view(stored_from(row), links, sight), **said[row.seq]} for row in brought.rows]
+    return listing.answer({"events": events, "next_cursor": None, "capped": nearby.capped or brought.more})

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, cast, get_args
+from typing import cast, get_args
 
 import orjson
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from audit_service import export, verify
-from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api import listing, parameters, schemas
+from audit_service.api.dependencies import Exporter, ServiceOf, Verifier, documented_security
 from audit_service.api.download import Download, in_slot
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
@@ -20,7 +20,6 @@ from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
 from audit_service.signing.public_keys import published_keys
 from audit_service.store.checkpoints import fetch_latest_checkpoint
-from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
@@ -28,9 +27,7 @@ from audit_service.verified import VerifiedLog
 from audit_service.verify import Report
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
-Verifier = Annotated[Credential, Depends(scoped("verify"))]
 VERIFY_PARAMETERS = ("from_seq", "to_seq", "depth", "incremental", "checkpoint", "key")
-Exporter = Annotated[Credential, Depends(scoped("export"))]
 
 
 @router.get("/v1/chain", responses=schemas.CHAIN_RESPONSES, response_model=None)
@@ -55,7 +52,7 @@ async def get_chain(request: Request, service: ServiceOf, credential: Verifier) 
         "last_verified": None if state is None else _last_verified(state),
         "pruned_before": head.pruned_before or None,
     }
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return listing.answer(body)
 
 
 def _last_verified(state: VerifiedLog) -> dict[str, object]:
@@ -126,7 +123,7 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
 async def export_events(request: Request, service: ServiceOf, credential: Exporter) -> Response:
     """Everything the filters select, in seq order, as a file. Exactly what existed when the export began."""
     asked = parameters.Query(request.query_params.multi_items(), (*parameters.FILTERS, "format", "gzip"))
-    selection = parameters.selection(asked, stored_form=await service.stored_form(credential))
+    selection = parameters.selection(asked, sight=credential.sight, stored_form=await service.stored_form(credential))
     format_, gzip = asked.one("format") or "ndjson", asked.one("gzip") or "false"
     if format_ not in get_args(Format):
         asked.fail("format", "must be csv, json or ndjson")

@@ -1,23 +1,18 @@
 """Signed checkpoints of the log, as the notes they are (C2SP tlog-checkpoint), for whoever keeps them elsewhere."""
 
-from typing import Annotated
-from urllib.parse import urlencode
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from audit_service.api import parameters, schemas
+from audit_service.api import listing, parameters, schemas
 from audit_service.api.cursor import format_cursor, parse_cursor
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import ServiceOf, Verifier, documented_security
 from audit_service.errors import NotFoundError
 from audit_service.store.checkpoints import fetch_latest_checkpoint, list_checkpoints
-from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.selection import Position
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
-Verifier = Annotated[Credential, Depends(scoped("verify"))]
 MEDIA_TYPE = "text/plain; charset=utf-8"
 _PATH = "/v1/chain/checkpoints"
 # The signer's usual interval: nothing newer can be missed for longer. For who asked only: a shared cache would skip the credential.
@@ -68,6 +63,5 @@ async def get_checkpoints(request: Request, service: ServiceOf, credential: Veri
     headers = dict(_CACHED)
     if len(found) > limit:
         following = format_cursor(Position(page[-1].signed_at, page[-1].size), secret, binding)
-        again = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-        headers["Link"] = f'<{_PATH}?{urlencode([*again, ("cursor", following)])}>; rel="next"'
+        headers["Link"] = listing.next_link(request, following)
     return Response("\n".join(one.note for one in page), headers=headers, media_type=MEDIA_TYPE)

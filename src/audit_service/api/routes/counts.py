@@ -1,16 +1,18 @@
 """Counts: the values that filter menus offer, and how events spread over time."""
 
+from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from itertools import islice, pairwise
-from typing import Annotated, Any
+from typing import Any
 
-import orjson
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServerId, Service, ServiceOf, documented_security, scoped
+from audit_service.api import listing, parameters, schemas
+from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, documented_security
 from audit_service.core import timeline
+from audit_service.core.mask import holds_address
+from audit_service.core.sight import Sight
 from audit_service.core.timeline import Interval
 from audit_service.errors import Fault, InvalidQueryError
 from audit_service.store.counts import Facets, FacetValue, Quarters, count_facets, count_quarters
@@ -19,8 +21,8 @@ from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
-Reader = Annotated[Credential, Depends(scoped("read"))]
 BUCKETS_LIMIT = 2000
+_OF_ACTORS = ("actor", "role")
 
 
 @router.get(
@@ -74,18 +76,23 @@ async def get_server_timeline(
 
 async def _facets(request: Request, service: Service, credential: Credential, server_id: str | None) -> Response:
     asked = parameters.Query(request.query_params.multi_items(), (*parameters.filters_of(server_id), "fields", "limit"))
-    selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
+    selection = parameters.selection(
+        asked, sight=credential.sight, server_id=server_id, stored_form=await service.stored_form(credential)
+    )
     names, limit = parameters.facet_names(asked), parameters.limit(asked)
     asked.finish()
-    async with translated(), bound(service.database.reads, credential.log_id, one_snapshot=True) as connection:
+    async with (
+        translated(),
+        bound(service.database.reads, credential.log_id, credential.sight, one_snapshot=True) as connection,
+    ):
         counted = await count_facets(connection, credential.log_id, selection, names, limit)
-    return _answer(_facets_view(counted))
+    return listing.answer(_facets_view(counted, credential.sight))
 
 
-def _facets_view(counted: Facets) -> dict[str, Any]:
+def _facets_view(counted: Facets, sight: Sight) -> dict[str, Any]:
     return {
         "facets": {
-            name: {"values": [_value_view(name, value) for value in facet.values], "more": facet.more}
+            name: {"values": _values_view(name, facet.values, sight), "more": facet.more}
             for name, facet in counted.facets.items()
         },
         "counted": counted.counted,
@@ -93,20 +100,32 @@ def _facets_view(counted: Facets) -> dict[str, Any]:
     }
 
 
-def _value_view(name: str, value: FacetValue) -> dict[str, Any]:
-    named = {"name": value.name} if name == "actor" else {}
-    return {"value": value.value, **named, "count": value.count}
+def _values_view(name: str, values: Sequence[FacetValue], sight: Sight) -> list[dict[str, Any]]:
+    """The values of a facet. Where e-mails are hidden, no id, name or role of an actor is shown that is one, as in an event."""
+    hides = not sight.emails and name in _OF_ACTORS
+    shown = [value for value in values if not (hides and value.value is not None and holds_address(value.value))]
+    if name != "actor":
+        return [{"value": value.value, "count": value.count} for value in shown]
+    names = [None if hides and value.name is not None and holds_address(value.name) else value.name for value in shown]
+    return [
+        {"value": value.value, "name": name_, "count": value.count} for value, name_ in zip(shown, names, strict=True)
+    ]
 
 
 async def _timeline(request: Request, service: Service, credential: Credential, server_id: str | None) -> Response:
     asked = parameters.Query(request.query_params.multi_items(), (*parameters.filters_of(server_id), "interval"))
-    selection = parameters.selection(asked, server_id=server_id, stored_form=await service.stored_form(credential))
+    selection = parameters.selection(
+        asked, sight=credential.sight, server_id=server_id, stored_form=await service.stored_form(credential)
+    )
     zone, interval = parameters.zone(asked), parameters.interval(asked)
     asked.finish()
-    async with translated(), bound(service.database.reads, credential.log_id, one_snapshot=True) as connection:
+    async with (
+        translated(),
+        bound(service.database.reads, credential.log_id, credential.sight, one_snapshot=True) as connection,
+    ):
         counted = await count_quarters(connection, credential.log_id, selection)
     used, buckets = _buckets(counted, interval, zone)
-    return _answer(
+    return listing.answer(
         {
             "timeline": buckets,
             "interval": used,
@@ -152,7 +171,3 @@ def _edges(counted: Quarters, interval: Interval, zone: tzinfo) -> list[datetime
 def _spelled(at: datetime, zone: tzinfo) -> str:
     """RFC 3339, with the zone's offset at that time."""
     return at.astimezone(zone).isoformat().replace("+00:00", "Z")
-
-
-def _answer(body: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")

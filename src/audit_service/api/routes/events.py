@@ -1,12 +1,10 @@
 """Events: list them, look at one. Sending them is in `ingest`, one server's in `activity`."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import Reader, Service, ServiceOf, documented_security
 from audit_service.core.entry import JSONObject
 from audit_service.core.view import Stored, event_json, event_view, stored_from
 from audit_service.errors import GoneError, NotFoundError
@@ -16,7 +14,6 @@ from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
-Reader = Annotated[Credential, Depends(scoped("read"))]
 
 
 @router.get(
@@ -28,7 +25,7 @@ Reader = Annotated[Credential, Depends(scoped("read"))]
 async def list_events(request: Request, service: ServiceOf, credential: Reader) -> Response:
     """Events that match every filter, newest first. A filter given twice means any of its values."""
     asked = parameters.Query(request.query_params.multi_items(), listing.ALLOWED)
-    selection = parameters.selection(asked, stored_form=await service.stored_form(credential))
+    selection = parameters.selection(asked, sight=credential.sight, stored_form=await service.stored_form(credential))
     paging = parameters.paging(asked)
     asked.finish()
     return await listing.answer_page(request, service, credential, "/v1/events", selection, paging)
@@ -38,13 +35,15 @@ async def list_events(request: Request, service: ServiceOf, credential: Reader) 
 async def get_event(event_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """One event with its place in the chain."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
-    shown = event_json(await _find_stored(event_id, service, credential), service.settings.link_templates)
+    stored = await _find_stored(event_id, service, credential)
+    shown = event_json(stored, service.settings.link_templates, credential.sight)
     return Response(shown, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
 async def find_view(event_id: str, service: Service, credential: Credential) -> JSONObject:
     """The event of an id, as it is shown. Raises NotFoundError, GoneError for one whose body was dropped or that was pruned."""
-    return event_view(await _find_stored(event_id, service, credential), service.settings.link_templates)
+    stored = await _find_stored(event_id, service, credential)
+    return event_view(stored, service.settings.link_templates, credential.sight)
 
 
 async def find_seq(event_id: str, service: Service, credential: Credential) -> int:
@@ -56,10 +55,10 @@ async def _find_stored(event_id: str, service: Service, credential: Credential) 
     row, forgotten = None, False
     event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
-        async with translated(), bound(service.database.reads, credential.log_id) as connection:
-            row = await query.find_entry(connection, credential.log_id, event_id)
+        async with translated(), bound(service.database.reads, credential.log_id, credential.sight) as connection:
+            row = await query.find_entry(connection, credential.log_id, event_id, credential.sight)
             if row is None:
-                forgotten = await query.is_forgotten(connection, credential.log_id, event_id)
+                forgotten = await query.is_forgotten(connection, credential.log_id, event_id, credential.sight)
     if forgotten:
         raise GoneError("the content of this event was removed by retention; what is left of it still verifies")
     if row is None or row.body is None:

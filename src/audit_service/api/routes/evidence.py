@@ -1,21 +1,19 @@
 """Evidence over HTTP: a part of the log as a file that proves itself."""
 
 from collections.abc import Sequence
-from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import ServiceOf, WholeExporter, documented_security
 from audit_service.api.download import Download, in_slot
+from audit_service.core.sight import EVERYTHING
 from audit_service.evidence import MEDIA_TYPE, Wanted, filename, make_evidence, plan_evidence
-from audit_service.store.credentials import Credential
 from audit_service.store.selection import Selection
 
 router = APIRouter(tags=["evidence"], dependencies=documented_security)
-Exporter = Annotated[Credential, Depends(scoped("export"))]
 _RANGE = ("from_seq", "to_seq", "checkpoint_size")
 
 
@@ -25,7 +23,7 @@ _RANGE = ("from_seq", "to_seq", "checkpoint_size")
     responses=schemas.EVIDENCE_RESPONSES,
     response_model=None,
 )
-async def get_evidence(request: Request, service: ServiceOf, credential: Exporter) -> Response:
+async def get_evidence(request: Request, service: ServiceOf, credential: WholeExporter) -> Response:
     """A range of the log as a bundle that anybody can check offline with `audit-service verify-file` and the log's public key. With
     filters it holds what they select, each entry proven to be in the log, but not that none was left out.
 
@@ -40,14 +38,15 @@ async def get_evidence(request: Request, service: ServiceOf, credential: Exporte
 
 
 def evidence_wanted(pairs: Sequence[tuple[str, str]], stored_form: parameters.StoredForm) -> Wanted:
-    """What a query asks for. Raises InvalidQueryError."""
+    """What a query asks for. The service's entries about itself are in it, whoever asks: with holes it would prove nothing. Raises
+    InvalidQueryError."""
     asked = parameters.Query(pairs, (*parameters.FILTERS, *_RANGE))
-    selection = parameters.selection(asked, stored_form=stored_form)
+    selection = parameters.selection(asked, sight=EVERYTHING, stored_form=stored_form)
     from_seq, to_seq, checkpoint_size = (
         parameters.whole_number(asked, name, default=0) if asked.has(name) else None for name in _RANGE
     )
     asked.finish()
-    if selection == Selection():
+    if selection == Selection(sight=EVERYTHING):
         return Wanted(from_seq, to_seq, checkpoint_size)
     filters = urlencode([pair for pair in pairs if pair[0] not in _RANGE])
     return Wanted(from_seq, to_seq, checkpoint_size, selection, filters)

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, documented_security, raw_path
-from audit_service.api.routes.events import Reader, find_view, get_event
+from audit_service.api.dependencies import Reader, Service, ServiceOf, documented_security, raw_path
+from audit_service.api.routes.events import find_view, get_event
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.history import Walk, WalkLimits, past_event
 from audit_service.core.revert import revert
@@ -44,7 +44,9 @@ async def list_history(
     own = (Filter("target_type", (target_type,)), Filter("target_id", (target_id,)))
     allowed = {*listing.ALLOWED, "at"} - {"target_type", "target_id"}
     asked = parameters.Query(request.query_params.multi_items(), allowed)
-    asked_filters = parameters.selection(asked, stored_form=await service.stored_form(credential))
+    asked_filters = parameters.selection(
+        asked, sight=credential.sight, stored_form=await service.stored_form(credential)
+    )
     at = parameters.instant(asked, "at")
     selection = replace(asked_filters, filters=(*asked_filters.filters, *own))
     paging = parameters.paging(asked)
@@ -65,10 +67,11 @@ def _target(request: Request) -> tuple[str, str]:
 async def _state(
     service: Service, credential: Credential, target: tuple[Filter, Filter], at: datetime | None
 ) -> JSONObject:
-    """The target's state after every event that occurred at `at` or before; of all events when `at` is None."""
+    """The target's state after every event that occurred at `at` or before; of all events when `at` is None. For a sight that does not see
+    every row it is what the events say that are seen: never complete, and without drift."""
     # The end of a range is exclusive, and the calendar has an end.
     until = None if at is None or at > datetime.max.replace(tzinfo=UTC) - _INSTANT else at + _INSTANT
-    selection = Selection(filters=target, until=until)
+    selection = Selection(sight=credential.sight, filters=target, until=until)
     settings = service.settings
     walk = Walk(
         str(target[0].values[0]),
@@ -81,19 +84,22 @@ async def _state(
         for row in rows:
             newest = newest or row.occurred_at
             stored = {group: value for group in STATE_GROUPS if (value := getattr(row, f"d_{group}")) is not None}
-            done = walk.take(past_event(row.seq, row.id, row.body, stored, row.size_bytes))
+            done = walk.take(past_event(row.seq, row.id, row.body, stored, row.size_bytes, credential.sight))
             if done:
                 break
         if done:
             break
-    lost = False
-    if walk.anchor_seq is not None:
-        async with translated(), bound(service.database.reads, credential.log_id) as connection:
+    # What somebody else did to the target, where it is not seen, would read as a change made outside the log.
+    sees_all = credential.sight.sees_every_row
+    lost = not sees_all
+    if sees_all and walk.anchor_seq is not None:
+        async with translated(), bound(service.database.reads, credential.log_id, credential.sight) as connection:
             place = (connection, credential.log_id, walk.anchor_seq)
             lost = await is_dropped_after(*place) or await is_target_erased_after(*place, str(target[0].values[0]))
     # Without `at`, an event whose clock ran ahead counts too: nobody wants a state without the change they have just made.
     shown = at or max(datetime.now(UTC), newest or datetime.min.replace(tzinfo=UTC))
-    return {"at": format_time(shown), **walk.state(lost=lost)}
+    state = walk.state(lost=lost)
+    return {"at": format_time(shown), **state, **({} if sees_all else {"drift": [], "drift_total": 0})}
 
 
 @router.get("/v1/events/{event_id:path}/revert", responses=schemas.REVERT_RESPONSES, response_model=None)
@@ -107,4 +113,4 @@ async def get_revert(event_id: str, request: Request, service: ServiceOf, creden
     members = ("action", "verb", "occurred_at", "target")
     inverse_of = {name: event[name] for name in members}
     body = {"id": event["id"], "seq": event["seq"], "inverse_of": inverse_of, **revert(event)}
-    return listing.answer(body, {})
+    return listing.answer(body)

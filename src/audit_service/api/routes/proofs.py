@@ -1,22 +1,17 @@
 """Proofs over HTTP: that an entry is in the log, that the log only grew, and one event's proof as a file."""
 
 import re
-from typing import Annotated
 
-import orjson
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServiceOf, documented_security, raw_path, scoped
-from audit_service.api.routes.events import Reader, find_seq, get_event
-from audit_service.core.entry import JSONObject
+from audit_service.api import listing, parameters, schemas
+from audit_service.api.dependencies import Reader, ServiceOf, Verifier, documented_security, raw_path
+from audit_service.api.routes.events import find_seq, get_event
 from audit_service.proofs import make_consistency, make_inclusion, make_proof_file
-from audit_service.store.credentials import Credential
 from audit_service.stored_tree import Signed
 
 router = APIRouter(tags=["proofs"], dependencies=documented_security)
-Verifier = Annotated[Credential, Depends(scoped("verify"))]
 WAIT_LIMIT_SECONDS = 10
 _FILENAME_CHARACTERS = 100
 
@@ -36,7 +31,7 @@ async def prove_inclusion(request: Request, service: ServiceOf, credential: Veri
     asked.finish()
     tree = await service.tree_of(credential.log_id, credential.log_key)
     proof = await make_inclusion(tree, seq, None if size < 0 else size)
-    return _answer(
+    return listing.answer(
         {
             "seq": proof.seq,
             "size": proof.size,
@@ -62,7 +57,7 @@ async def prove_consistency(request: Request, service: ServiceOf, credential: Ve
     asked.finish()
     tree = await service.tree_of(credential.log_id, credential.log_key)
     proof = await make_consistency(tree, from_size, None if to_size < 0 else to_size)
-    return _answer(
+    return listing.answer(
         {
             "from_size": proof.from_size,
             "to_size": proof.to_size,
@@ -82,7 +77,8 @@ async def prove_consistency(request: Request, service: ServiceOf, credential: Ve
 )
 async def get_proof(event_id: str, request: Request, service: ServiceOf, credential: Reader) -> Response:
     """One event's proof as a file (C2SP tlog-proof): its header, its place in the tree and the signed checkpoint. `verify-file` checks it
-    offline. An event whose id ends in `/proof` is `…%2Fproof`."""
+    offline. An event whose id ends in `/proof` is `…%2Fproof`. Whoever sees the event may have its proof; it tells how many entries the
+    log has."""
     if not raw_path(request).endswith(b"/proof"):
         return await get_event(f"{event_id}/proof", request, service, credential)
     asked = parameters.Query(request.query_params.multi_items(), ("wait",))
@@ -101,7 +97,3 @@ async def get_proof(event_id: str, request: Request, service: ServiceOf, credent
 
 def _note(signed: Signed | None) -> str | None:
     return None if signed is None else signed.note
-
-
-def _answer(body: JSONObject) -> Response:
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")

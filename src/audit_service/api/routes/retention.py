@@ -3,19 +3,15 @@
 The keeper or the command line carries requests out, under a role that no web worker has (decision 0013).
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Literal, TypeVar
 
-import orjson
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from audit_service.api import parameters, schemas
+from audit_service.api import listing, parameters, schemas
 from audit_service.api.body import read_body, require_text
-from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
-from audit_service.core.canonical import JSONValue
+from audit_service.api.dependencies import Service, ServiceOf, WholeAdmin, documented_security
 from audit_service.core.control import REASON_CHARACTERS
 from audit_service.core.entry import GROUPS, JSONObject, format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
@@ -32,7 +28,6 @@ from audit_service.store.failures import translated
 from audit_service.store.retention import RequestKind
 
 router = APIRouter(tags=["retention"], dependencies=documented_security)
-Admin = Annotated[Credential, Depends(scoped("admin"))]
 BODY_LIMIT_BYTES = 512 * 1024
 EVENTS_LIMIT = 1000
 Id = Annotated[str, Field(min_length=1, max_length=255)]
@@ -113,7 +108,7 @@ A = TypeVar("A", bound=_Asked)
     responses=schemas.FORGET_RESPONSES,
     response_model=None,
 )
-async def ask_for_retention(request: Request, service: ServiceOf, credential: Admin) -> Response:
+async def ask_for_retention(request: Request, service: ServiceOf, credential: WholeAdmin) -> Response:
     """Ask for retention or a clear, or count what it would take. A clear takes what is there now, also when carried out later."""
     asked = await _read(request, service, AskedRetention)
     details: JSONObject = {"action": asked.action}
@@ -130,7 +125,7 @@ async def ask_for_retention(request: Request, service: ServiceOf, credential: Ad
     responses=schemas.FORGET_RESPONSES,
     response_model=None,
 )
-async def ask_for_erasure(request: Request, service: ServiceOf, credential: Admin) -> Response:
+async def ask_for_erasure(request: Request, service: ServiceOf, credential: WholeAdmin) -> Response:
     """Ask for the erasure of a person, a target or single events, or count what it would take."""
     asked = await _read(request, service, AskedErasure)
     details: JSONObject = asked.model_dump(exclude_none=True, exclude={"reason", "dry_run"})
@@ -170,40 +165,40 @@ async def _answer(
         counted = await carry_out(
             service.database, credential.log_id, author, kind, details, reference=request_id, policies=policies, dry_run=True
         )  # fmt: skip
-        return _json({"dry_run": True, **counted.counts()}, 200)
+        return listing.answer({"dry_run": True, **counted.counts()})
     async with translated():
         await store.add_request(
             service.database.writes, credential.log_id, request_id, kind, credential.key_id, asked.reason, details
         )
     view = request_view(await _fetch(service, credential, kind, request_id))
-    return _json(view, 202, {"Location": f"{_PATHS[kind]}/{request_id}"})
+    return listing.answer(view, {"Location": f"{_PATHS[kind]}/{request_id}"}, 202)
 
 
 _PATHS: dict[RequestKind, str] = {"retention": "/v1/retention/requests", "erasure": "/v1/erasures/requests"}
 
 
 @router.get("/v1/retention/requests", responses=schemas.FORGET_LIST_RESPONSES, response_model=None)
-async def list_retention_requests(request: Request, service: ServiceOf, credential: Admin) -> Response:
+async def list_retention_requests(request: Request, service: ServiceOf, credential: WholeAdmin) -> Response:
     """The latest requests for retention, the latest first."""
     return await _list(request, service, credential, "retention")
 
 
 @router.get("/v1/erasures/requests", responses=schemas.FORGET_LIST_RESPONSES, response_model=None)
-async def list_erasure_requests(request: Request, service: ServiceOf, credential: Admin) -> Response:
+async def list_erasure_requests(request: Request, service: ServiceOf, credential: WholeAdmin) -> Response:
     """The latest requests for erasure, the latest first."""
     return await _list(request, service, credential, "erasure")
 
 
 @router.get("/v1/retention/requests/{request_id}", responses=schemas.FORGET_ONE_RESPONSES, response_model=None)
-async def get_retention_request(request_id: str, service: ServiceOf, credential: Admin) -> Response:
+async def get_retention_request(request_id: str, service: ServiceOf, credential: WholeAdmin) -> Response:
     """What became of a request for retention."""
-    return _json(request_view(await _fetch(service, credential, "retention", request_id)), 200)
+    return listing.answer(request_view(await _fetch(service, credential, "retention", request_id)))
 
 
 @router.get("/v1/erasures/requests/{request_id}", responses=schemas.FORGET_ONE_RESPONSES, response_model=None)
-async def get_erasure_request(request_id: str, service: ServiceOf, credential: Admin) -> Response:
+async def get_erasure_request(request_id: str, service: ServiceOf, credential: WholeAdmin) -> Response:
     """What became of a request for erasure."""
-    return _json(request_view(await _fetch(service, credential, "erasure", request_id)), 200)
+    return listing.answer(request_view(await _fetch(service, credential, "erasure", request_id)))
 
 
 async def _list(request: Request, service: Service, credential: Credential, kind: RequestKind) -> Response:
@@ -212,7 +207,7 @@ async def _list(request: Request, service: Service, credential: Credential, kind
     asked.finish()
     async with translated(), bound(service.database.reads, credential.log_id) as connection:
         found = await store.list_requests(connection, credential.log_id, kind=kind, limit=limit)
-    return _json({"requests": [request_view(one) for one in found]}, 200)
+    return listing.answer({"requests": [request_view(one) for one in found]})
 
 
 async def _fetch(service: Service, credential: Credential, kind: RequestKind, request_id: str) -> store.Request:
@@ -238,7 +233,3 @@ def request_view(request: store.Request) -> JSONObject:
         "finished_at": None if request.finished_at is None else format_time(request.finished_at),
         "result": request.result,
     }
-
-
-def _json(body: Mapping[str, JSONValue], status: int, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **headers}, "application/json")

@@ -1,21 +1,20 @@
 """The producers of a log, with the numbers that are missing between their events: an event that was never sent shows here."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
 from audit_service.api.cursor import format_name_cursor, parse_name_cursor
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import ServiceOf, WholeReader, documented_security
+from audit_service.core.control import SOURCE_ID
 from audit_service.core.entry import format_time
-from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.sources import Ranges, Source, list_sources
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
-Reader = Annotated[Credential, Depends(scoped("read"))]
 _PATH = "/v1/sources"
 
 
@@ -25,7 +24,7 @@ _PATH = "/v1/sources"
     responses=schemas.SOURCES_RESPONSES,
     response_model=None,
 )
-async def get_sources(request: Request, service: ServiceOf, credential: Reader) -> Response:
+async def get_sources(request: Request, service: ServiceOf, credential: WholeReader) -> Response:
     """The producers (`source.id`) of the log, by id: their events, and which numbers (`source.seq`) between the first and the last no event
     has, and which several have. What retention has taken stays counted. A number is missing also when its event was sent but not kept,
     because nothing had changed in it."""
@@ -39,8 +38,9 @@ async def get_sources(request: Request, service: ServiceOf, credential: Reader) 
     async with translated(), bound(service.database.reads, credential.log_id, one_snapshot=True) as connection:
         page = await list_sources(connection, credential.log_id, ids, after=after, below=below, limit=limit)
     following = format_name_cursor(page.sources[-1].id, secret, binding) if page.more else None
+    shown = [source for source in page.sources if credential.sight.own_entries or source.id != SOURCE_ID]
     body = {
-        "sources": [_source_view(source) for source in page.sources],
+        "sources": [_source_view(source) for source in shown],
         "counted": page.counted,
         "size": page.size,
         "next_cursor": following,

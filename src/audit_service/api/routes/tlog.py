@@ -1,7 +1,8 @@
 """The log as static resources (C2SP tlog-tiles) under `/tlog/<log key>`: checkpoint, hash tiles, entry bundles.
 
 Nothing personal is in them: an entry here is its header, seven lines of hashes, numbers and times. With AUDIT_TLOG_PUBLIC they are
-for everybody; otherwise for keys of that tenant with the scope `verify`, and only a private cache may keep them.
+for everybody; otherwise for credentials of that tenant with the scope `verify` that see the whole log, and only a private cache may
+keep them.
 """
 
 import gzip
@@ -65,7 +66,7 @@ async def _tree(log_key: str, request: Request, service: Service) -> StoredTree:
         async with translated(), connected(service.database.reads) as connection:
             log_id = await credentials.find_log_id(connection, log_key) if "\0" not in log_key else None
     else:
-        credential = await authorize(request, "verify")
+        credential = await authorize(request, "verify", whole=True)
         asked.finish()
         log_id = credential.log_id if credential.log_key == log_key else None
     if log_id is None:
