@@ -20,7 +20,6 @@ from tests.support.api import Api
 from tests.support.appends import owner
 from tests.support.apps import open_api
 from tests.support.postgres import TestDatabase, default_log_id
-from tests.support.signing import TestSigner
 from tests.support.sights import (
     CANARIES,
     NOON,
@@ -31,6 +30,7 @@ from tests.support.sights import (
     canaries_in,
     canary_events,
 )
+from tests.support.signing import TestSigner
 
 EVENTS = [event["id"] for event in canary_events()]
 ACTIVITY, HISTORY = "/v1/servers/s1/activity", "/v1/targets/server/77/history"

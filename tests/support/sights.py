@@ -45,7 +45,7 @@ async def add_reader(api: Api, sight: Sight, scopes: Sequence[str] = READING) ->
     assert own is not None
     key = secrets.token_hex(20)
     credential = replace(own, key_id=f"reader-{key[:6]}", scopes=frozenset(scopes), sight=sight)
-    api.service._cache(key_hash(key), credential, HOUR_SECONDS)  # noqa: SLF001 - any sight, also one that no key has yet
+    api.service._cache(key_hash(key), credential, HOUR_SECONDS)  # any sight, also one that no key has yet
     return Reader(api, key)
 
 
