@@ -59,33 +59,41 @@ class Sight:
         """Whether an entry is seen. What the store asks PostgreSQL for is the same, said twice over in SQL."""
         if action.startswith(OWN_PREFIX) and not self.own_entries:
             return False
-        if server_id is None and not self.global_events:
-            return False
-        if server_id is not None and self.server_ids is not None and server_id not in self.server_ids:
+        if not self.admits_server(server_id):
             return False
         if self.categories is not None and category not in self.categories:
             return False
         return self.actor_id is None or actor_id == self.actor_id
 
+    def admits_server(self, server_id: str | None) -> bool:
+        """Whether anything of a server is seen; of None, global events."""
+        if server_id is None:
+            return self.global_events
+        return self.server_ids is None or server_id in self.server_ids
+
     def within(self, other: "Sight") -> "Sight":
-        """What may be seen through both: nobody hands on more than they have. `staff_as` is the other's where it has one."""
+        """What may be seen through both: nobody hands on more than they have. `staff_as` is the other's where it has one, and both decide
+        who is staff where both hide them."""
         if None not in (self.actor_id, other.actor_id) and self.actor_id != other.actor_id:
             other = replace(other, server_ids=frozenset(), global_events=False)  # nothing is done by both
+        hiding = [one.staff_types for one in (self, other) if one.staff_as is not None]
         return replace(
             self,
             server_ids=_both(self.server_ids, other.server_ids),
             global_events=self.global_events and other.global_events,
             categories=_both(self.categories, other.categories),
-            actor_id=other.actor_id or self.actor_id,
+            actor_id=self.actor_id if other.actor_id is None else other.actor_id,
             own_entries=self.own_entries and other.own_entries,
             ips=self.ips and other.ips,
             emails=self.emails and other.emails,
             staff_as=self.staff_as if other.staff_as is None else other.staff_as,
-            staff_types=frozenset().union(*(one.staff_types for one in (self, other) if one.staff_as is not None)),
+            staff_types=frozenset().union(*hiding) if hiding else self.staff_types,
         )
 
 
 EVERYTHING = Sight(own_entries=True)
+# What a statement sees whose sight was forgotten.
+NOTHING = Sight(server_ids=frozenset(), global_events=False)
 
 
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:

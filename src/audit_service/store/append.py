@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit_service.core.entry import GROUPS, Prepared, Projection
 from audit_service.store.engine import call
 from audit_service.store.failures import translated
+from audit_service.store.literals import array_literal
 
 # Ragged arrays travel as array literals; see the function's comment.
 _LITERALS = frozenset({"actor_keys", "paths"})
@@ -98,9 +99,3 @@ def _or_null(values: Sequence[Any]) -> Sequence[Any] | None:
     """The column, or a null for the whole of it when it holds nothing: `unnest` fills it up, and the driver has one array less
     to write."""
     return None if values.count(None) == len(values) else values
-
-
-def array_literal(items: list[str]) -> str:
-    """A PostgreSQL array literal with every element quoted."""
-    quoted = ('"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"' for item in items)
-    return "{" + ",".join(quoted) + "}"

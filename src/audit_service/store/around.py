@@ -22,11 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit_service.core.ranking import Candidate
 from audit_service.core.view import disclosed
 from audit_service.store.find import list_positions
+from audit_service.store.limits import row_conditions
 from audit_service.store.rows import fetch_in_order, readable
 from audit_service.store.selection import Selection, conditions
-from audit_service.store.tables import bound_entry
+from audit_service.store.tables import seen_entry
 
-_c = bound_entry.c
+_c = seen_entry.c
 SERVER_EVENTS = 1000
 RELATED_EVENTS = 1000
 RELATED_TARGETS = 50
@@ -57,14 +58,14 @@ async def list_nearby(
     """Candidates that occurred in [since, until) on the selection's one server and what is related to it. The filters and times of the
     selection choose among them."""
     assert selection.server_id is not None  # noqa: S101 - the route has one
-    whole = Selection(server_id=selection.server_id, since=since, until=until)
+    whole = Selection(server_id=selection.server_id, since=since, until=until, sight=selection.sight)
     asked = _within(selection, since, until)
     positions = await list_positions(connection, log_id, whole, limit=SERVER_EVENTS + 1)
     capped = len(positions) > SERVER_EVENTS
     seqs = [position.seq for position in positions[:SERVER_EVENTS]]
     brought = await fetch_in_order(connection, log_id, seqs, ("action", "target_type", "target_id", "d_target"))
     targets, left_out = _related_targets(brought.rows, Target("server", selection.server_id))
-    related, more = await _list_related(connection, log_id, targets, since, until)
+    related, more = await _list_related(connection, log_id, targets, whole)
     if asked != whole:
         positions = await list_positions(connection, log_id, asked, limit=SERVER_EVENTS + 1)
         capped = capped or len(positions) > SERVER_EVENTS
@@ -109,7 +110,7 @@ def _related_things(salted_value: bytes) -> list[Mapping[str, Any]]:
 
 
 async def _list_related(
-    connection: AsyncConnection, log_id: int, targets: Sequence[Target], since: datetime, until: datetime
+    connection: AsyncConnection, log_id: int, targets: Sequence[Target], within: Selection
 ) -> tuple[list[int], bool]:
     """The seqs of the newest events on these targets, and whether there were more."""
     asked = (
@@ -120,7 +121,7 @@ async def _list_related(
     newest = (
         select(_c.seq, _c.occurred_at)
         .where(_c.log_id == log_id, _c.target_id == asked.c.id, _c.target_type == asked.c.type)
-        .where(_c.occurred_at >= since, _c.occurred_at < until)
+        .where(_c.occurred_at >= within.since, _c.occurred_at < within.until, *row_conditions(within.sight))
         .order_by(_c.occurred_at.desc(), _c.seq.desc())
         .limit(TARGET_EVENTS + 1)
         .lateral("newest")

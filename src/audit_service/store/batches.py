@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from audit_service.core.entry import GROUPS, Projection
 from audit_service.store.engine import bound, driver
 from audit_service.store.query import holding_receipts
-from audit_service.store.rows import BUDGET_BYTES, TIMES, size_of
+from audit_service.store.rows import BUDGET_BYTES, LARGE, columns, size_of
 from audit_service.store.tables import bound_entry
 
 _c = bound_entry.c
 _HASHES = (_c.prev_hash, _c.body_hash, _c.hash)
 _HASH_BYTES = 32
 _FROM, _TO = bindparam("from_seq", type_=BIGINT), bindparam("to_seq", type_=BIGINT)
-_LARGE = ("body", *(f"d_{group}" for group in GROUPS), "search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def _rows_query(log_id: int, *, whole: bool) -> Select[Any]:
         columns += [_c[f"d_{group}"] for group in GROUPS]
         columns += [_projected(name) for name in Projection._fields]
     within = (_c.log_id == log_id, _c.seq >= _FROM, _c.seq < _TO)
-    size = size_of(_LARGE if whole else ("body",))
+    size = size_of(LARGE if whole else ("body",), bound_entry)
     fits = select(and_(func.count() == _TO - _FROM, func.sum(size) < BUDGET_BYTES)).where(*within).scalar_subquery()
     return select(*columns).where(*within, fits).order_by(_c.seq)
 
@@ -90,4 +89,4 @@ def _header() -> ColumnElement[Any]:
 
 
 def _projected(name: str) -> ColumnElement[Any]:
-    return func.inet_send(_c.ip) if name == "ip" else TIMES.get(name, _c[name])
+    return func.inet_send(_c.ip) if name == "ip" else columns([name], bound_entry)[0]

@@ -44,9 +44,9 @@ from audit_service.store.segments import (
     list_segments,
 )
 from audit_service.store.selection import Selection, base_conditions, conditions
-from audit_service.store.tables import bound_entry, bound_tally
+from audit_service.store.tables import bound_tally, seen_entry
 
-_c = bound_entry.c
+_c = seen_entry.c
 COUNTED_LIMIT = 10_000
 # Entries named by the index that are looked at one by one: quicker, so far, than intersecting them with every quarter that there is.
 _LOOKED_AT_LIMIT = 10_000
@@ -103,7 +103,7 @@ async def count_facets(
     """The `limit` most frequent values of each facet in `names`: exact for the whole log (an empty selection) and for up to COUNTED_LIMIT
     events; else of the newest COUNTED_LIMIT."""
     fields = [FACETS[name] for name in names]
-    if selection == Selection():
+    if selection.is_whole and selection.sight.sees_every_row:
         segments = await list_segments(connection, log_id)
         tail = [*base_conditions(log_id, selection), _behind(segments)]
         counted = sum(segment.events for segment in segments) + await _count(connection, tail)
@@ -143,7 +143,7 @@ def _behind(segments: Sequence[Segment]) -> ColumnElement[bool]:
 
 
 async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool]]) -> int:
-    return (await connection.execute(select(func.count()).select_from(bound_entry).where(*where))).scalar_one()
+    return (await connection.execute(select(func.count()).select_from(seen_entry).where(*where))).scalar_one()
 
 
 def _counted_in_index(log_id: int, fields: Sequence[str]) -> Select[Any]:
@@ -163,7 +163,7 @@ def _counted_in_log(fields: Sequence[str], where: Sequence[ColumnElement[bool]])
     )
     return (
         select(each.c.field, each.c.value, func.count().label("events"), func.max(_c.seq).label("newest"))
-        .select_from(bound_entry.join(each, true()))
+        .select_from(seen_entry.join(each, true()))
         .where(*where, each.c.value.is_not(None))
         .group_by(each.c.field, each.c.value)
     )

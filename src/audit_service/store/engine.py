@@ -17,6 +17,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from audit_service.core.sight import Sight
+from audit_service.store.limits import binding
+
 SERVING_ROLE = "audit_serving"
 SIGNING_ROLE = "audit_signing"
 RETENTION_ROLE = "audit_retention"
@@ -187,8 +190,12 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
-    """A read-only transaction that can see one log only (decision 0002). Everything a person reads goes through here.
+async def bound(
+    engine: AsyncEngine, log_id: int, sight: Sight | None = None, *, one_snapshot: bool = False
+) -> AsyncIterator[AsyncConnection]:
+    """A read-only transaction that can see one log only (decision 0002), and of what is shown to people (`seen_entry`, `bound_tally`) what
+    `sight` admits (decision 0018): without one, nothing. Everything a person reads goes through here; what reads for the service itself,
+    to verify, prove, index or forget, needs no sight.
 
     With `one_snapshot` all its statements see the log as it was at the first: for short reads whose parts have to add up.
 
@@ -202,7 +209,8 @@ async def bound(engine: AsyncEngine, log_id: int, *, one_snapshot: bool = False)
         try:
             # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
             isolation = "REPEATABLE READ" if one_snapshot else "READ COMMITTED"
-            await raw.execute(f"BEGIN ISOLATION LEVEL {isolation} READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'")
+            begin = f"BEGIN ISOLATION LEVEL {isolation} READ ONLY; SET LOCAL audit.log_id = '{log_id:d}'"
+            await raw.execute(begin if sight is None else f"{begin}; {binding(sight)}")
             patience.reschedule(None)
             try:
                 yield connection

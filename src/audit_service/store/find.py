@@ -13,7 +13,7 @@ The index only ever narrows down; every entry found is compared in SQL with the 
 as soon as its append has returned.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial, reduce
@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
 from audit_service.core.folding import fold
+from audit_service.core.sight import OWN_PREFIX
 from audit_service.core.terms import (
     HASHED,
     NAMED,
@@ -45,27 +46,29 @@ from audit_service.store.rows import (
     EVENT_COLUMNS,
     FIRST_TIME,
     LAST_TIME,
-    SIZE_BYTES,
-    TIMES,
     among,
     columns,
     fetch_within_budget,
+    readable,
+    size_of,
 )
 from audit_service.store.segments import Segment, fetch_postings, list_segments
 from audit_service.store.selection import (
+    Filter,
     Order,
     Position,
     Selection,
     Sort,
     conditions,
     is_direct,
+    named_servers,
     names_ids,
     path_ranges,
     walk_conditions,
 )
-from audit_service.store.tables import bound_entry
+from audit_service.store.tables import bound_entry, seen_entry
 
-_c = bound_entry.c
+_c = seen_entry.c
 WALK_ENTRIES = 2000
 # For thousands of matches a longer walk pays: it ends the search for every value that half of all entries have.
 LONG_WALK_ENTRIES = 20_000
@@ -73,6 +76,8 @@ LONG_WALK_ENTRIES = 20_000
 _NAMED_LIMIT = 4096
 # And of several segments together: a page may be full before the others.
 _LISTED_LIMIT = 512
+# Values of a sight that every segment is asked about beside a filter: where there are more, the filter narrows enough.
+_LOOKED_UP_LIMIT = 32
 # Segments asked about at a time: the page is mostly filled by the first few.
 _BATCHES = (4, 16, 64, 256)
 _EXPORT_SEGMENTS = 64
@@ -111,8 +116,8 @@ async def list_entries(
             return Page()
         where = [_c.log_id == log_id, among([position.seq for position in found])]
     # The plain column, so that the index's order stays known to the planner.
-    time = _c.occurred_at if order.by_time else TIMES["occurred_at"]
-    query = select(*columns(names), SIZE_BYTES, time).where(*where, *_in_calendar(order))
+    time = _c.occurred_at if order.by_time else readable(_c.occurred_at)
+    query = select(*columns(names), size_of(), time).where(*where, *_in_calendar(order))
     brought = await fetch_within_budget(connection, order.apply(query), sort, limit)
     last = brought.rows[-1] if brought.more else None
     return Page(brought.rows, None if last is None else Position(last.occurred_at, last.seq))
@@ -155,10 +160,9 @@ async def newest(connection: AsyncConnection, log_id: int, selection: Selection,
 
 def is_known(selection: Selection) -> bool:
     """Whether the index answers all of a selection but its times of occurrence, without a look at the entries."""
-    clauses = clauses_of(selection)
-    of_every_filter = len(clauses) == len(selection.filters) + (selection.server_id is not None)
     by_seq = selection.recorded_since is None and selection.recorded_until is None
-    return of_every_filter and by_seq and all(clause.exact for clause in clauses)
+    clauses = [*map(_filter_clause, selection.filters), *_sight_clauses(selection)]
+    return by_seq and selection.sight.sees_every_row and all(clause is not None and clause.exact for clause in clauses)
 
 
 async def look_up(
@@ -173,7 +177,7 @@ async def candidates(
 ) -> AsyncIterator[Sequence[int]]:
     """Where in [from_seq, to_seq) entries of a selection may be, ascending: ranges to compare whole, none longer than a segment unless it
     is of certain ids, and lists of single seqs. Each look at the index is a transaction of its own, for whoever reads for a long time."""
-    async with bound(engine, log_id) as connection:
+    async with bound(engine, log_id) as connection:  # where, not what: nothing is shown of it
         low, high = await _first_recorded(connection, log_id, selection)
     start, end = max(from_seq, low or 0), to_seq if high is None else min(to_seq, high)
     if names_ids(selection):
@@ -213,7 +217,7 @@ async def candidates_of(
 
 def _is_direct(selection: Selection, order: Order) -> bool:
     """Whether an index of the table answers a selection in this order."""
-    return names_ids(selection) or (is_direct(selection) and (order.by_time or selection == Selection()))
+    return names_ids(selection) or (is_direct(selection) and (order.by_time or selection.is_whole))
 
 
 def _may_be_in_time(segment: Segment, selection: Selection) -> bool:
@@ -244,11 +248,12 @@ async def _fetch_positions(
 
 
 def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
-    return [_c.occurred_at >= FIRST_TIME, _c.occurred_at <= LAST_TIME] if order.by_time else []
+    at = order.of.c.occurred_at
+    return [at >= FIRST_TIME, at <= LAST_TIME] if order.by_time else []
 
 
 async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool]], cap: int) -> int:
-    inner = select(literal(1)).select_from(bound_entry).where(*where).limit(cap).subquery()
+    inner = select(literal(1)).select_from(seen_entry).where(*where).limit(cap).subquery()
     return (await connection.execute(select(func.count()).select_from(inner))).scalar_one()
 
 
@@ -267,15 +272,45 @@ class Clause:
 
 def clauses_of(selection: Selection) -> list[Clause]:
     """What the index can say of a selection. A filter it knows too little about has no clause."""
-    found = [] if selection.server_id is None else [Clause(((Term.of("server_id", selection.server_id),),))]
-    for item in selection.filters:
-        to_terms = _ALTERNATIVES.get(item.field, _unknown)
-        alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
-        # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
-        exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
-        if all(alternatives) and (exact or not item.negated):
-            found.append(Clause(alternatives, item.negated, exact))
+    found = [clause for clause in map(_filter_clause, selection.filters) if clause is not None]
+    if selection.server_id is not None:
+        found.append(_any_value("server_id", [selection.server_id]))
+    narrowed = any(not clause.negated for clause in found)
+    return [
+        *found, *(c for c in _sight_clauses(selection) if not narrowed or len(c.alternatives) <= _LOOKED_UP_LIMIT),
+    ]  # fmt: skip
+
+
+def _filter_clause(item: Filter) -> Clause | None:
+    to_terms = _ALTERNATIVES.get(item.field, _unknown)
+    alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
+    # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
+    exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
+    if all(alternatives) and (exact or not item.negated):
+        return Clause(alternatives, item.negated, exact)
+    return None
+
+
+def _sight_clauses(selection: Selection) -> list[Clause]:
+    """What the index can say of a sight, but for what the selection says itself."""
+    sight = selection.sight
+    found = [] if sight.own_entries else [Clause(((Term.beginning("action", OWN_PREFIX),),), negated=True)]
+    if sight.server_ids is not None and not named_servers(selection):
+        servers = sight.server_ids - {NO_SERVER}
+        found.append(_any_value("server_id", [*servers, *([NO_SERVER] if sight.global_events else [])]))
+    elif not sight.global_events and not named_servers(selection):
+        found.append(Clause(((Term.of("server_id", NO_SERVER),),), negated=True))
+    if sight.categories is not None:
+        found.append(_any_value("category", sight.categories))
+    if sight.actor_id is not None:
+        found.append(_any_value("actor_id", [sight.actor_id]))
     return found
+
+
+def _any_value(field: str, values: Iterable[str]) -> Clause:
+    """Any of these values of a named field."""
+    asked = [Term.of(field, value) for value in sorted(values)]
+    return Clause(tuple((term,) for term in asked), exact=all(term.exact for term in asked))
 
 
 def _prefix_or(name: str, prefix: Callable[[str], str] = str) -> Callable[[str], list[tuple[Term, ...]]]:
@@ -348,6 +383,7 @@ class _Index:
                 reduce(and_, (postings.get(self._places[term], nothing) for term in all_of))
                 for all_of in clause.alternatives
             ),
+            nothing,
         )
         return every() - found if clause.negated else found
 
@@ -397,18 +433,25 @@ class _Search:
         low, high = await _first_recorded(self._connection, self._log_id, self._selection)
         self._seqs = range(low or 0, self._seqs.stop if high is None else high)
         if not self._order.by_time:  # where it would tempt the planner away from the index by time
-            self._bounds = [_c.seq >= self._seqs.start, _c.seq < self._seqs.stop]
+            self._bounds = self._seq_bounds(_c)
+
+    def _seq_bounds(self, c: Any) -> list[ColumnElement[bool]]:
+        return [c.seq >= self._seqs.start, c.seq < self._seqs.stop]
 
     async def _walk_end(self, after: Position | None, entries: int) -> Position | None:
-        """Where a walk of so many entries ends; None when the log ends before."""
+        """Where a walk of so many entries ends; None when the log ends before. Seen or not, or a walk for what is seen of few would be one
+        through the whole log: where it ends is shown to nobody."""
+        order = Order(self._order.sort, bound_entry)
         # By seq, no index goes on with the seqs of a server or a time.
-        walked = self._selection if self._order.by_time else Selection()
-        query = select(*({column.key: column for column in (*self._order.columns, _c.seq)}).values()).where(
-            *walk_conditions(self._log_id, walked), *_in_calendar(self._order), *self._bounds
-        )
+        walked = self._selection if order.by_time else Selection()
+        columns = {column.key: column for column in (*order.columns, bound_entry.c.seq)}.values()
+        where = [*walk_conditions(self._log_id, walked, bound_entry), *_in_calendar(order)]
+        if not order.by_time:
+            where += self._seq_bounds(bound_entry.c)
         if after is not None:
-            query = query.where(self._order.behind(after))
-        row = (await self._connection.execute(self._order.apply(query).offset(entries - 1).limit(1))).first()
+            where.append(order.behind(after))
+        query = order.apply(select(*columns).where(*where)).offset(entries - 1).limit(1)
+        row = (await self._connection.execute(query)).first()
         return None if row is None else _position(row)
 
     async def _fetch(

@@ -24,11 +24,11 @@ from audit_service.core.folding import fold
 from audit_service.core.forgetting import Erasure, Events, Subject
 from audit_service.core.terms import Term, line_terms
 from audit_service.errors import UnavailableError
-from audit_service.store.append import array_literal
 from audit_service.store.engine import bound, call, driver
 from audit_service.store.failures import translated
 from audit_service.store.find import Clause, candidates_of
-from audit_service.store.rows import SIZE_BYTES, Slice, among, columns, fetch_within_budget
+from audit_service.store.literals import array_literal
+from audit_service.store.rows import Slice, among, columns, fetch_within_budget, size_of
 from audit_service.store.segments import TALLIED, build_segment, fetch_generation, fetch_postings, list_segments
 from audit_service.store.tables import bound_entry, bound_hold, bound_log, bound_receipt
 
@@ -229,12 +229,13 @@ def _by_segment(seqs: Sequence[int]) -> list[Sequence[int]]:
 async def fetch_named(engine: AsyncEngine, log_id: int, subject: Subject, seqs: Sequence[int], from_seq: int) -> Slice:
     """Step 2 of an erasure: of some seqs, the entries from `from_seq` on that name the subject and still have a body, with whether they are
     under legal hold; as many as the budget allows. An entry names a person or a target where its search text has the id as a line."""
-    within = [_c.seq >= seqs[0], _c.seq <= seqs[-1]] if isinstance(seqs, range) else [among(seqs)]
+    within = [_c.seq >= seqs[0], _c.seq <= seqs[-1]] if isinstance(seqs, range) else [among(seqs, bound_entry)]
     where = [_c.log_id == log_id, _c.seq >= from_seq, _c.body.is_not(None), *within]
     if not isinstance(subject, Events):
         text = literal("\n") + func.coalesce(_c.search, "") + literal("\n")
         where.append(func.strpos(text, f"\n{fold(subject.id)}\n") > 0)
-    query = select(*columns(ERASABLE_COLUMNS), is_held(log_id), SIZE_BYTES).where(*where).order_by(_c.seq)
+    query = select(*columns(ERASABLE_COLUMNS, bound_entry), is_held(log_id), size_of(of=bound_entry))
+    query = query.where(*where).order_by(_c.seq)
     async with bound(engine, log_id) as connection:
         return await fetch_within_budget(connection, query, "seq", _SLICE_ENTRIES)
 

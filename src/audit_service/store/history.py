@@ -27,7 +27,7 @@ async def stream_newest(engine: AsyncEngine, log_id: int, selection: Selection) 
     position: Position | None = None
     limit = FIRST_SLICE_ENTRIES
     while True:
-        async with translated(), bound(engine, log_id) as connection:
+        async with translated(), bound(engine, log_id, selection.sight) as connection:
             page = await list_entries(
                 connection, log_id, selection, sort="-occurred_at", after=position, limit=limit, names=_COLUMNS
             )

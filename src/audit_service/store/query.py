@@ -11,35 +11,42 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, literal_column
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from audit_service.core.sight import Sight
 from audit_service.errors import UnavailableError
+from audit_service.store.limits import row_conditions
 from audit_service.store.rows import (
     EVENT_COLUMNS,
     HEADER_COLUMNS,
-    SIZE_BYTES,
     Slice,
     columns,
     fetch_within_budget,
     readable,
+    size_of,
 )
-from audit_service.store.tables import bound_entry, bound_log, bound_receipt
+from audit_service.store.tables import bound_entry, bound_log, bound_receipt, seen_entry
 
 _c = bound_entry.c
 
 
-async def find_entry(connection: AsyncConnection, log_id: int, event_id: str) -> Any | None:
-    """The entry of an event id, or None: unknown, not kept, pruned, or another tenant's. Receipt and entry must both have the id."""
+async def find_entry(connection: AsyncConnection, log_id: int, event_id: str, sight: Sight) -> Any | None:
+    """The entry of an event id, or None: unknown, not kept, pruned, another tenant's, or not for this sight. Receipt and entry must both
+    have the id."""
+    s = seen_entry.c
     query = (
         select(*columns(EVENT_COLUMNS))
-        .join(bound_receipt, and_(bound_receipt.c.log_id == _c.log_id, bound_receipt.c.seq == _c.seq))
+        .join(bound_receipt, and_(bound_receipt.c.log_id == s.log_id, bound_receipt.c.seq == s.seq))
         .where(bound_receipt.c.log_id == log_id, bound_receipt.c.id == event_id)
-        .where(_c.log_id == log_id, _c.id == event_id)
+        .where(s.log_id == log_id, s.id == event_id, *row_conditions(sight))
         .limit(1)  # where the keys that keep rows unique were dropped, there may be more
     )
     return (await connection.execute(query)).first()
 
 
-async def is_forgotten(connection: AsyncConnection, log_id: int, event_id: str) -> bool:
-    """Whether the event of an id was taken in once, and its content dropped or its entry pruned since."""
+async def is_forgotten(connection: AsyncConnection, log_id: int, event_id: str, sight: Sight) -> bool:
+    """Whether the event of an id was taken in once, and its content dropped or its entry pruned since. Never for a sight that does not see
+    every entry: whose it was is forgotten too."""
+    if not sight.sees_every_row:
+        return False
     r = bound_receipt.c
     pruned = r.seq < select(bound_log.c.pruned_before).where(bound_log.c.log_id == log_id).scalar_subquery()
     dropped = exists().where(_c.log_id == log_id, _c.seq == r.seq, _c.body.is_(None), _c.id.is_(None))
@@ -77,13 +84,17 @@ async def list_slice(
 ) -> Slice:
     """Up to `limit` rows with from_seq <= seq < to_seq in seq order: the short slice that long reads are made of. `names` are those of
     the columns."""
-    query = select(*columns(names), SIZE_BYTES).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
+    query = select(*columns(names, bound_entry), size_of(of=bound_entry)).where(
+        _c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq
+    )
     return await fetch_within_budget(connection, query.order_by(_c.seq), "seq", limit)
 
 
 async def list_headers(connection: AsyncConnection, log_id: int, from_seq: int, to_seq: int) -> Sequence[Any]:
     """HEADER_COLUMNS of the entries with from_seq <= seq < to_seq, in the order of seq. For ranges of a few hundred."""
-    query = select(*columns(HEADER_COLUMNS)).where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq)
+    query = select(*columns(HEADER_COLUMNS, bound_entry)).where(
+        _c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq
+    )
     return (await connection.execute(query.order_by(_c.seq))).all()
 
 
@@ -93,7 +104,7 @@ async def list_controls(
     """Control entries with from_seq <= seq < to_seq in seq order, header and body, up to `limit`. Of those that explain what is gone only
     the ones after `explaining_from`: earlier ones explain nothing from there on."""
     query = (
-        select(*columns((*HEADER_COLUMNS, "body")), SIZE_BYTES)
+        select(*columns((*HEADER_COLUMNS, "body"), bound_entry), size_of(of=bound_entry))
         .where(_c.log_id == log_id, _c.seq >= from_seq, _c.seq < to_seq, _c.kind != literal_column("'event'"))
         .where(or_(_c.seq > explaining_from, _c.kind.not_in(("drop", "erase"))))
         .order_by(_c.seq)

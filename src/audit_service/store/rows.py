@@ -1,4 +1,7 @@
-"""Rows as they are brought: which columns, times that can be read, and no more bytes at once than a budget."""
+"""Rows as they are brought: which columns, times that can be read, and no more bytes at once than a budget.
+
+Where not said otherwise they are of `seen_entry`: what the reader of the transaction may see.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,9 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.core.entry import GROUPS
 from audit_service.store.selection import Sort
-from audit_service.store.tables import bound_entry
-
-_c = bound_entry.c
+from audit_service.store.tables import seen_entry
 
 # What is needed to show an event: the header, the body and the disclosures. Never the projections: they are for finding; but
 # the id, by which an event whose body cannot be read is still known.
@@ -22,16 +23,14 @@ EVENT_COLUMNS = (*HEADER_COLUMNS, "id", "body", *(f"d_{group}" for group in GROU
 
 # What one page or slice may hold of bodies, disclosures and search text: events may be megabytes each.
 BUDGET_BYTES = 4 * 1024 * 1024
-_LARGE = ("body", "search", *(f"d_{group}" for group in GROUPS))
+LARGE = ("body", "search", *(f"d_{group}" for group in GROUPS))
 
 
-def size_of(names: Collection[str]) -> Label[int]:
-    """How many bytes the large ones of these columns have in a row, as `size_bytes`."""
-    sizes = (func.coalesce(func.octet_length(_c[name]), 0) for name in _LARGE if name in names)
+def size_of(names: Collection[str] = LARGE, of: Any = seen_entry) -> Label[int]:
+    """How many bytes the large ones of these columns have in a row of a view of entries, as `size_bytes`."""
+    sizes = (func.coalesce(func.octet_length(of.c[name]), 0) for name in LARGE if name in names)
     return sum(sizes, literal(0)).label("size_bytes")
 
-
-SIZE_BYTES = size_of(_LARGE)
 
 # PostgreSQL's calendar is longer than Python's, so a damaged time could not even be read. Such a one is brought as an infinity,
 # which the driver gives as the calendar's end without a zone: equal to no time of ours.
@@ -46,17 +45,17 @@ def readable(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return case((column < FIRST_TIME, _NEVER), (column > LAST_TIME, _FOREVER), else_=column).label(column.key)
 
 
-TIMES = {name: readable(_c[name]) for name in ("recorded_at", "occurred_at")}
+TIMES = ("recorded_at", "occurred_at")
 
 
-def columns(names: Sequence[str]) -> list[ColumnElement[Any]]:
-    """Columns of an entry, with times that can be read."""
-    return [TIMES.get(name, _c[name]) for name in names]
+def columns(names: Sequence[str], of: Any = seen_entry) -> list[ColumnElement[Any]]:
+    """Columns of a view of entries, with times that can be read."""
+    return [readable(of.c[name]) if name in TIMES else of.c[name] for name in names]
 
 
-def among(seqs: Sequence[int]) -> ColumnElement[bool]:
+def among(seqs: Sequence[int], of: Any = seen_entry) -> ColumnElement[bool]:
     """Whether an entry is one of these."""
-    found: ColumnElement[bool] = _c.seq == any_(cast(list(seqs), ARRAY(BIGINT)))
+    found: ColumnElement[bool] = of.c.seq == any_(cast(list(seqs), ARRAY(BIGINT)))
     return found
 
 
@@ -96,7 +95,7 @@ async def fetch_in_order(connection: AsyncConnection, log_id: int, seqs: Sequenc
     )
     rows = (
         select(*columns(names), size_of(names), asked.c.place)
-        .join_from(asked, bound_entry, (_c.log_id == log_id) & (_c.seq == asked.c.seq))
+        .join_from(asked, seen_entry, (seen_entry.c.log_id == log_id) & (seen_entry.c.seq == asked.c.seq))
         .subquery()
     )
     before = func.sum(rows.c.size_bytes).over(order_by=rows.c.place, rows=(None, 0)) - rows.c.size_bytes

@@ -191,9 +191,9 @@ async def fetch_generation(connection: AsyncConnection, log_id: int) -> int:
 async def _read_slice(
     connection: AsyncConnection, log_id: int, first: int, end: int, without: Sequence[int]
 ) -> Sequence[Any]:
-    query = select(*columns(_COLUMNS)).where(_c.log_id == log_id, _c.seq >= first, _c.seq < end)
+    query = select(*columns(_COLUMNS, bound_entry)).where(_c.log_id == log_id, _c.seq >= first, _c.seq < end)
     if without:
-        query = query.where(not_(among(without)))
+        query = query.where(not_(among(without, bound_entry)))
     return (await connection.execute(query)).all()
 
 

@@ -29,12 +29,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, INET, TEXT
 
 from audit_service.core.folding import fold
+from audit_service.core.sight import NOTHING, Sight
 from audit_service.core.terms import after_prefix, search_words, spelled_lines
-from audit_service.store.tables import bound_entry, bound_receipt
+from audit_service.store.limits import row_conditions
+from audit_service.store.tables import bound_receipt, seen_entry
 
 Sort = Literal["-occurred_at", "occurred_at", "-seq", "seq"]
 FilterValue = str | IPv4Network | IPv6Network
-_c = bound_entry.c
+_c = seen_entry.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a caller selects. `server_id` is the one server of an activity feed, whatever it is called.
+    """What a caller selects. `server_id` is the one server of an activity feed, whatever it is called. `sight`: what of the log the caller
+    may see; without one, nothing.
 
     Time ranges are half-open: [since, until) on occurred_at, [recorded_…) on recorded_at. With the seqs it is a range of places in the
     order of time, ties and all: (since, since_seq) <= (occurred_at, seq) < (until, until_seq).
@@ -62,6 +65,12 @@ class Selection:
     recorded_until: datetime | None = None
     since_seq: int | None = None
     until_seq: int | None = None
+    sight: Sight = NOTHING
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it selects all that its sight admits."""
+        return self == Selection(sight=self.sight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +118,12 @@ def _ip(value: FilterValue) -> ColumnElement[bool]:
     return inside
 
 
-def _ids(values: Sequence[FilterValue]) -> ColumnElement[bool]:
+def _ids(values: Sequence[FilterValue], c: Any = _c) -> ColumnElement[bool]:
     # Ids are indexed once, where they are unique for ever: in the receipts. A forged receipt may name any entry, so the entry
     # must have one of the ids too. All in one comparison: of several, PostgreSQL would ask each entry of the log.
     ids = cast(list(values), ARRAY(TEXT))
-    named = select(bound_receipt.c.seq).where(bound_receipt.c.id == any_(ids), bound_receipt.c.log_id == _c.log_id)
-    return and_(_c.seq.in_(named), _c.id == any_(ids))
+    named = select(bound_receipt.c.seq).where(bound_receipt.c.id == any_(ids), bound_receipt.c.log_id == c.log_id)
+    return and_(c.seq.in_(named), c.id == any_(ids))
 
 
 def _text(value: FilterValue) -> ColumnElement[bool]:
@@ -203,29 +212,54 @@ _PLAIN: dict[str, ColumnElement[Any]] = {
 
 
 def base_conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
-    """What can be said of a selection without its filters, save those that lead to one server or one target."""
+    """What can be said of a selection without its filters, save those that lead to one server or one target; and all that its sight
+    says."""
     recorded = _between(_c.recorded_at, selection.recorded_since, selection.recorded_until)
-    return [*walk_conditions(log_id, selection), *recorded]
+    return [*walk_conditions(log_id, selection), *recorded, *sight_conditions(selection)]
+
+
+def sight_conditions(selection: Selection) -> list[ColumnElement[bool]]:
+    """What the sight of a selection says of an entry. A server that the selection names needs no comparison with many."""
+    sight, named = selection.sight, named_servers(selection)
+    if any(not sight.admits_server(server_id) for server_id in named):
+        return [false()]
+    return row_conditions(sight, server_named=bool(named))
+
+
+def named_servers(selection: Selection) -> list[str | None]:
+    """The server that a selection asks for alone, None for global events; empty when it asks for several, or any. (Two are no server.)"""
+    named = [] if selection.server_id is None else [selection.server_id]
+    filters = [item.values[0] for item in _base_filters(selection) if item.field == "server_id"]
+    return [*named, *(None if value == "none" else str(value) for value in filters)]
 
 
 def _between(column: ColumnElement[Any], low: datetime | None, high: datetime | None) -> list[ColumnElement[bool]]:
     return [*([] if low is None else [column >= low]), *([] if high is None else [column < high])]
 
 
-def walk_conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
+def walk_conditions(log_id: int, selection: Selection, of: Any = seen_entry) -> list[ColumnElement[bool]]:
     """What of a selection an index of the table answers in the order of time: the log, when it occurred, and one server or one target.
-    Entries whose body was dropped are in no list, so `occurred_at` is always asked for."""
-    found: list[ColumnElement[bool]] = [_c.log_id == log_id, _c.occurred_at.is_not(None)]
-    found += _between(_c.occurred_at, selection.since, selection.until if selection.until_seq is None else None)
-    by_time = Order("occurred_at")
+    Entries whose body was dropped are in no list, so `occurred_at` is always asked for. What the sight says is no part of it."""
+    c = of.c
+    found: list[ColumnElement[bool]] = [c.log_id == log_id, c.occurred_at.is_not(None)]
+    found += _between(c.occurred_at, selection.since, selection.until if selection.until_seq is None else None)
+    by_time = Order("occurred_at", of)
     if selection.since is not None and selection.since_seq is not None:
         found.append(by_time.behind(Position(selection.since, selection.since_seq), inclusive=True))
     if selection.until is not None and selection.until_seq is not None:
         found.append(by_time.before(Position(selection.until, selection.until_seq)))
     if selection.server_id is not None:
-        found.append(_c.server_id == selection.server_id)
-    found.extend(map(_condition, _base_filters(selection)))
+        found.append(c.server_id == selection.server_id)
+    found.extend(_base_condition(item, c) for item in _base_filters(selection))
     return found
+
+
+def _base_condition(item: Filter, c: Any) -> ColumnElement[bool]:
+    """One of `_base_filters`."""
+    if item.field == "id":
+        return _ids(item.values, c)
+    column: ColumnElement[Any] = c[item.field]
+    return (_none_or(column) if item.field == "server_id" else _any_of(column))(item.values[0])
 
 
 def conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
@@ -243,9 +277,13 @@ def conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
 
 
 def is_direct(selection: Selection) -> bool:
-    """Whether an index of the table answers the whole selection in order of time."""
+    """Whether an index of the table answers the whole selection in order of time, also what its sight says: all servers, or one that the
+    selection names. (Of the service's own entries a server or target has few, and the log few among its others.)"""
     by_index = len(_base_filters(selection)) == len(selection.filters)
-    return by_index and selection.recorded_since is None and selection.recorded_until is None
+    by_time = selection.recorded_since is None and selection.recorded_until is None
+    sight = selection.sight
+    of_servers = bool(named_servers(selection)) or (sight.server_ids is None and sight.global_events)
+    return by_index and by_time and of_servers and sight.categories is None and sight.actor_id is None
 
 
 def names_ids(selection: Selection) -> bool:
@@ -280,9 +318,10 @@ def _condition(item: Filter) -> ColumnElement[bool]:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order of a list, and where in it a row or a position stands."""
+    """The order of a list, and where in it a row or a position stands. `of`: the view of entries that is put in order."""
 
     sort: Sort
+    of: Any = seen_entry
 
     @property
     def by_time(self) -> bool:
@@ -297,7 +336,7 @@ class Order:
     @property
     def columns(self) -> tuple[ColumnElement[Any], ...]:
         """What is ordered by."""
-        return (_c.occurred_at, _c.seq) if self.by_time else (_c.seq,)
+        return (self.of.c.occurred_at, self.of.c.seq) if self.by_time else (self.of.c.seq,)
 
     def key(self, position: Position) -> tuple[Any, ...]:
         """A position as the columns spell it."""
@@ -328,7 +367,7 @@ class Order:
         return self._reversed().behind(position, inclusive=True)
 
     def _reversed(self) -> "Order":
-        return Order(self.sort[1:] if self.descending else f"-{self.sort}")  # type: ignore[arg-type]
+        return Order(self.sort[1:] if self.descending else f"-{self.sort}", self.of)  # type: ignore[arg-type]
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         """The query in this order."""

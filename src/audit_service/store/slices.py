@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, Select, any_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from audit_service.core.sight import Sight
 from audit_service.store.engine import bound, driver
 from audit_service.store.find import candidates
-from audit_service.store.rows import BUDGET_BYTES, EVENT_COLUMNS, SIZE_BYTES, columns
+from audit_service.store.rows import BUDGET_BYTES, EVENT_COLUMNS, columns, size_of
 from audit_service.store.selection import Selection, conditions
-from audit_service.store.tables import bound_entry
+from audit_service.store.tables import bound_entry, seen_entry
 
-_c = bound_entry.c
 SLICE_ENTRIES = 500
 # Of a row: EVENT_COLUMNS, then these two.
 SIZE, BEFORE = len(EVENT_COLUMNS), len(EVENT_COLUMNS) + 1
@@ -27,8 +27,8 @@ async def stream_slices(
 ) -> AsyncGenerator[Sequence[Any]]:
     """The matching entries with from_seq <= seq < to_seq, in slices of up to SLICE_ENTRIES rows and about BUDGET_BYTES, each read in a
     transaction of its own. A row has EVENT_COLUMNS, its size in bytes, and the bytes of the slice before it. Never empty."""
-    where = conditions(log_id, selection)
-    ranges, named = _Reader(engine, log_id, where), _Reader(engine, log_id, where, named=True)
+    where, sight = conditions(log_id, selection), selection.sight
+    ranges, named = _Reader(engine, log_id, where, sight), _Reader(engine, log_id, where, sight, named=True)
     async for some in candidates(engine, log_id, selection, from_seq=from_seq, to_seq=to_seq):
         if isinstance(some, range):
             async for rows in ranges.stream(some.start, some.stop):
@@ -44,19 +44,28 @@ async def stream_range(
     engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int, *, only_controls: bool = False
 ) -> AsyncGenerator[Sequence[Any]]:
     """Every entry of a range, whatever its kind and whatever was forgotten of it, or the control entries among them; slices as above."""
-    where = [_c.log_id == log_id, *([_c.kind != "event"] if only_controls else [])]
+    c = bound_entry.c
+    where = [c.log_id == log_id, *([c.kind != "event"] if only_controls else [])]
     async for rows in _Reader(engine, log_id, where).stream(from_seq, to_seq):
         yield rows
 
 
 class _Reader:
-    """The statement of a slice: of a range, or of those of a range that are `named`."""
+    """The statement of a slice: of a range, or of those of a range that are `named`; of what `sight` admits, or, without one, of every
+    entry there is."""
 
     def __init__(
-        self, engine: AsyncEngine, log_id: int, where: Sequence[ColumnElement[bool]], *, named: bool = False
+        self,
+        engine: AsyncEngine,
+        log_id: int,
+        where: Sequence[ColumnElement[bool]],
+        sight: Sight | None = None,
+        *,
+        named: bool = False,
     ) -> None:
-        self._engine, self._log_id = engine, log_id
-        self._compiled = _slice_query(where, named=named).compile(dialect=engine.dialect)
+        self._engine, self._log_id, self._sight = engine, log_id, sight
+        of = bound_entry if sight is None else seen_entry
+        self._compiled = _slice_query(where, of, named=named).compile(dialect=engine.dialect)
 
     async def stream(self, from_seq: int, to_seq: int, seqs: Sequence[int] = ()) -> AsyncIterator[Sequence[Any]]:
         """The slices of a range."""
@@ -72,17 +81,20 @@ class _Reader:
         given = {"from_seq": from_seq, "to_seq": to_seq, "seqs": list(seqs)}
         values = {**self._compiled.params, **given}
         arguments = [values[name] for name in self._compiled.positiontup or ()]
-        async with bound(self._engine, self._log_id) as connection:
+        async with bound(self._engine, self._log_id, self._sight) as connection:
             rows: Sequence[Any] = await driver(connection).fetch(self._compiled.string, *arguments)
         return rows
 
 
-def _slice_query(conditions_: Sequence[ColumnElement[bool]], *, named: bool) -> Select[Any]:
+def _slice_query(conditions_: Sequence[ColumnElement[bool]], of: Any, *, named: bool) -> Select[Any]:
     """The next rows, up to the one that fills the budget. Sizes are read from the rows' headers: what does not fit is never unpacked."""
-    where = [*conditions_, _c.seq >= _number("from_seq"), _c.seq < _number("to_seq")]
+    seq = of.c.seq
+    where = [*conditions_, seq >= _number("from_seq"), seq < _number("to_seq")]
     if named:
-        where.append(_c.seq == any_(bindparam("seqs", type_=ARRAY(BIGINT))))
-    rows = select(*columns(EVENT_COLUMNS), SIZE_BYTES).where(*where).order_by(_c.seq).limit(SLICE_ENTRIES).subquery()
+        where.append(seq == any_(bindparam("seqs", type_=ARRAY(BIGINT))))
+    rows = (
+        select(*columns(EVENT_COLUMNS, of), size_of(of=of)).where(*where).order_by(seq).limit(SLICE_ENTRIES).subquery()
+    )
     before = func.sum(rows.c.size_bytes).over(order_by=rows.c.seq, rows=(None, 0)) - rows.c.size_bytes
     counted = select(rows, before.label("bytes_before")).subquery()
     return select(counted).where(counted.c.bytes_before < BUDGET_BYTES).order_by(counted.c.seq)

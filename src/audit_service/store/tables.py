@@ -307,6 +307,7 @@ def _view(name: str, source: Table, leave_out: frozenset[str] = frozenset()) -> 
 
 
 bound_entry = _view("bound_entry", entry)
+seen_entry = _view("seen_entry", entry)
 bound_log = _view("bound_log", log)
 bound_receipt = _view("bound_receipt", receipt, frozenset({"salt", "fingerprint", "ruleset"}))
 bound_segment = _view("bound_segment", segment)
