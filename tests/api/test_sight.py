@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from audit_service import export
+from audit_service import export, file_stream
 from audit_service.api import schemas
 from audit_service.core import history, view
 from audit_service.core.sight import EVERYTHING, Sight
@@ -119,7 +119,7 @@ def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mask switched off, also for the process that formats exports."""
     for module in (view, history):
         monkeypatch.setattr(module, "mask_values", lambda _body, values, _sight: (values, []))
-    stream = export.stream_file
+    stream = file_stream.stream_file
 
     def showing_all(writer: str, arguments: dict[str, Any], *rest: Any) -> Any:
         return stream(writer, arguments | {"sight": EVERYTHING}, *rest)
