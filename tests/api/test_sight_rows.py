@@ -77,7 +77,8 @@ AROUND = f"{ACTIVITY}?around={NOON:%Y-%m-%dT%H:%M:%SZ}"
 PATHS = [
     "/v1/events", "/v1/events?sort=seq&count=capped", "/v1/events?sort=occurred_at&limit=2", "/v1/events?q=web", "/v1/events?fold=burst",
     f"/v1/events?action=server.*&action={CANARY}.*", "/v1/events?category.not=server", "/v1/events?changed=/ram",
-    "/v1/events?server_id=none", ACTIVITY, f"{ACTIVITY}?fold=burst", AROUND, "/v1/facets", "/v1/facets?verb=UPDATE", f"/v1/servers/{SERVER}/facets",
+    "/v1/events?server_id=none", ACTIVITY, f"{ACTIVITY}?fold=burst", AROUND,
+    "/v1/facets", "/v1/facets?verb=UPDATE", f"/v1/servers/{SERVER}/facets",
     "/v1/timeline?interval=hour", f"/v1/servers/{SERVER}/timeline", HISTORY, f"{HISTORY}?at={NOON:%Y-%m-%dT%H:%M:%SZ}",
     f"{HISTORY}?fold=burst",
     f"/v1/targets/{CANARY}-kind/{CANARY}-target/history", "/v1/targets/node/n1/history",
