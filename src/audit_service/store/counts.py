@@ -17,6 +17,7 @@ from sqlalchemy import (
     TEXT,
     ColumnElement,
     Select,
+    case,
     cast,
     column,
     func,
@@ -32,7 +33,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.core import terms
 from audit_service.core.event import EARLIEST
-from audit_service.core.terms import NAMED, NO_SERVER, Term, quarter_of
+from audit_service.core.sight import OWN_PREFIX, Sight
+from audit_service.core.terms import NAMED, NO_SERVER, OWN, Term, after_prefix, quarter_of
 from audit_service.core.timeline import LATEST, QUARTER, quarter_start
 from audit_service.store import find
 from audit_service.store.rows import among
@@ -106,8 +108,8 @@ async def count_facets(
     if selection.is_whole and selection.sight.sees_every_row:
         segments = await list_segments(connection, log_id)
         tail = [*base_conditions(log_id, selection), _behind(segments)]
-        counted = sum(segment.events for segment in segments) + await _count(connection, tail)
-        parts, capped = [_counted_in_index(log_id, fields), _counted_in_log(fields, tail)], False
+        counted = await _count_listed(connection, log_id, selection.sight, segments) + await _count(connection, tail)
+        parts, capped = [_counted_in_index(log_id, selection.sight, fields), _counted_in_log(fields, tail)], False
     else:
         segments = []
         found = await find.newest(connection, log_id, selection, COUNTED_LIMIT + 1)
@@ -117,7 +119,7 @@ async def count_facets(
     rows: dict[str, list[Any]] = {field: [] for field in fields}
     for row in await connection.execute(_most_frequent(parts, limit + 1)):
         rows[row.field].append(row)
-    of_actors = await _names(connection, log_id, len(segments), rows.get("actor_id", [])[:limit])
+    of_actors = await _names(connection, log_id, selection.sight, len(segments), rows.get("actor_id", [])[:limit])
     facets = {name: _facet(rows[field], limit, of_actors) for name, field in zip(names, fields, strict=True)}
     return Facets(facets, counted, capped)
 
@@ -146,11 +148,23 @@ async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool
     return (await connection.execute(select(func.count()).select_from(seen_entry).where(*where))).scalar_one()
 
 
-def _counted_in_index(log_id: int, fields: Sequence[str]) -> Select[Any]:
+async def _count_listed(connection: AsyncConnection, log_id: int, sight: Sight, segments: Sequence[Segment]) -> int:
+    """The events of the index: each has a server or none."""
+    listed = sum(segment.events for segment in segments)
+    if sight.own_entries or not segments:
+        return listed
+    every_server = Term(f"{OWN}server_id", "", after_prefix(""))
+    own = await count_values(connection, log_id, [segment.number for segment in segments], every_server)
+    return listed - sum(own.values())
+
+
+def _counted_in_index(log_id: int, sight: Sight, fields: Sequence[str]) -> Select[Any]:
     """(field, value, events, newest): what all segments together have. Which entry is the newest is not known there."""
     t = bound_tally.c
-    return select(t.field, t.value, t.events, cast(null(), BIGINT).label("newest")).where(
-        t.log_id == log_id, t.field.in_(fields)
+    named = [*fields, *(OWN + field for field in fields if sight.own_entries)]
+    field = case((func.starts_with(t.field, OWN), func.substr(t.field, len(OWN) + 1)), else_=t.field)
+    return select(field.label("field"), t.value, t.events, cast(null(), BIGINT).label("newest")).where(
+        t.log_id == log_id, t.field.in_(named)
     )
 
 
@@ -194,11 +208,14 @@ def _most_frequent(parts: Sequence[Select[Any]], limit: int) -> Select[Any]:
     return select(ranked).where(ranked.c.place <= limit).order_by(ranked.c.field, ranked.c.place)
 
 
-async def _names(connection: AsyncConnection, log_id: int, segments: int, rows: Sequence[Any]) -> dict[str, str | None]:
+async def _names(
+    connection: AsyncConnection, log_id: int, sight: Sight, segments: int, rows: Sequence[Any]
+) -> dict[str, str | None]:
     """Actor id → the name in the newest entry counted. Of an actor that only the index has counted, the index knows which that is."""
     newest = {row.value: row.newest for row in rows if row.newest is not None}
     elsewhere = [row.value for row in rows if row.newest is None]
-    newest |= await find_newest(connection, log_id, segments, "actor_id", elsewhere)
+    unseen = None if sight.own_entries else Term.beginning("action", OWN_PREFIX)
+    newest |= await find_newest(connection, log_id, segments, "actor_id", elsewhere, unseen)
     query = select(_c.seq, _c.actor_name).where(_c.log_id == log_id, among(list(newest.values())))
     names = {row.seq: row.actor_name for row in await connection.execute(query)}
     return {value: names.get(seq) for value, seq in newest.items()}
@@ -239,7 +256,7 @@ async def _count_all(connection: AsyncConnection, log_id: int, selection: Select
             return counts + await _count_entries(connection, [*conditions(log_id, selection), among(seqs)])
         counts += await _count_named(connection, log_id, named, first, end)
     else:
-        counts += await _count_indexed(connection, log_id, segments, first, end)
+        counts += await _count_indexed(connection, log_id, selection.sight, segments, first, end)
     for since, until in ((selection.since, first), (end, selection.until)):
         if segments and since < until:
             where = conditions(log_id, replace(selection, since=since, until=until))
@@ -260,11 +277,16 @@ async def _count_entries(connection: AsyncConnection, where: Sequence[ColumnElem
 
 
 async def _count_indexed(
-    connection: AsyncConnection, log_id: int, segments: Sequence[Segment], first: datetime, end: datetime
+    connection: AsyncConnection, log_id: int, sight: Sight, segments: Sequence[Segment], first: datetime, end: datetime
 ) -> Counter[datetime]:
     """The entries of the quarters in [first, end), as the index has counted them."""
-    numbers = _near(segments, first, end)
-    return _by_time(await count_values(connection, log_id, numbers, _quarters(first, end)))
+    numbers, quarters = _near(segments, first, end), _quarters(first, end)
+    counts = _by_time(await count_values(connection, log_id, numbers, quarters))
+    if sight.own_entries:
+        return counts
+    return counts - _by_time(
+        await count_values(connection, log_id, numbers, quarters._replace(field=OWN + quarters.field))
+    )
 
 
 async def _look_up(
