@@ -16,7 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
-from audit_service.core.sight import EVERYTHING
+from audit_service.core.sight import EVERYTHING, Sight
 from audit_service.core.terms import Term
 from audit_service.indexer import index_all
 from audit_service.store import find, segments, selection, slices
@@ -365,8 +365,8 @@ async def read_for_a_slice(filled: Filled, patch: pytest.MonkeyPatch, name: str)
     counts = []
 
     @asynccontextmanager
-    async def measured(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
-        async with bound(engine, log_id, EVERYTHING) as connection:
+    async def measured(engine: AsyncEngine, log_id: int, sight: Sight) -> AsyncIterator[AsyncConnection]:
+        async with bound(engine, log_id, sight) as connection:
             before = await fetched(connection)
             yield connection
             counts.append(await fetched(connection) - before)

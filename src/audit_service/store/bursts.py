@@ -70,7 +70,7 @@ async def _fetch_acts(
 ) -> list[Act]:
     if not positions:
         return []
-    # The projections: to group by, as filters do. What is shown of an event comes from what is hashed.
+    # The projections: to group by, as filters do, and no finer than what is seen. What is shown of an event comes from what is hashed.
     brought = await fetch_in_order(connection, log_id, [position.seq for position in positions], Act._fields)
     return [mask_act(Act(*row[: len(Act._fields)]), sight) for row in brought.rows]
 
