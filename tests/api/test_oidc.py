@@ -278,7 +278,7 @@ async def test_a_token_sees_its_own_tenant_s_log_alone(
 async def test_a_token_limited_to_servers_sees_those_and_global_events(
     module_database: TestDatabase, provider: Provider
 ) -> None:
-    """Limited to none, it sees global ones; a claim that is no list grants nothing; and no limit is the claim's word for all, not its lack."""
+    """Limited to none, it sees global ones alone. A limit that cannot be read, or is not there, grants nothing."""
     mapping = MAPPING | {"servers": {"claim": "servers", "all": "*"}}
     async with open_api(module_database, **settings_for(provider, oidc_claims=mapping)) as limited:
         servers_of = {"t-s1": "t1", "t-s2": "t2", "t-global": None}
@@ -291,8 +291,9 @@ async def test_a_token_limited_to_servers_sees_those_and_global_events(
 
         assert await seen(["t1"]) == {"t-s1", "t-global"}
         assert await seen(["t1", "t2"]) == await seen(["*"]) == servers_of.keys()
-        assert await seen([]) == await seen(...) == {"t-global"}
-        assert (await ask(limited, provider.token(servers="*"), "/v1/events")).status_code == 403
+        assert await seen([]) == {"t-global"}
+        for unread in ("*", ...):
+            assert (await ask(limited, provider.token(servers=unread), "/v1/events")).status_code == 403
         one = provider.token(servers=["t1"])
         for path, status in (
             ("/v1/events/t-s1", 200), ("/v1/events/t-s2", 404), ("/v1/servers/t1/activity", 200), ("/v1/servers/t2/activity", 404),
