@@ -257,8 +257,8 @@ WHOLE: Mapping[str, str] = {
     "/tlog/{log_key}/checkpoint": "/tlog/{log_key}/checkpoint",
     "/tlog/{log_key}/tile/{path}": "/tlog/{log_key}/tile/0/000.p/1",
 }
-# What gives nothing of the log away: keys are those of the tenant, and the rest is of the process.
-BESIDE = {"/v1/keys", "/healthz", "/readyz", "/metrics"}
+# What gives nothing of the log away: keys and tokens are those of the tenant, and the rest is of the process.
+BESIDE = {"/v1/keys", "/v1/tenants", "/v1/viewer-tokens", "/healthz", "/readyz", "/metrics"}
 PARTS = {
     "servers": Sight(server_ids=frozenset({SERVER}), own_entries=True),
     "not global": Sight(global_events=False, own_entries=True),
@@ -274,7 +274,7 @@ SCOPES = ("read", "export", "verify", "admin")
 def test_every_route_that_reads_has_its_rule(log: Log) -> None:
     document = create_app(log.settings).openapi()
     reading = {path for path, methods in document["paths"].items() if "get" in methods}
-    assert reading == SEEN | BESIDE | WHOLE.keys()
+    assert reading - BESIDE == SEEN | WHOLE.keys()
 
 
 @pytest.mark.parametrize("part", PARTS)
