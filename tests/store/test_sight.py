@@ -96,9 +96,16 @@ def small() -> Iterator[None]:
     """Every way through the search with few events."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terms, "SEGMENT_EVENTS", SEGMENT)
-        for name, value in (("WALK_ENTRIES", 3), ("LONG_WALK_ENTRIES", 3), ("_NAMED_LIMIT", 3), ("_LISTED_LIMIT", 3), ("_CHECKED_ENTRIES", 4),
-                            ("_LOOKED_UP_LIMIT", 2), ("_BATCHES", (1, 2, 4))):  # fmt: skip
-            patch.setattr(find, name, value)
+        for name in (
+            "WALK_ENTRIES",
+            "LONG_WALK_ENTRIES",
+            "_NAMED_LIMIT",
+            "_LISTED_LIMIT",
+            "_CHECKED_ENTRIES",
+            "_LOOKED_UP_LIMIT",
+        ):
+            patch.setattr(find, name, 3)
+        patch.setattr(find, "_BATCHES", (1, 2, 4))
         patch.setattr(slices, "SLICE_ENTRIES", 7)
         yield
 
@@ -569,7 +576,7 @@ UNSEEN = {
     "tables",
 }  # fmt: skip
 # Statements that are put together as text: numbers of ours and quoted constants (`literals.quoted`), never a value as it came.
-AS_TEXT = {("engine", "bound"), ("engine", "bind"), ("limits", "binding")}
+AS_TEXT = {("engine", "bound"), ("engine", "bind"), ("limits", "binding"), ("retention", "add_request")}
 
 
 def test_only_those_named_here_read_past_a_sight() -> None:
