@@ -1,5 +1,6 @@
 """What is left of an entry under a sight, and what is not."""
 
+import doctest
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit_service.core import mask
 from audit_service.core.bursts import Act, fold
 from audit_service.core.entry import GROUPS
 from audit_service.core.mask import holds_address, mask_act, mask_values
@@ -153,3 +155,7 @@ def test_an_act_of_somebody_seen_stays_as_it_is() -> None:
     assert mask_act(one, EVERYTHING) is one
     assert mask_act(one, NO_STAFF) is one
     assert mask_act(one, NO_EMAILS) == one._replace(actor_email=None)
+
+
+def test_the_worked_example_holds() -> None:
+    assert doctest.testmod(mask).failed == 0
