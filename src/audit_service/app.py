@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from audit_service.api import openapi, problems
 from audit_service.api.dependencies import Service
 from audit_service.api.middleware import AccessLog
+from audit_service.api.rates import AddressLimit
 from audit_service.api.routes import (
     activity,
     adapters,
@@ -46,7 +47,7 @@ class AuditApp(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Starlette's stack, inside ours."""
-        return AccessLog(ingest.IngestFirst(self, super().build_middleware_stack()))
+        return AccessLog(ingest.IngestFirst(self, AddressLimit(super().build_middleware_stack())))
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -5,6 +5,7 @@ Only the top layer reads it; everything below gets plain values.
 
 import re
 import shlex
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -33,6 +34,22 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 picks one")
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Worker processes")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks of proxies whose AUDIT_FORWARDED_HEADER is believed, comma-separated CIDRs; `unix`: a socket",
+    )
+    # Exactly one is read: a proxy that writes one of them passes on what a client made up in the other.
+    forwarded_header: str = Field(
+        "x-forwarded-for",
+        pattern="^(x-forwarded-for|forwarded)$",
+        description="Header in which the trusted proxies tell the client's address: `x-forwarded-for` or `forwarded`",
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate chain (PEM); set with AUDIT_TLS_KEY_FILE: HTTPS, TLS 1.2 or newer, and no HTTP"
+    )
+    tls_key_file: Path | None = Field(
+        None, description="Private key (PEM) of AUDIT_TLS_CERT_FILE; nobody else may read it"
+    )
     bootstrap_key: SecretStr | None = Field(
         None,
         description="32 to 200 visible characters; an admin key of the tenant `default` with every scope",
@@ -55,7 +72,31 @@ class Settings(BaseSettings):
     )
 
     exports_limit: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="Exports running at a time, per worker; over it: 503"
+        4, description="Exports and evidence running at a time, per worker; over it: 503"
+    )
+    exports_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Of these for one key, per worker; over it: 429"
+    )
+    verifies_limit: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Verifications asked for and running at a time, per worker; over it: 503"
+    )
+    verifies_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Of these for one key, per worker; over it: 429"
+    )
+    reads_limit_per_key: Annotated[int, Field(ge=0, le=200)] = Field(
+        6,
+        description="Searches, counts and histories of one key under way at a time, per worker; others wait; 0: no limit",
+    )
+    # Token buckets hold ten seconds' worth, so that a burst passes.
+    rate_limit_events_per_second: Annotated[int, Field(ge=0)] = Field(
+        20_000, description="Events of one key, over all workers; over it: 429, and streams are slowed; 0: no limit"
+    )
+    rate_limit_requests_per_second: Annotated[int, Field(ge=0)] = Field(
+        500, description="Other requests of one key, over all workers; over it: 429; 0: no limit"
+    )
+    rate_limit_address_per_second: Annotated[int, Field(ge=0)] = Field(
+        100,
+        description="Requests without a good credential from one address, over all workers; over it: 429; 0: no limit",
     )
 
     tlog_public: bool = Field(
@@ -187,6 +228,10 @@ class Settings(BaseSettings):
     )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json")
     metrics_enabled: bool = Field(True, description="Serve /metrics")
+    metrics_key: SecretStr | None = Field(
+        None,
+        description="32 to 200 visible characters that /metrics asks for as a bearer token; unset: nothing is asked",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
     @field_validator(
@@ -198,6 +243,7 @@ class Settings(BaseSettings):
         "oidc_algorithms",
         "oidc_token_types",
         "oidc_max_scopes",
+        "trusted_proxies",
         mode="before",
     )
     @classmethod
@@ -263,7 +309,15 @@ class Settings(BaseSettings):
                 raise ValueError("a template starts with https://, http:// or / and has no placeholder but {id}")
         return value
 
-    @field_validator("bootstrap_key")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            if network != "unix":
+                ip_network(network)  # raises ValueError, also for a network with host bits
+        return value
+
+    @field_validator("bootstrap_key", "metrics_key")
     @classmethod
     def _visible(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[\x21-\x7e]{32,200}", value.get_secret_value()):
@@ -274,6 +328,12 @@ class Settings(BaseSettings):
     def _migration_url(self) -> Self:
         if self.migration_database_url is not None and self.database_url is None:
             raise ValueError("AUDIT_MIGRATION_DATABASE_URL needs AUDIT_DATABASE_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _tls(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("AUDIT_TLS_CERT_FILE and AUDIT_TLS_KEY_FILE go together")
         return self
 
     @property

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import ServerId, Service, ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import ServerId, Service, ServiceOf, reads_in_turn, scoped
 from audit_service.api.parameters import Around
 from audit_service.core.ranking import rank
 from audit_service.core.view import event_view, stored_from
@@ -17,7 +17,7 @@ from audit_service.store.failures import translated
 from audit_service.store.rows import EVENT_COLUMNS, fetch_in_order
 from audit_service.store.selection import Selection
 
-router = APIRouter(tags=["events"], dependencies=documented_security)
+router = APIRouter(tags=["events"], dependencies=reads_in_turn)
 Reader = Annotated[Credential, Depends(scoped("read"))]
 _ALLOWED = (listing.ALLOWED | set(parameters.AROUND)) - {"server_id"}
 

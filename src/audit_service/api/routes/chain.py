@@ -1,17 +1,18 @@
 """The chain: its head, and its verification. And exports, which read the whole of it."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, cast, get_args
 
 import orjson
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from audit_service import export, verify
 from audit_service.api import parameters, schemas
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
-from audit_service.api.download import Download, in_slot
+from audit_service.api.download import Download, in_place
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
 from audit_service.core.checker import Depth
@@ -25,7 +26,7 @@ from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
 from audit_service.verified import VerifiedLog
-from audit_service.verify import Report
+from audit_service.verify import Progress, Report
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
 Verifier = Annotated[Credential, Depends(scoped("verify"))]
@@ -104,17 +105,20 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
         incremental=state is not None and state.start is not None,
         own=published_keys(service.settings.signing_dir),
     )
-    first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
+    stream = in_place(service.verifies, credential, _lines(steps))
+    first = await anext(stream)  # a range outside the log, or a database that is away, gets a status of its own
+    return Download(stream, first, media_type="application/json")
 
-    async def body() -> AsyncIterator[bytes]:
-        step = first
-        while not isinstance(step, Report):
-            yield b"\n"
-            step = await anext(steps)
-        VERIFIED.set(step.breaks_total)
-        yield orjson.dumps(step.as_json()) + b"\n"
 
-    return StreamingResponse(body(), media_type="application/json", headers={"Cache-Control": "no-store"})
+async def _lines(steps: AsyncGenerator[Progress | Report]) -> AsyncGenerator[bytes]:
+    """A line break for each step, and the report."""
+    async with aclosing(steps):
+        async for step in steps:
+            if isinstance(step, Report):
+                VERIFIED.set(step.breaks_total)
+                yield orjson.dumps(step.as_json()) + b"\n"
+            else:
+                yield b"\n"
 
 
 @router.get(
@@ -135,8 +139,10 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
     asked.finish()
     chosen, packed = cast("Format", format_), gzip == "true"
     links = service.settings.link_templates
-    stream = in_slot(
-        service, export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed)
+    stream = in_place(
+        service.exports,
+        credential,
+        export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed),
     )
     first = await anext(stream)  # a database that is away gets a status of its own
     # A tenant's name may hold anything; a header and a file name may not.

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServerId, Service, ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import ServerId, Service, ServiceOf, reads_in_turn, scoped
 from audit_service.core import timeline
 from audit_service.core.timeline import Interval
 from audit_service.errors import Fault, InvalidQueryError
@@ -18,7 +18,7 @@ from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 
-router = APIRouter(tags=["events"], dependencies=documented_security)
+router = APIRouter(tags=["events"], dependencies=reads_in_turn)
 Reader = Annotated[Credential, Depends(scoped("read"))]
 BUCKETS_LIMIT = 2000
 
