@@ -136,8 +136,8 @@ class Service:
         recipe, log = await self.recipe(), await self.log_of(credential)
         return lambda field_, value: stored_form(field_, value, recipe, log)
 
-    async def credential(self, key: str, scope: Scope) -> Credential | None:
-        """The live credential of a key, from a cache that forgets after a second. Raises RateLimitedError."""
+    async def credential(self, key: str, scope: Scope | None = None) -> Credential | None:
+        """The live credential of a key, from a cache that forgets after a second. Raises RateLimitedError, for a request's scope."""
         digest = key_hash(key)
         cached = self._cached(digest, scope)
         if cached is not None:
@@ -171,12 +171,11 @@ class Service:
         self._cache(digest, found, min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant)))
         return found
 
-    def _cached(self, digest: bytes, scope: Scope) -> Credential | None:
+    def _cached(self, digest: bytes, scope: Scope | None) -> Credential | None:
         until, credential = self._credentials.get(digest, (0.0, None))
-        if credential is None:
-            # Never seen, or no good any more: where many are no good, the database is not asked about another one.
+        if credential is None and scope is not None:
+            # Never seen, or no good any more: where many were no good, the database is not asked about another one.
             self.rates.check_address(scope)
-            return None
         return credential if until > time.monotonic() else None
 
     def _cache(self, digest: bytes, credential: Credential, seconds: float) -> None:

@@ -50,10 +50,12 @@ class Rates:
         """Count a request of a key: as one event or as one other request. Raises RateLimitedError."""
         self._take(scope, self.events if ingest else self.requests, _holder(credential), 1)
 
-    def admit_more(self, scope: Scope, credential: Credential, events: int) -> None:
-        """Count the events of a batch beyond the first. Raises RateLimitedError before any of them is taken."""
-        if events > 0:
-            self._take(scope, self.events, _holder(credential), events)
+    def admit_batch(self, scope: Scope, credential: Credential, events: int) -> None:
+        """Count the events of a batch, for which `admit` has counted one. Raises RateLimitedError before any of them is taken."""
+        if self.events is not None and events > 1:
+            holder = _holder(credential)
+            self.events.give_back(holder, 1)  # all or nothing: a batch as large as a bucket needs a full one
+            self._take(scope, self.events, holder, events)
 
     async def slow_down(self, credential: Credential, events: int) -> None:
         """Count events of a stream, and wait for as long as they are too many."""
@@ -161,7 +163,7 @@ def _policy(buckets: Buckets) -> bytes:
 def _refused(buckets: Buckets, wait_seconds: float) -> RateLimitedError:
     whose = "from this address" if buckets.name == "address" else "by this key"
     detail = f"too many {'requests' if buckets.name == 'address' else buckets.name} {whose}"
-    return RateLimitedError(detail, buckets.name, max(math.ceil(wait_seconds), 1))
+    return RateLimitedError(detail, buckets.name, max(math.ceil(wait_seconds - 1e-6), 1))
 
 
 def _holder(credential: Credential) -> Hashable:

@@ -40,6 +40,11 @@ class Buckets:
         self._put(key, full_at)
         return max(full_at - now - self.capacity / self.per_second, 0.0)
 
+    def give_back(self, key: Hashable, tokens: int) -> None:
+        """Undo a `take`."""
+        if key in self._full_at:
+            self._full_at[key] -= tokens / self.per_second
+
     def left(self, key: Hashable, now: float) -> tuple[int, int]:
         """Whole tokens left, and whole seconds until the bucket is full."""
         seconds = max(self._full_at.get(key, now) - now, 0.0)

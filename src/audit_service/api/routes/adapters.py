@@ -58,7 +58,7 @@ def delivery_endpoint(adapter: Adapter[Any]) -> Endpoint:
             body = await read_body(request, service.settings.body_limit_bytes)
             delivery = _delivery(delivery, body, service.settings, recipe)
             records = _records(adapter, delivery, recipe)
-            service.rates.admit_more(request.scope, credential, len(records) - 1)
+            service.rates.admit_batch(request.scope, credential, len(records))
             # 3. and 4.
             outcomes = await _ingest(adapter, delivery, records, service.appender(recipe), recipe, log)
         except AuditError as error:

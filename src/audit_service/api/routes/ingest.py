@@ -79,7 +79,7 @@ async def post_events(request: Request) -> Response:
         raise TooLargeError(
             f"a batch holds at most {limit} events", [Fault(f"holds more than {limit} events", "/events")]
         )
-    service.rates.admit_more(request.scope, credential, len(values) - 1)
+    service.rates.admit_batch(request.scope, credential, len(values))
     outcomes = await ingest.ingest(
         service.appender(recipe), recipe, log, values, default_ids=_keys(key, 0, len(values))
     )
