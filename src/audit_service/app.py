@@ -19,6 +19,7 @@ from audit_service.api.routes import (
     chain,
     checkpoints,
     counts,
+    docs,
     events,
     evidence,
     history,
@@ -70,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
-        docs_url="/docs" if settings.docs_enabled else None,
+        docs_url=None,  # a page of our own, with a policy that lets it work
         redoc_url=None,
         # A request whose path only lacks or has a final slash is a mistake to show, not to redirect with its body.
         redirect_slashes=False,
@@ -83,6 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
         history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys, retention, operations,
     ):  # fmt: skip
         app.include_router(module.router)
+    if settings.docs_enabled:
+        app.include_router(docs.router)
     openapi.install(app)
     return app
 

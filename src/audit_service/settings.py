@@ -3,21 +3,73 @@
 Only the top layer reads it; everything below gets plain values.
 """
 
+import os
 import re
 import shlex
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from audit_service.errors import AuditError
+from audit_service.private_file import is_open_to_others
 
 MEBIBYTE = 1024 * 1024
+SECRET_FILE_LIMIT_BYTES = 64 * 1024
+
+
+class SecretFileError(AuditError):
+    """A file with a secret is missing, cannot be used as it is, or lies open to others."""
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """AUDIT_…_FILE for every secret setting: the file's first line is the secret. Raises SecretFileError, which never quotes the file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The secret of one setting, None where no file is named."""
+        name = f"AUDIT_{field_name.upper()}"
+        named = os.environ.get(f"{name}_FILE") if _is_secret(field) else None
+        if not named:
+            return None, field_name, False
+        if os.environ.get(name):
+            raise SecretFileError(f"{name} and {name}_FILE are both set")
+        return _read_secret(Path(named), f"{name}_FILE"), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The secrets that come from files."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _read_secret(path: Path, setting: str) -> str:
+    try:
+        if is_open_to_others(path):
+            raise SecretFileError(
+                f"{setting}: {path} may be read by others: chmod 600 it, and think about who may have read it"
+            )
+        with path.open("rb") as file:
+            text = file.read(SECRET_FILE_LIMIT_BYTES).decode()
+    except (OSError, UnicodeError) as error:
+        raise SecretFileError(f"{setting}: {path} cannot be read ({type(error).__name__})") from None
+    secret, _, rest = text.partition("\n")
+    if not secret.strip() or rest.strip():
+        raise SecretFileError(f"{setting}: {path} must hold one line, the secret")
+    return secret.rstrip("\r")
 
 
 class Settings(BaseSettings):
-    """Settings from the environment. An invalid one stops the start; nothing runs half-configured."""
+    """Settings from the environment. An invalid one stops the start; nothing runs half-configured.
+
+    Every secret can come from a file instead, named in the same setting with `_FILE` behind it.
+    """
 
     model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore")
 
@@ -234,6 +286,20 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, files that the environment names, and the environment; nothing else."""
+        del dotenv_settings, file_secret_settings
+        # A file before the environment, where an env file may leave the secret empty; both together are refused.
+        return init_settings, _SecretFiles(settings_cls), env_settings
+
     @field_validator(
         "ignored_fields",
         "redact_words",
@@ -360,3 +426,8 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the service runs its own PostgreSQL."""
         return self.database_url is None
+
+
+def secret_files() -> list[str]:
+    """The names of the settings that name a file with a secret."""
+    return [f"AUDIT_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if _is_secret(field)]
