@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import orjson
 from fastapi import APIRouter, Depends, Request
@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from audit_service import export, verify
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
 from audit_service.api.download import Download, in_place
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
@@ -24,9 +24,10 @@ from audit_service.store.checkpoints import fetch_latest_checkpoint
 from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import fetch_sound_head
+from audit_service.store.query import fetch_size, fetch_sound_head
 from audit_service.verified import VerifiedLog
 from audit_service.verify import Progress, Report
+from audit_service.verify_apart import ENTRIES_HERE, verify_apart
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
 Verifier = Annotated[Credential, Depends(scoped("verify"))]
@@ -93,21 +94,39 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
     trusted = parameters.keys(asked)
     asked.finish()
     state = (await service.verified_logs()).read(credential.log_key) if incremental == "true" else None
-    steps = verify.verify(
-        service.database.reads,
-        credential.log_id,
-        from_seq=from_seq,
-        to_seq=None if to_seq < 0 else to_seq,
-        depth=cast("Depth", depth),
-        checkpoints=checkpoints,
-        trusted=trusted,
-        verified=None if state is None else state.point,
-        incremental=state is not None and state.start is not None,
-        own=published_keys(service.settings.signing_dir),
-    )
+    arguments = {
+        "from_seq": from_seq,
+        "to_seq": to_seq if to_seq >= 0 else None,
+        "depth": depth,
+        "checkpoints": checkpoints,
+        "trusted": trusted,
+        "verified": None if state is None else state.point,
+        "incremental": state is not None and state.start is not None,
+        "own": published_keys(service.settings.signing_dir),
+    }
+    steps = _verification(service, credential, arguments)
     stream = in_place(service.verifies, credential, _lines(steps))
     first = await anext(stream)  # a range outside the log, or a database that is away, gets a status of its own
     return Download(stream, first, media_type="application/json")
+
+
+async def _verification(
+    service: Service, credential: Credential, arguments: dict[str, Any]
+) -> AsyncGenerator[Progress | Report]:
+    """The verification, in this process if it is short."""
+    settings, log_id = service.settings, credential.log_id
+    assert settings.database_url is not None  # noqa: S101 - `create_app` has checked it
+    async with translated(), bound(service.database.reads, log_id) as connection:
+        size = await fetch_size(connection, log_id)
+    end = size if arguments["to_seq"] is None else arguments["to_seq"]
+    if min(end, size) - arguments["from_seq"] > ENTRIES_HERE:
+        url = settings.database_url.get_secret_value()
+        steps = verify_apart(url, settings.statement_timeout_seconds, log_id, arguments)
+    else:
+        steps = verify.verify(service.database.reads, log_id, **arguments)
+    async with aclosing(steps):
+        async for step in steps:
+            yield step
 
 
 async def _lines(steps: AsyncGenerator[Progress | Report]) -> AsyncGenerator[bytes]:
