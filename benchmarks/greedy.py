@@ -60,7 +60,8 @@ def measure_greedy(options: Options) -> Section:
         [
             (
                 f"{options.stored_events} entries, 1 worker with its default limits, {POSTS_PER_SECOND} posts a second "
-                f"on {POSTERS} connections by another key, {seconds} s each way; the ratio is the median over {counted(options.rounds, 'round')} in turn. "
+                f"on {POSTERS} connections by another key, {seconds} s each way; the ratio is the "
+                f"median over {counted(options.rounds, 'round')} in turn. "
                 "Whoever is refused comes again after a quarter of a second."
             )
         ],

@@ -109,7 +109,8 @@ def _sql(title: str, statements: Sequence[str]) -> list[str]:
     return [f"## {title}", "", "```sql", *statements, "```", ""]
 
 
-async def _page(url: str) -> str:
+async def page_of(url: str) -> str:
+    """The page about the database of an owner's URL."""
     connection = await asyncpg.connect(url)
     try:
         return await privileges_page(connection)
@@ -124,7 +125,7 @@ def main() -> None:
         postgres.start()
         try:
             migrate.upgrade(postgres.url())
-            print(asyncio.run(_page(postgres.url())), end="")
+            print(asyncio.run(page_of(postgres.url())), end="")
         finally:
             postgres.stop()
 

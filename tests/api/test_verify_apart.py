@@ -86,7 +86,7 @@ async def test_a_process_that_is_killed_is_a_problem_and_gives_its_place_back(da
                     await asyncio.sleep(0.02)
             (child,) = children()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while child.nice() != NICENESS:
+                while child.nice() != min(psutil.Process().nice() + NICENESS, 19):  # noqa: ASYNC110 - it says so to nobody
                     await asyncio.sleep(0.02)
             assert BOOTSTRAP_KEY not in " ".join(child.cmdline())
             assert "postgresql://" not in " ".join(child.cmdline()) + " ".join(child.environ().values())
