@@ -84,7 +84,7 @@ def service(folder: Path) -> Iterator[Service]:
 def get(service: Service, folder: Path, path: str, **headers: str) -> httpx.Response:
     """GET over HTTPS."""
     url = f"https://127.0.0.1:{port_of(service)}{path}"
-    return httpx.get(url, headers=headers, verify=trusting(folder), timeout=20, trust_env=False)
+    return httpx.get(url, headers=headers, verify=trusting(folder), timeout=60, trust_env=False)
 
 
 def test_the_api_answers_over_https_and_says_to_stay_there(service: Service, folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_api_answers_over_https_and_says_to_stay_there(service: Service, fol
 
 def test_plain_http_is_not_answered_there_and_not_redirected(service: Service) -> None:
     with pytest.raises(httpx.HTTPError):
-        httpx.get(f"http://127.0.0.1:{port_of(service)}/healthz", timeout=10, trust_env=False)
+        httpx.get(f"http://127.0.0.1:{port_of(service)}/healthz", timeout=60, trust_env=False)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -104,7 +104,7 @@ def test_tls_1_2_and_newer_are_spoken(service: Service, folder: Path, version: s
     context = trusting(folder)
     context.minimum_version = context.maximum_version = version
     with (
-        socket.create_connection(("127.0.0.1", port_of(service)), timeout=10) as raw,
+        socket.create_connection(("127.0.0.1", port_of(service)), timeout=60) as raw,
         context.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
     ):
         assert connection.version() == version.name.replace("_", ".")
@@ -116,7 +116,7 @@ def test_tls_1_1_is_refused_by_the_service(service: Service, folder: Path) -> No
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with (
-        socket.create_connection(("127.0.0.1", port_of(service)), timeout=10) as raw,
+        socket.create_connection(("127.0.0.1", port_of(service)), timeout=60) as raw,
         pytest.raises(ssl.SSLError, match=r"(?i)alert protocol version|EOF occurred"),
     ):
         context.wrap_socket(raw, server_hostname="127.0.0.1")
