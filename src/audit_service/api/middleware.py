@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from audit_service.api.logs import REQUESTS, SECONDS, App, Message, Scope, log, route_of, unexpected
 from audit_service.api.peer import address_of
 from audit_service.api.problems import unexpected_response
-from audit_service.api.rates import RATE_STATE
+from audit_service.api.rates import RATE_STATE, rate_headers
 
 Header: TypeAlias = tuple[bytes, bytes]
 
@@ -39,6 +39,9 @@ class AccessLog:
     )
     # Over TLS only: said over plain HTTP it means nothing, and in front of a proxy the proxy says it.
     TLS_HEADERS = ((b"strict-transport-security", b"max-age=31536000; includeSubDomains"),)
+
+    _USUAL = HEADERS + DEFAULTS
+    _DEFAULT_NAMES = frozenset(name for name, _ in DEFAULTS)
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -91,13 +94,15 @@ class AccessLog:
                 )
 
     def _headers(self, scope: Scope, own: Iterable[Header]) -> list[Header]:
-        headers = [*own, *self.HEADERS]
-        given = {name for name, _ in headers}
-        headers += [header for header in self.DEFAULTS if header[0] not in given]
-        if scope.get("scheme") == "https":
+        headers = [*own]
+        given = {name for name, _ in headers} & self._DEFAULT_NAMES
+        # Nearly every answer leaves the defaults as they are.
+        headers += self._USUAL if not given else [h for h in self._USUAL if h[0] not in given]
+        if scope["scheme"] == "https":
             headers += self.TLS_HEADERS
-        if RATE_STATE in scope.get("state", ()):
-            headers += scope["app"].state.service.rates.headers(scope)
+        counted = scope.get("state", {}).get(RATE_STATE)
+        if counted is not None:
+            headers += rate_headers(*counted)
         return headers
 
 

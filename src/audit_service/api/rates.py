@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from audit_service.api.logs import App, Receive, Scope, Send
 from audit_service.api.peer import address_of
@@ -77,22 +78,11 @@ class Rates:
     def _take(self, scope: Scope, buckets: Buckets | None, key: Hashable, tokens: int) -> None:
         if buckets is None:
             return
-        scope.setdefault("state", {})[RATE_STATE] = buckets, key
-        wait = buckets.take(key, tokens, self.clock())
+        now = self.clock()
+        scope.setdefault("state", {})[RATE_STATE] = buckets, key, now
+        wait = buckets.take(key, tokens, now)
         if wait:
             raise _refused(buckets, wait)
-
-    def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """What an answer says of the limit that its request was counted in."""
-        counted = scope.get("state", {}).get(RATE_STATE)
-        if counted is None:
-            return []
-        buckets, key = counted
-        left, full = buckets.left(key, self.clock())
-        return [
-            (b"ratelimit-policy", _policy(buckets)),
-            (b"ratelimit", b'"%s";r=%d;t=%d' % (buckets.name.encode(), left, full)),
-        ]
 
 
 class AddressLimit:
@@ -156,8 +146,18 @@ def _buckets(name: str, per_second: int, workers: int) -> Buckets | None:
     return Buckets(name, share, max(int(share * BURST_SECONDS), 1))
 
 
-def _policy(buckets: Buckets) -> bytes:
-    return b'"%s";q=%d;w=%d' % (buckets.name.encode(), buckets.capacity, BURST_SECONDS)
+def rate_headers(buckets: Buckets, key: Hashable, now: float) -> list[tuple[bytes, bytes]]:
+    """What an answer says of the limit that its request was counted in at `now`: at the state of the bucket since."""
+    left, full = buckets.left(key, now)
+    return [
+        _policy(buckets.name, buckets.capacity),
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (buckets.name.encode(), left, full)),
+    ]
+
+
+@cache
+def _policy(name: str, capacity: int) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", b'"%s";q=%d;w=%d' % (name.encode(), capacity, BURST_SECONDS)
 
 
 def _refused(buckets: Buckets, wait_seconds: float) -> RateLimitedError:
