@@ -20,6 +20,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.check_locks
 	$(BIN)/python -m scripts.check_drift
 
 bench: $(VENV)/.installed-dev

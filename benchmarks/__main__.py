@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.batch import measure_p2
 from benchmarks.exporting import measure_beside, measure_p4, measure_p6
+from benchmarks.greedy import measure_greedy
 from benchmarks.indexes import measure_p7
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p3": measure_p3,
     "p4": measure_p4,
     "beside": measure_beside,
+    "greedy": measure_greedy,
     "p5": measure_p5,
     "p6": measure_p6,
     "p7": measure_p7,

@@ -13,12 +13,14 @@ from audit_service.api import openapi, problems
 from audit_service.api.cors import Cors
 from audit_service.api.dependencies import Service
 from audit_service.api.middleware import AccessLog
+from audit_service.api.rates import AddressLimit
 from audit_service.api.routes import (
     activity,
     adapters,
     chain,
     checkpoints,
     counts,
+    docs,
     events,
     evidence,
     history,
@@ -51,7 +53,7 @@ class AuditApp(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Starlette's stack, inside ours."""
         service: Service = self.state.service
-        rest = Cors(super().build_middleware_stack(), service.settings.cors_origins)
+        rest = Cors(AddressLimit(super().build_middleware_stack()), service.settings.cors_origins)
         return AccessLog(ingest.IngestFirst(self, rest))
 
 
@@ -75,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
-        docs_url="/docs" if settings.docs_enabled else None,
+        docs_url=None,  # a page of our own, with a policy that lets it work
         redoc_url=None,
         # A request whose path only lacks or has a final slash is a mistake to show, not to redirect with its body.
         redirect_slashes=False,
@@ -89,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
         viewer_tokens, tenants, retention, operations,
     ):  # fmt: skip
         app.include_router(module.router)
+    if settings.docs_enabled:
+        app.include_router(docs.router)
     openapi.install(app)
     return app
 

@@ -47,7 +47,7 @@ from audit_service.core.writer import Format
 from audit_service.errors import AuditError, InputError
 from audit_service.ingest import stored_form
 from audit_service.offline import verify_file
-from audit_service.settings import Settings
+from audit_service.settings import SecretFileError, Settings
 from audit_service.signing.public_keys import own_keys
 from audit_service.store import find
 from audit_service.store.credentials import DEFAULT_TENANT
@@ -74,6 +74,9 @@ def main() -> None:
     """Entry point: a known failure is one line and exit 2, never a traceback."""
     try:
         app()
+    except SecretFileError as error:
+        err.print(error.detail, markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_UNKNOWN)
     except SettingsError as error:
         # Its text holds the value; the cause names what is wrong with it.
         name = re.search(r'field "(\w+)"', str(error))

@@ -21,6 +21,7 @@ AuditError
 ├── UnavailableError               try again later: the database is away, or a queue is full
 │   ├── MovedOnError               what was prepared does not fit the log any more; prepare it again
 │   └── ProviderError              the identity provider's keys cannot be had; its reason is for the log alone
+├── RateLimitedError               too much by one key, or from one address
 ├── NotSignedError                 what is asked for is not covered by a signed checkpoint yet
 ├── HeldError                      a legal hold forbids it
 ├── CanonicalError                 a value outside the profile of RFC 8785 we use
@@ -151,6 +152,15 @@ class UnavailableError(AuditError):
 
     def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimitedError(AuditError):
+    """Too much by one key or from one address; `policy` names the limit, `retry_after_seconds` says when it is worth another try."""
+
+    def __init__(self, detail: str, policy: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.policy = policy
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -21,7 +21,7 @@ MINIMUM_BYTES = 1024
 
 _PROBLEM = b"".join([
     b"HTTP/1.1 %d %s\r\ncontent-type: application/problem+json\r\nconnection: close\r\n",
-    *(b"%s: %s\r\n" % header for header in AccessLog.HEADERS),
+    *(b"%s: %s\r\n" % header for header in (*AccessLog.HEADERS, *AccessLog.DEFAULTS)),
     b"content-length: %d\r\n\r\n%s",
 ])  # fmt: skip
 
@@ -182,7 +182,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(_PROBLEM % (status, reason, len(body), body))
         # To close over unread bytes is a reset, which can overtake the answer: read into nothing until the client closes, or the next look.
         self._refused = True
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()  # TLS ends with a message of its own
         if before is not None and not before.response_complete:
             before.scope["state"][REFUSED_STATUS] = status  # the access log counts it, with its route
             before.disconnected = True

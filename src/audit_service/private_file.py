@@ -1,6 +1,7 @@
 """Files nobody else may read, written so that a crash leaves either what was there or what was meant."""
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -14,6 +15,11 @@ def replace_private(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     new.replace(path)
     sync_dir(path.parent)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether anybody but the file's owner and readers of its group may use it. Raises OSError."""
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o037)
 
 
 def sync_dir(path: Path) -> None:

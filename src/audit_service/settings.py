@@ -3,20 +3,73 @@
 Only the top layer reads it; everything below gets plain values.
 """
 
+import os
 import re
 import shlex
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from audit_service.errors import AuditError
+from audit_service.private_file import is_open_to_others
 
 MEBIBYTE = 1024 * 1024
+SECRET_FILE_LIMIT_BYTES = 64 * 1024
+
+
+class SecretFileError(AuditError):
+    """A file with a secret is missing, cannot be used as it is, or lies open to others."""
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """AUDIT_…_FILE for every secret setting: the file's first line is the secret. Raises SecretFileError, which never quotes the file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The secret of one setting, None where no file is named."""
+        name = f"AUDIT_{field_name.upper()}"
+        named = os.environ.get(f"{name}_FILE") if _is_secret(field) else None
+        if not named:
+            return None, field_name, False
+        if os.environ.get(name):
+            raise SecretFileError(f"{name} and {name}_FILE are both set")
+        return _read_secret(Path(named), f"{name}_FILE"), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The secrets that come from files."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _read_secret(path: Path, setting: str) -> str:
+    try:
+        if is_open_to_others(path):
+            raise SecretFileError(
+                f"{setting}: {path} may be read by others: chmod 600 it, and think about who may have read it"
+            )
+        with path.open("rb") as file:
+            text = file.read(SECRET_FILE_LIMIT_BYTES).decode()
+    except (OSError, UnicodeError) as error:
+        raise SecretFileError(f"{setting}: {path} cannot be read ({type(error).__name__})") from None
+    secret, _, rest = text.partition("\n")
+    if not secret.strip() or rest.strip():
+        raise SecretFileError(f"{setting}: {path} must hold one line, the secret")
+    return secret.rstrip("\r")
 
 
 class Settings(BaseSettings):
-    """Settings from the environment. An invalid one stops the start; nothing runs half-configured."""
+    """Settings from the environment. An invalid one stops the start; nothing runs half-configured.
+
+    Every secret can come from a file instead, named in the same setting with `_FILE` behind it.
+    """
 
     model_config = SettingsConfigDict(env_prefix="AUDIT_", frozen=True, extra="ignore")
 
@@ -33,6 +86,22 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port to listen on; 0 picks one")
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Worker processes")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks of proxies whose AUDIT_FORWARDED_HEADER is believed, comma-separated CIDRs; `unix`: a socket",
+    )
+    # Exactly one is read: a proxy that writes one of them passes on what a client made up in the other.
+    forwarded_header: str = Field(
+        "x-forwarded-for",
+        pattern="^(x-forwarded-for|forwarded)$",
+        description="Header in which the trusted proxies tell the client's address: `x-forwarded-for` or `forwarded`",
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate chain (PEM); set with AUDIT_TLS_KEY_FILE: HTTPS, TLS 1.2 or newer, and no HTTP"
+    )
+    tls_key_file: Path | None = Field(
+        None, description="Private key (PEM) of AUDIT_TLS_CERT_FILE; nobody else may read it"
+    )
     bootstrap_key: SecretStr | None = Field(
         None,
         description="32 to 200 visible characters; an admin key of the tenant `default` with every scope",
@@ -55,7 +124,31 @@ class Settings(BaseSettings):
     )
 
     exports_limit: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="Exports running at a time, per worker; over it: 503"
+        4, description="Exports and evidence running at a time, per worker; over it: 503"
+    )
+    exports_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Of these for one key, per worker; over it: 429"
+    )
+    verifies_limit: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Verifications asked for and running at a time, per worker; over it: 503"
+    )
+    verifies_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Of these for one key, per worker; over it: 429"
+    )
+    reads_limit_per_key: Annotated[int, Field(ge=0, le=200)] = Field(
+        6,
+        description="Searches, counts and histories of one key under way at a time, per worker; others wait; 0: no limit",
+    )
+    # Token buckets hold ten seconds' worth, so that a burst passes.
+    rate_limit_events_per_second: Annotated[int, Field(ge=0)] = Field(
+        20_000, description="Events of one key, over all workers; over it: 429, and streams are slowed; 0: no limit"
+    )
+    rate_limit_requests_per_second: Annotated[int, Field(ge=0)] = Field(
+        500, description="Other requests of one key, over all workers; over it: 429; 0: no limit"
+    )
+    rate_limit_address_per_second: Annotated[int, Field(ge=0)] = Field(
+        100,
+        description="Requests without a good credential from one address, over all workers; over it: 429; 0: no limit",
     )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -192,7 +285,25 @@ class Settings(BaseSettings):
     )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json")
     metrics_enabled: bool = Field(True, description="Serve /metrics")
+    metrics_key: SecretStr | None = Field(
+        None,
+        description="32 to 200 visible characters that /metrics asks for as a bearer token; unset: nothing is asked",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, files that the environment names, and the environment; nothing else."""
+        del dotenv_settings, file_secret_settings
+        # A file before the environment, where an env file may leave the secret empty; both together are refused.
+        return init_settings, _SecretFiles(settings_cls), env_settings
 
     @field_validator(
         "ignored_fields",
@@ -204,6 +315,7 @@ class Settings(BaseSettings):
         "oidc_algorithms",
         "oidc_token_types",
         "oidc_max_scopes",
+        "trusted_proxies",
         mode="before",
     )
     @classmethod
@@ -282,7 +394,15 @@ class Settings(BaseSettings):
                 raise ValueError("a template starts with https://, http:// or / and has no placeholder but {id}")
         return value
 
-    @field_validator("bootstrap_key")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            if network != "unix":
+                ip_network(network)  # raises ValueError, also for a network with host bits
+        return value
+
+    @field_validator("bootstrap_key", "metrics_key")
     @classmethod
     def _visible(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[\x21-\x7e]{32,200}", value.get_secret_value()):
@@ -293,6 +413,12 @@ class Settings(BaseSettings):
     def _migration_url(self) -> Self:
         if self.migration_database_url is not None and self.database_url is None:
             raise ValueError("AUDIT_MIGRATION_DATABASE_URL needs AUDIT_DATABASE_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _tls(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("AUDIT_TLS_CERT_FILE and AUDIT_TLS_KEY_FILE go together")
         return self
 
     @property
@@ -319,3 +445,8 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the service runs its own PostgreSQL."""
         return self.database_url is None
+
+
+def secret_files() -> list[str]:
+    """The names of the settings that name a file with a secret."""
+    return [f"AUDIT_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if _is_secret(field)]

@@ -38,10 +38,11 @@ from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedP
 from audit_service.errors import AuditError
 from audit_service.lifeline import pause
 from audit_service.provision import origins, prepare
-from audit_service.settings import Settings
+from audit_service.settings import Settings, secret_files
 from audit_service.signing.keyfile import KeyFileError, ensure_keys, read_keys
 from audit_service.signing.public_keys import publish_keys
 from audit_service.store.migrate import upgrade
+from audit_service.tls import TlsError, make_context
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
@@ -94,15 +95,9 @@ def serve(settings: Settings) -> int:
     """Run the service until a signal stops it. Returns the exit code: 0 stopped, 1 failed, 2 refused."""
     _open_standard_descriptors()
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
-    try:
-        rules_of(settings)  # before anything is made: nothing runs half-configured
-    except ValueError as error:
-        _say(f"audit-service: AUDIT_REDACT_…: {error}")
-        return EXIT_REFUSED
-    try:
-        token_rules_of(settings)
-    except ValueError as error:
-        _say(f"audit-service: {error}")
+    # Before anything is made: nothing runs half-configured.
+    if (reason := _unusable(settings)) is not None:
+        _say(f"audit-service: {reason}")
         return EXIT_REFUSED
     _warn_of_unknown_settings()
     postgres = _embedded(settings) if settings.embedded else None
@@ -114,7 +109,7 @@ def serve(settings: Settings) -> int:
         ):
             try:
                 serving = _ready_database(settings, postgres)
-                _listen(listener)
+                _listen(listener, "http" if settings.tls_cert_file is None else "https")
                 return asyncio.run(_Watch(_children(serving, listener), postgres, settings).run())
             finally:
                 _ignore_stop_signals()
@@ -128,6 +123,23 @@ def serve(settings: Settings) -> int:
     except AuditError as error:
         _say(f"audit-service: {error.detail}")
         return EXIT_REFUSED if isinstance(error, ServeRefusedError) else EXIT_FAILED
+
+
+def _unusable(settings: Settings) -> str | None:
+    """Why the service cannot run with these settings; None: it can."""
+    try:
+        rules_of(settings)
+    except ValueError as error:
+        return f"AUDIT_REDACT_…: {error}"
+    try:
+        token_rules_of(settings)
+        if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+            make_context(settings.tls_cert_file, settings.tls_key_file)
+    except ValueError as error:
+        return str(error)
+    except TlsError as error:
+        return error.detail
+    return None
 
 
 # -- steps 1 to 5 --------------------------------------------------------------------------------------------
@@ -170,13 +182,13 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _listen(listener: socket.socket) -> None:
+def _listen(listener: socket.socket, scheme: str) -> None:
     """Take connections: from here on a client waits for a worker instead of being turned away."""
     try:
         listener.listen(_BACKLOG_CONNECTIONS)
     except OSError as error:
-        raise _taken(_address(listener), error) from error
-    _say(f"audit-service listening on {_address(listener)}")
+        raise _taken(_address(listener, scheme), error) from error
+    _say(f"audit-service listening on {_address(listener, scheme)}")
 
 
 def _taken(place: str, error: OSError) -> AuditError:
@@ -259,7 +271,7 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.resolve())
     # Each gets no login but its own.
     unsigned = {"signing_database_url": None, "checkpoint_urls": (), "checkpoint_command": None}
-    serving = {"database_url": None, "netbox_secret": None}
+    serving = {"database_url": None, "netbox_secret": None, "metrics_key": None}
     keeping = {"retention_database_url": None}
     line = _settings_line(settings.model_copy(update=unsigned | keeping))
     workers = [
@@ -270,7 +282,9 @@ def _children(settings: Settings, listener: socket.socket) -> list[Child]:
     line = _settings_line(settings.model_copy(update=unsigned | serving))
     children.append(Child("keeper", "audit_service.keeper", line, essential=False))
     if settings.verify_interval_seconds:
-        line = _settings_line(settings.model_copy(update=unsigned | keeping | {"netbox_secret": None}))
+        line = _settings_line(
+            settings.model_copy(update=unsigned | keeping | {"netbox_secret": None, "metrics_key": None})
+        )
         children.append(Child("verifier", "audit_service.verifier", line, essential=False))
     if settings.sign:
         line = _settings_line(settings.model_copy(update=serving | keeping))
@@ -456,9 +470,9 @@ def _ignore_stop_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _address(listener: socket.socket) -> str:
+def _address(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
 
 
 def _open_standard_descriptors() -> None:
@@ -474,7 +488,7 @@ def _open_standard_descriptors() -> None:
 
 def _warn_of_unknown_settings() -> None:
     """A misspelt setting does nothing; say so, because nobody notices a redaction word that does nothing."""
-    known = {f"AUDIT_{name.upper()}" for name in Settings.model_fields}
+    known = {f"AUDIT_{name.upper()}" for name in Settings.model_fields} | set(secret_files())
     for name in sorted(name for name in os.environ if name.startswith("AUDIT_") and name not in known):
         _say(f"warning: {name} is not a setting of this version")
 

@@ -14,6 +14,7 @@ from audit_service.app import create_app
 from audit_service.http_protocol import GuardedProtocol
 from audit_service.lifeline import read_settings
 from audit_service.settings import Settings
+from audit_service.tls import make_context
 
 GC_THRESHOLD_OBJECTS = 50_000
 
@@ -29,7 +30,7 @@ def main() -> None:
 
 
 def _configuration(settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
+    configuration = uvicorn.Config(
         create_app(settings),
         http=GuardedProtocol,
         loop="uvloop",
@@ -41,6 +42,10 @@ def _configuration(settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
     )
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        configuration.load()
+        configuration.ssl = make_context(settings.tls_cert_file, settings.tls_key_file)
+    return configuration
 
 
 def _tune_collector() -> None:

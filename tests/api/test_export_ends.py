@@ -30,7 +30,7 @@ def formatters() -> list[psutil.Process]:
 async def is_quiet(service: Service) -> bool:
     """Whether no export runs: no slot, connection or process is taken, and the database works at nothing."""
     engine: Any = service.database.reads
-    if service.exports or formatters() or engine.pool.checkedout():
+    if service.exports.taken or formatters() or engine.pool.checkedout():
         return False
     async with engine.connect() as connection:
         busy = await connection.scalar(

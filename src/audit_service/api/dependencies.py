@@ -7,18 +7,19 @@ tell others of what they do not see.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from audit_service.api.logs import APPEND_SECONDS, PENDING, log
-from audit_service.api.peer import peer_address
+from audit_service.api.logs import APPEND_SECONDS, PENDING, Scope, log
+from audit_service.api.peer import Proxies, peer_address
+from audit_service.api.rates import Rates, Turns
 from audit_service.core.api_key import is_mistyped, key_hash
 from audit_service.core.key_limits import KeyLimits
+from audit_service.core.places import Places
 from audit_service.core.sight import Sight
 from audit_service.core.token import looks_like_token
 from audit_service.errors import (
@@ -26,7 +27,6 @@ from audit_service.errors import (
     InvalidTokenError,
     NotFoundError,
     UnauthenticatedError,
-    UnavailableError,
     UngrantedTokenError,
 )
 from audit_service.ingest import Log, Recipe, stored_form
@@ -46,7 +46,7 @@ CREDENTIAL_CACHE_SECONDS = 1.0
 CREDENTIAL_CACHE_ENTRIES = 10_000
 TOUCH_SECONDS = 60.0
 KEY_CHARACTERS = 256
-EXPORT_RETRY_SECONDS = 5
+EXPORT_RETRY_SECONDS = VERIFY_RETRY_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -57,7 +57,12 @@ class Service:
     database: Database
     make_recipe: Callable[[Installation], Recipe]
     provider: IdentityProvider | None = None  # whose bearer JWTs are accepted
-    exports: int = 0  # running now
+    # Whose address a request comes from, and how much is granted to whom.
+    proxies: Proxies = field(init=False)
+    rates: Rates = field(init=False)
+    turns: Turns = field(init=False)
+    exports: Places = field(init=False)
+    verifies: Places = field(init=False)
     tile_roots: TileRoots = field(default_factory=TileRoots)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
@@ -65,6 +70,23 @@ class Service:
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
     _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.proxies = Proxies.of(settings.trusted_proxies, settings.forwarded_header)
+        self.rates, self.turns = Rates(settings), Turns(settings.reads_limit_per_key)
+        self.exports = Places(
+            "exports",
+            limit=settings.exports_limit,
+            per_key=settings.exports_limit_per_key,
+            retry_after_seconds=EXPORT_RETRY_SECONDS,
+        )
+        self.verifies = Places(
+            "verifications",
+            limit=settings.verifies_limit,
+            per_key=settings.verifies_limit_per_key,
+            retry_after_seconds=VERIFY_RETRY_SECONDS,
+        )
 
     async def installation(self) -> Installation:
         """The installation's constants, read at the first use, so that workers start while the database is away."""
@@ -90,17 +112,6 @@ class Service:
             )
             PENDING.set_function(lambda: self._appender.pending_events if self._appender else 0)
         return self._appender
-
-    @contextmanager
-    def export_slot(self) -> Iterator[None]:
-        """One of the exports that may run at a time: each has a process of its own. Raises UnavailableError."""
-        if self.exports >= self.settings.exports_limit:
-            raise UnavailableError("too many exports are running", retry_after_seconds=EXPORT_RETRY_SECONDS)
-        self.exports += 1
-        try:
-            yield
-        finally:
-            self.exports -= 1
 
     async def close(self) -> None:
         """Let what is on its way be committed, then close every connection."""
@@ -132,10 +143,11 @@ class Service:
         recipe, log = await self.recipe(), await self.log_of(credential)
         return lambda field_, value: stored_form(field_, value, recipe, log)
 
-    async def credential(self, key: str) -> Credential | None:
-        """The live credential of a key or viewer token, from a cache that forgets after a second."""
+    async def credential(self, key: str, scope: Scope | None = None) -> Credential | None:
+        """The live credential of a key or viewer token, from a cache that forgets after a second. Raises RateLimitedError, for a
+        request's scope."""
         digest = key_hash(key)
-        cached = self._cached(digest)
+        cached = self._cached(digest, scope)
         if cached is not None:
             return cached
         asked_at = time.monotonic()
@@ -151,13 +163,13 @@ class Service:
             await self._touch(credential.key_id, asked_at)
         return credential
 
-    async def token_credential(self, token: str, provider: IdentityProvider) -> Credential:
+    async def token_credential(self, token: str, provider: IdentityProvider, scope: Scope) -> Credential:
         """The credential of a bearer JWT, from the same cache, which never outlasts the token.
 
-        Raises InvalidTokenError, UngrantedTokenError, ProviderError.
+        Raises InvalidTokenError, UngrantedTokenError, ProviderError, RateLimitedError.
         """
         digest = key_hash(token)
-        cached = self._cached(digest)
+        cached = self._cached(digest, scope)
         if cached is not None:
             return cached
         grant = await provider.check_token(token)
@@ -172,8 +184,11 @@ class Service:
         self._cache(digest, found, time.monotonic() + seconds)
         return found
 
-    def _cached(self, digest: bytes) -> Credential | None:
+    def _cached(self, digest: bytes, scope: Scope | None) -> Credential | None:
         until, credential = self._credentials.get(digest, (0.0, None))
+        if credential is None and scope is not None:
+            # Never seen, or no good any more: where many were no good, the database is not asked about another one.
+            self.rates.check_address(scope)
         return credential if until > time.monotonic() else None
 
     def _cache(self, digest: bytes, credential: Credential, until: float) -> None:
@@ -204,7 +219,15 @@ _bearer = HTTPBearer(
 
 async def authenticate(request: Request) -> Credential:
     """Who is asking, by `Authorization: Bearer`. Raises UnauthenticatedError, the same for every reason a key or a token is no good,
-    and ForbiddenError for a token that grants nothing."""
+    ForbiddenError for a token that grants nothing, RateLimitedError when too many from the same address were no good."""
+    try:
+        return await _authenticate(request)
+    except UnauthenticatedError:
+        service_of(request).rates.note_failure(request.scope)
+        raise
+
+
+async def _authenticate(request: Request) -> Credential:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
@@ -217,7 +240,7 @@ async def authenticate(request: Request) -> Credential:
 async def authenticate_token(request: Request, token: str, provider: IdentityProvider) -> Credential:
     """Whose JWT it is. Raises InvalidTokenError, ForbiddenError, ProviderError."""
     try:
-        credential = await service_of(request).token_credential(token, provider)
+        credential = await service_of(request).token_credential(token, provider, request.scope)
     except (InvalidTokenError, UngrantedTokenError) as error:
         log.info("token refused", reason=error.reason)
         raise
@@ -230,7 +253,7 @@ async def authenticate_key(request: Request, key: str) -> Credential:
     if not key:
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     possible = len(key) <= KEY_CHARACTERS and not is_mistyped(key)
-    credential = await service_of(request).credential(key) if possible else None
+    credential = await service_of(request).credential(key, request.scope) if possible else None
     if (
         credential is not None
         and credential.networks is not None
@@ -266,8 +289,11 @@ def require_whole(credential: Credential) -> Credential:
 
 
 async def authorize(request: Request, scope: str, *, whole: bool = False) -> Credential:
-    """Who is asking, with the scope, and, if asked for, the sight of the whole log. Raises UnauthenticatedError, ForbiddenError."""
-    credential = require_scope(await authenticate(request), scope)
+    """Who is asking, with the scope, not too often, and, if asked for, with the sight of the whole log. Raises UnauthenticatedError,
+    ForbiddenError, RateLimitedError."""
+    credential = await authenticate(request)
+    service_of(request).rates.admit(request.scope, credential, ingest=scope == "ingest")
+    require_scope(credential, scope)
     return require_whole(credential) if whole else credential
 
 
@@ -290,6 +316,13 @@ Issuer = Annotated[Credential, Depends(scoped("viewer"))]
 WholeAdmin = Annotated[Credential, Depends(scoped("admin", whole=True))]
 
 
+async def _turn(request: Request) -> AsyncIterator[None]:
+    """A turn among the long reads of whoever asks. Who that is, nobody knows yet: what is no credential waits with its like."""
+    holder = key_hash(request.headers.get("authorization", ""))
+    async with service_of(request).turns.take(holder):
+        yield
+
+
 def raw_path(request: Request) -> bytes:
     """The path as it was sent, where `%2F` is not `/`."""
     raw: bytes = request.scope["raw_path"]
@@ -308,3 +341,5 @@ ServiceOf = Annotated[Service, Depends(service_of)]
 ServerId = Annotated[str, Depends(server_of)]
 _documented = Depends(_bearer)  # adds the scheme to openapi.yaml; the check itself is `authenticate`
 documented_security = [_documented]
+# For routers of reads that may take long: ends when the response was made.
+reads_in_turn = [_documented, Depends(_turn)]

@@ -7,33 +7,37 @@ from contextlib import aclosing
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from audit_service.api.dependencies import Service
 from audit_service.api.logs import Receive, Scope, Send
+from audit_service.core.places import Places
+from audit_service.store.credentials import Credential
 
 # A client that takes nothing for this long is cut. The pieces are up to a few MB, and each has this long.
 STALL_SECONDS = 120.0
 
 
-async def in_slot(service: Service, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same pieces, while one of the service's slots for exports is taken. Raises UnavailableError when none is free."""
-    with service.export_slot():
+async def in_place(places: Places, credential: Credential, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same pieces, while one of the places is taken. Raises RateLimitedError, UnavailableError when there is none."""
+    with places.take((credential.log_id, credential.key_id)):
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
 
 class Download(Response):
-    """A response with a stream of pieces as its body.
+    """A response with a stream of pieces as its body; with a `filename`, for a file.
 
     Whoever stops reading stops the stream: it is asked for a piece only when the one before is on its way, and closed as soon as the
     client has gone, has taken nothing for STALL_SECONDS, or anything failed. Then the body never gets its end, which is how a client
     knows. (Starlette's StreamingResponse would leave the stream to the garbage collector.)
     """
 
-    def __init__(self, stream: AsyncGenerator[bytes], first: bytes, *, media_type: str, filename: str) -> None:
+    def __init__(
+        self, stream: AsyncGenerator[bytes], first: bytes, *, media_type: str, filename: str | None = None
+    ) -> None:
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
-        self.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+        if filename is not None:
+            self.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
         self.headers["Cache-Control"] = "no-store"
         self._stream, self._first = stream, first
 

@@ -2,14 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import ClientDisconnect
 
 from audit_service.api.logs import REQUESTS, SECONDS, App, Message, Scope, log, route_of, unexpected
+from audit_service.api.peer import address_of
 from audit_service.api.problems import unexpected_response
+from audit_service.api.rates import RATE_STATE, rate_headers
+
+Header: TypeAlias = tuple[bytes, bytes]
 
 SLOW_SECONDS = 1.0
 # Where, in a request's state, the HTTP protocol leaves the status with which it refused the rest of the request.
@@ -25,6 +29,19 @@ class AccessLog:
         (b"referrer-policy", b"no-referrer"),
         (b"x-frame-options", b"DENY"),
     )
+    # Unless the answer says otherwise: nothing in it may be run or embedded, and nobody keeps it.
+    DEFAULTS = (
+        (
+            b"content-security-policy",
+            b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ),
+        (b"cache-control", b"no-store"),
+    )
+    # Over TLS only: said over plain HTTP it means nothing, and in front of a proxy the proxy says it.
+    TLS_HEADERS = ((b"strict-transport-security", b"max-age=31536000; includeSubDomains"),)
+
+    _USUAL = HEADERS + DEFAULTS
+    _DEFAULT_NAMES = frozenset(name for name, _ in DEFAULTS)
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -40,7 +57,7 @@ class AccessLog:
             nonlocal status, begun, ended
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                message["headers"] = [*message.get("headers", ()), *self.HEADERS]
+                message["headers"] = self._headers(scope, message.get("headers", ()))
             ended = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
@@ -65,7 +82,28 @@ class AccessLog:
                 write = log.info if notable else log.debug
                 key_id = scope.get("state", {}).get("key_id")
                 milliseconds = round(seconds * 1000, 2)
-                write("request", method=scope["method"], route=route, status=status, ms=milliseconds, key=key_id)
+                peer = address_of(scope)
+                write(
+                    "request",
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    ms=milliseconds,
+                    key=key_id,
+                    peer=None if peer is None else str(peer),
+                )
+
+    def _headers(self, scope: Scope, own: Iterable[Header]) -> list[Header]:
+        headers = [*own]
+        given = {name for name, _ in headers} & self._DEFAULT_NAMES
+        # Nearly every answer leaves the defaults as they are.
+        headers += self._USUAL if not given else [h for h in self._USUAL if h[0] not in given]
+        if scope["scheme"] == "https":
+            headers += self.TLS_HEADERS
+        counted = scope.get("state", {}).get(RATE_STATE)
+        if counted is not None:
+            headers += rate_headers(*counted)
+        return headers
 
 
 def _debugging() -> bool:

@@ -30,6 +30,7 @@ _STATUS: tuple[tuple[type[errors.AuditError], int, str], ...] = (
     (errors.ForbiddenError, 403, "Not allowed"),
     (errors.GoneError, 410, "Gone"),
     (errors.NotFoundError, 404, "Not found"),
+    (errors.RateLimitedError, 429, "Too many requests"),
     (errors.NotSignedError, 409, "Not signed yet"),
     (errors.UnavailableError, 503, "Unavailable"),
     (errors.ClockError, 503, "The clock is wrong"),
@@ -49,6 +50,8 @@ def problem(error: errors.AuditError) -> dict[str, Any]:
     }
     if isinstance(error, errors.InputError | errors.HiddenFieldError) and error.faults:
         body["errors"] = [_fault(fault) for fault in error.faults]
+    if isinstance(error, errors.RateLimitedError):
+        body["violated-policies"] = [error.policy]  # the member that draft-ietf-httpapi-ratelimit-headers gives it
     return body
 
 
@@ -72,7 +75,7 @@ def respond(error: errors.AuditError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, errors.UnavailableError | errors.NotSignedError):
+    if isinstance(error, errors.UnavailableError | errors.NotSignedError | errors.RateLimitedError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.ClockError):
         headers["Retry-After"] = "60"

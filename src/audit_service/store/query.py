@@ -62,6 +62,12 @@ async def fetch_head(connection: AsyncConnection, log_id: int) -> Any:
     return (await connection.execute(select(*found).where(bound_log.c.log_id == log_id))).one()
 
 
+async def fetch_size(connection: AsyncConnection, log_id: int) -> int:
+    """How many entries the head says there are, however damaged it is; for what need not be right."""
+    size = await connection.scalar(select(func.max(bound_log.c.size)).where(bound_log.c.log_id == log_id))
+    return size or 0
+
+
 async def fetch_sound_head(connection: AsyncConnection, log_id: int) -> Any:
     """The head row, when it can be read; whether it is true, `verify` says. Raises UnavailableError."""
     try:

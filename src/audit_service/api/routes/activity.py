@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, documented_security
+from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, reads_in_turn
 from audit_service.api.parameters import Around
 from audit_service.core.ranking import rank
 from audit_service.core.view import event_view, stored_from
@@ -15,7 +15,7 @@ from audit_service.store.failures import translated
 from audit_service.store.rows import EVENT_COLUMNS, fetch_in_order
 from audit_service.store.selection import Selection
 
-router = APIRouter(tags=["events"], dependencies=documented_security)
+router = APIRouter(tags=["events"], dependencies=reads_in_turn)
 _ALLOWED = (listing.ALLOWED | set(parameters.AROUND)) - {"server_id"}
 
 

@@ -58,6 +58,7 @@ def delivery_endpoint(adapter: Adapter[Any]) -> Endpoint:
             body = await read_body(request, service.settings.body_limit_bytes)
             delivery = _delivery(delivery, body, service.settings, recipe)
             records = _records(adapter, delivery, recipe)
+            service.rates.admit_batch(request.scope, credential, len(records))
             # 3. and 4.
             outcomes = await _ingest(adapter, delivery, records, service.appender(recipe), recipe, log)
         except AuditError as error:
@@ -90,7 +91,9 @@ async def _authenticate(adapter: Adapter[Any], request: Request) -> Credential:
         except UnauthenticatedError as error:
             refused = error
         else:
+            service_of(request).rates.admit(request.scope, credential, ingest=True)
             return require_scope(credential, "ingest")
+    service_of(request).rates.note_failure(request.scope)
     raise refused
 
 

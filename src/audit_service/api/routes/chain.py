@@ -1,17 +1,18 @@
 """The chain: its head, and its verification. And exports, which read the whole of it."""
 
 import re
-from collections.abc import AsyncIterator
-from typing import cast, get_args
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast, get_args
 
 import orjson
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from audit_service import export, verify
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Exporter, ServiceOf, Verifier, documented_security
-from audit_service.api.download import Download, in_slot
+from audit_service.api.dependencies import Exporter, Service, ServiceOf, Verifier, documented_security
+from audit_service.api.download import Download, in_place
 from audit_service.api.logs import VERIFIED
 from audit_service.core.chain import format_origin
 from audit_service.core.checker import Depth
@@ -20,11 +21,13 @@ from audit_service.core.writer import Format
 from audit_service.errors import UnavailableError
 from audit_service.signing.public_keys import published_keys
 from audit_service.store.checkpoints import fetch_latest_checkpoint
+from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.query import fetch_sound_head
+from audit_service.store.query import fetch_size, fetch_sound_head
 from audit_service.verified import VerifiedLog
-from audit_service.verify import Report
+from audit_service.verify import Progress, Report
+from audit_service.verify_apart import ENTRIES_HERE, verify_apart
 
 router = APIRouter(tags=["chain"], dependencies=documented_security)
 VERIFY_PARAMETERS = ("from_seq", "to_seq", "depth", "incremental", "checkpoint", "key")
@@ -89,29 +92,50 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
     trusted = parameters.keys(asked)
     asked.finish()
     state = (await service.verified_logs()).read(credential.log_key) if incremental == "true" else None
-    steps = verify.verify(
-        service.database.reads,
-        credential.log_id,
-        from_seq=from_seq,
-        to_seq=None if to_seq < 0 else to_seq,
-        depth=cast("Depth", depth),
-        checkpoints=checkpoints,
-        trusted=trusted,
-        verified=None if state is None else state.point,
-        incremental=state is not None and state.start is not None,
-        own=published_keys(service.settings.signing_dir),
-    )
-    first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
+    arguments = {
+        "from_seq": from_seq,
+        "to_seq": to_seq if to_seq >= 0 else None,
+        "depth": depth,
+        "checkpoints": checkpoints,
+        "trusted": trusted,
+        "verified": None if state is None else state.point,
+        "incremental": state is not None and state.start is not None,
+        "own": published_keys(service.settings.signing_dir),
+    }
+    steps = _verification(service, credential, arguments)
+    stream = in_place(service.verifies, credential, _lines(steps))
+    first = await anext(stream)  # a range outside the log, or a database that is away, gets a status of its own
+    return Download(stream, first, media_type="application/json")
 
-    async def body() -> AsyncIterator[bytes]:
-        step = first
-        while not isinstance(step, Report):
-            yield b"\n"
-            step = await anext(steps)
-        VERIFIED.set(step.breaks_total)
-        yield orjson.dumps(step.as_json()) + b"\n"
 
-    return StreamingResponse(body(), media_type="application/json", headers={"Cache-Control": "no-store"})
+async def _verification(
+    service: Service, credential: Credential, arguments: dict[str, Any]
+) -> AsyncGenerator[Progress | Report]:
+    """The verification, in this process if it is short."""
+    settings, log_id = service.settings, credential.log_id
+    assert settings.database_url is not None  # noqa: S101 - `create_app` has checked it
+    async with translated(), bound(service.database.reads, log_id) as connection:
+        size = await fetch_size(connection, log_id)
+    end = size if arguments["to_seq"] is None else arguments["to_seq"]
+    if min(end, size) - arguments["from_seq"] > ENTRIES_HERE:
+        url = settings.database_url.get_secret_value()
+        steps = verify_apart(url, settings.statement_timeout_seconds, log_id, arguments)
+    else:
+        steps = verify.verify(service.database.reads, log_id, **arguments)
+    async with aclosing(steps):
+        async for step in steps:
+            yield step
+
+
+async def _lines(steps: AsyncGenerator[Progress | Report]) -> AsyncGenerator[bytes]:
+    """A line break for each step, and the report."""
+    async with aclosing(steps):
+        async for step in steps:
+            if isinstance(step, Report):
+                VERIFIED.set(step.breaks_total)
+                yield orjson.dumps(step.as_json()) + b"\n"
+            else:
+                yield b"\n"
 
 
 @router.get(
@@ -132,8 +156,10 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
     asked.finish()
     chosen, packed = cast("Format", format_), gzip == "true"
     links = service.settings.link_templates
-    stream = in_slot(
-        service, export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed)
+    stream = in_place(
+        service.exports,
+        credential,
+        export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed),
     )
     first = await anext(stream)  # a database that is away gets a status of its own
     # A tenant's name may hold anything; a header and a file name may not.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, documented_security
+from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, reads_in_turn
 from audit_service.core import timeline
 from audit_service.core.timeline import Interval
 from audit_service.errors import Fault, InvalidQueryError
@@ -17,7 +17,7 @@ from audit_service.store.credentials import Credential
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 
-router = APIRouter(tags=["events"], dependencies=documented_security)
+router = APIRouter(tags=["events"], dependencies=reads_in_turn)
 BUCKETS_LIMIT = 2000
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import listing, parameters, schemas
-from audit_service.api.dependencies import Reader, Service, ServiceOf, documented_security, raw_path
+from audit_service.api.dependencies import Reader, Service, ServiceOf, raw_path, reads_in_turn
 from audit_service.api.routes.events import find_view, get_event
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.history import Walk, WalkLimits, past_event
@@ -24,7 +24,7 @@ from audit_service.store.failures import translated
 from audit_service.store.history import STATE_GROUPS, is_dropped_after, is_target_erased_after, stream_newest
 from audit_service.store.selection import Filter, Selection
 
-router = APIRouter(tags=["history"], dependencies=documented_security)
+router = APIRouter(tags=["history"], dependencies=reads_in_turn)
 _INSTANT = timedelta(microseconds=1)
 
 

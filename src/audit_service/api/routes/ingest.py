@@ -40,6 +40,7 @@ from audit_service.errors import (
     UnsupportedMediaError,
 )
 from audit_service.ingest import Item, Log, Outcome, Receipt, Recipe
+from audit_service.store.credentials import Credential
 
 JSON_TYPES = frozenset({"application/json"})
 # Senders that hand over a string label it so (fetch), or do not label it at all: taken when it is JSON.
@@ -64,7 +65,7 @@ async def post_events(request: Request) -> Response:
     key = idempotency_key(request, recipe, log)
     media_type = _media_type(request)
     if media_type in NDJSON_TYPES and not cloudevent.is_binary(request.headers):
-        return _Duplex(service, recipe, log, request, key)
+        return _Duplex(service, credential, recipe, log, request, key)
     data = await read_body(request, service.settings.body_limit_bytes)
     try:
         values, single = _values(data, media_type, request.headers)
@@ -78,6 +79,7 @@ async def post_events(request: Request) -> Response:
         raise TooLargeError(
             f"a batch holds at most {limit} events", [Fault(f"holds more than {limit} events", "/events")]
         )
+    service.rates.admit_batch(request.scope, credential, len(values))
     outcomes = await ingest.ingest(
         service.appender(recipe), recipe, log, values, default_ids=_keys(key, 0, len(values))
     )
@@ -235,9 +237,11 @@ class _Duplex(StreamingResponse):
     reading from the same stream, and so eat the body; here the reader notices a disconnect.
     """
 
-    def __init__(self, service: Service, recipe: Recipe, log: Log, request: Request, key: str | None) -> None:
+    def __init__(
+        self, service: Service, credential: Credential, recipe: Recipe, log: Log, request: Request, key: str | None
+    ) -> None:
         super().__init__(iter(()), media_type="application/x-ndjson")
-        self._service, self._recipe, self._log = service, recipe, log
+        self._service, self._credential, self._recipe, self._log = service, credential, recipe, log
         self._request, self._key = request, key
         self._accepted = self._rejected = 0
 
@@ -273,6 +277,7 @@ class _Duplex(StreamingResponse):
         start = 0
         try:
             while lines := await _next_slice(slices, committing):
+                await self._service.rates.slow_down(self._credential, len(lines))
                 values = [_parse_line(line) for line in lines]
                 sealed = await ingest.seal_all(self._recipe, self._log, values, _keys(self._key, start, len(values)))
                 start += len(values)

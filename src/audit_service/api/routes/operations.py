@@ -1,10 +1,11 @@
 """Probes and metrics: alive, ready, and how it goes. No credential, and nothing in them that needs one."""
 
+import hmac
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import text
 
 from audit_service.api.dependencies import Service, ServiceOf
-from audit_service.errors import NotFoundError, UnavailableError
+from audit_service.errors import NotFoundError, UnauthenticatedError, UnavailableError
 from audit_service.store.checkpoints import Lag, fetch_lag
 from audit_service.store.engine import bound, check_durability, connected, driver
 from audit_service.store.failures import translated
@@ -60,10 +61,11 @@ async def _problems(service: Service) -> list[str]:
 
 
 @router.get("/metrics", response_model=None)
-async def metrics(service: ServiceOf) -> Response:
-    """Prometheus metrics, summed over the workers."""
+async def metrics(request: Request, service: ServiceOf) -> Response:
+    """Prometheus metrics, summed over the workers. Asks for AUDIT_METRICS_KEY where that is set."""
     if not service.settings.metrics_enabled:
         raise NotFoundError("metrics are switched off")
+    _require_metrics_key(request, service)
     registry = REGISTRY
     if _MULTIPROCESS:
         registry = CollectorRegistry()
@@ -73,6 +75,16 @@ async def metrics(service: ServiceOf) -> Response:
     signed.register(_Checkpoints(lags))
     signed.register(_Verified(await _verified(service), logs=len(lags)))
     return Response(generate_latest(registry) + generate_latest(signed), media_type=CONTENT_TYPE_LATEST)
+
+
+def _require_metrics_key(request: Request, service: Service) -> None:
+    key = service.settings.metrics_key
+    if key is None:
+        return
+    wanted = f"Bearer {key.get_secret_value()}".encode()
+    if not hmac.compare_digest(request.headers.get("authorization", "").encode("latin-1"), wanted):
+        service.rates.note_failure(request.scope)
+        raise UnauthenticatedError("send the metrics key: Authorization: Bearer …")
 
 
 class _Checkpoints(Collector):

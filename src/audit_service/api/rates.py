@@ -1,0 +1,182 @@
+"""How much one key and one address may ask for: three policies of token buckets, and turns for long reads.
+
+`events`    events of one key; a batch is refused as a whole, an NDJSON stream is slowed
+`requests`  everything else that one key asks for
+`address`   requests from one address (of IPv6: one /64) that bring no good credential: without any, or with one that is refused
+
+Over a limit the answer is 429 with Retry-After; every answer that was counted says how much is left, in the fields RateLimit-Policy and
+RateLimit of draft-ietf-httpapi-ratelimit-headers. Each worker has buckets of its own and grants its share, the limit divided by the
+number of workers: all of them together never grant more, and a client that keeps to one connection gets one share.
+
+Whoever has a good credential is never refused for what others at its address do: a key or token that was good before is looked up
+whatever failed there. Only one that no worker has seen yet has to wait.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from audit_service.api.logs import App, Receive, Scope, Send
+from audit_service.api.peer import address_of
+from audit_service.api.problems import respond
+from audit_service.core.bucket import Buckets
+from audit_service.errors import RateLimitedError
+from audit_service.settings import Settings
+from audit_service.store.credentials import Credential
+
+BURST_SECONDS = 10
+# Asked by orchestrators, and costs nothing.
+UNLIMITED_PATHS = frozenset({"/healthz"})
+TURN_PATIENCE_SECONDS = 5.0
+# In a request's state: the buckets and the key it was counted in, and whether its address was charged for it.
+RATE_STATE = "rate"
+_CHARGED = "address_charged"
+
+
+class Rates:
+    """The buckets of one worker. `clock` gives seconds and never goes back."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        workers = settings.workers
+        self.clock = clock
+        self.events = _buckets("events", settings.rate_limit_events_per_second, workers)
+        self.requests = _buckets("requests", settings.rate_limit_requests_per_second, workers)
+        self.address = _buckets("address", settings.rate_limit_address_per_second, workers)
+
+    def admit(self, scope: Scope, credential: Credential, *, ingest: bool) -> None:
+        """Count a request of a key: as one event or as one other request. Raises RateLimitedError."""
+        self._take(scope, self.events if ingest else self.requests, _holder(credential), 1)
+
+    def admit_batch(self, scope: Scope, credential: Credential, events: int) -> None:
+        """Count the events of a batch, for which `admit` has counted one. Raises RateLimitedError before any of them is taken."""
+        if self.events is not None and events > 1:
+            holder = _holder(credential)
+            self.events.give_back(holder, 1)  # all or nothing: a batch as large as a bucket needs a full one
+            self._take(scope, self.events, holder, events)
+
+    async def slow_down(self, credential: Credential, events: int) -> None:
+        """Count events of a stream, and wait for as long as they are too many."""
+        if self.events is not None:
+            await asyncio.sleep(self.events.charge(_holder(credential), events, self.clock()))
+
+    def check_address(self, scope: Scope) -> None:
+        """Before a credential nobody knows is looked up. Raises RateLimitedError when too many from this address were no good."""
+        if self.address is not None and not self.address.left(_place(scope), self.clock())[0]:
+            raise _refused(self.address, 1.0 / self.address.per_second)
+
+    def note_failure(self, scope: Scope) -> None:
+        """Count a request without a good credential. Raises RateLimitedError, in place of what it was refused for."""
+        state = scope.setdefault("state", {})
+        if not state.get(_CHARGED):
+            state[_CHARGED] = True
+            self._take(scope, self.address, _place(scope), 1)
+
+    def _take(self, scope: Scope, buckets: Buckets | None, key: Hashable, tokens: int) -> None:
+        if buckets is None:
+            return
+        now = self.clock()
+        scope.setdefault("state", {})[RATE_STATE] = buckets, key, now
+        wait = buckets.take(key, tokens, now)
+        if wait:
+            raise _refused(buckets, wait)
+
+
+class AddressLimit:
+    """ASGI: counts what comes without any credential by its address, and refuses what is too much. The rest counts when the credential
+    turns out to be no good."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in UNLIMITED_PATHS and not _has_credential(scope):
+            try:
+                scope["app"].state.service.rates.note_failure(scope)
+            except RateLimitedError as error:
+                await respond(error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+@dataclass(slots=True)
+class _Queue:
+    turns: asyncio.Semaphore
+    users: int = 0
+
+
+class Turns:
+    """At most `per_key` long reads of one key at a time; further ones wait. So the connections for reads are never all one key's."""
+
+    def __init__(self, per_key: int, patience_seconds: float = TURN_PATIENCE_SECONDS) -> None:
+        self._per_key, self._patience_seconds = per_key, patience_seconds
+        self._queues: dict[Hashable, _Queue] = {}
+
+    @asynccontextmanager
+    async def take(self, key: Hashable) -> AsyncIterator[None]:
+        """Hold a turn. Raises RateLimitedError when none came within the patience."""
+        if not self._per_key:
+            yield
+            return
+        queue = self._queues.setdefault(key, _Queue(asyncio.Semaphore(self._per_key)))
+        queue.users += 1
+        try:
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    await queue.turns.acquire()
+            except TimeoutError:
+                raise RateLimitedError("this key has as many reads under way as it may", "reads") from None
+            try:
+                yield
+            finally:
+                queue.turns.release()
+        finally:
+            queue.users -= 1
+            if not queue.users:
+                del self._queues[key]
+
+
+def _buckets(name: str, per_second: int, workers: int) -> Buckets | None:
+    if not per_second:
+        return None
+    share = per_second / workers
+    return Buckets(name, share, max(int(share * BURST_SECONDS), 1))
+
+
+def rate_headers(buckets: Buckets, key: Hashable, now: float) -> list[tuple[bytes, bytes]]:
+    """What an answer says of the limit that its request was counted in at `now`: at the state of the bucket since."""
+    left, full = buckets.left(key, now)
+    return [
+        _policy(buckets.name, buckets.capacity),
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (buckets.name.encode(), left, full)),
+    ]
+
+
+@cache
+def _policy(name: str, capacity: int) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", b'"%s";q=%d;w=%d' % (name.encode(), capacity, BURST_SECONDS)
+
+
+def _refused(buckets: Buckets, wait_seconds: float) -> RateLimitedError:
+    whose = "from this address" if buckets.name == "address" else "by this key"
+    detail = f"too many {'requests' if buckets.name == 'address' else buckets.name} {whose}"
+    return RateLimitedError(detail, buckets.name, max(math.ceil(wait_seconds - 1e-6), 1))
+
+
+def _holder(credential: Credential) -> Hashable:
+    return credential.log_id, credential.key_id
+
+
+def _place(scope: Scope) -> Hashable:
+    """The address, or what of it one subscriber has: a /64 of IPv6. What cannot be told counts as one place for each connection's end."""
+    address = address_of(scope)
+    if address is None:
+        return (scope.get("client") or ("unknown",))[0]
+    return int(address) >> 64 if address.version == 6 else address
+
+
+def _has_credential(scope: Scope) -> bool:
+    return any(name == b"authorization" for name, _ in scope["headers"])

@@ -1,0 +1,287 @@
+"""One key or one address cannot take a worker from the others: 429 with what is left and when to come again."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from audit_service.api.rates import Rates, Turns
+from audit_service.app import create_app
+from audit_service.core.api_key import format_key
+from audit_service.errors import RateLimitedError
+from audit_service.settings import Settings
+from tests.support.api import Api
+from tests.support.apps import add_key, open_api
+from tests.support.postgres import TestDatabase, default_log_id
+
+
+class Clock:
+    """A clock that stands until it is told to go on."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def limited(database: TestDatabase, **settings: Any) -> AsyncIterator[tuple[Api, Clock]]:
+    """The app with limits, and the clock they go by."""
+    async with open_api(database, **settings) as api:
+        clock = Clock()
+        api.service.rates = Rates(api.service.settings, clock)
+        yield api, clock
+
+
+def refused(response: httpx.Response, policy: str, seconds: int) -> bool:
+    """Whether it is the 429 of a policy; fails when it is one, and not as it should be."""
+    if response.status_code != 429:
+        return False
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["retry-after"] == str(seconds)
+    body = response.json()
+    assert (body["type"], body["status"]) == ("urn:audit-service:problem:rate-limited", 429)
+    assert body["violated-policies"] == [policy]
+    return True
+
+
+async def test_requests_of_a_key_run_out_and_come_back(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_requests_per_second=1) as (api, clock):
+        answers = [await api.client.get("/v1/chain") for _ in range(11)]
+        assert [answer.status_code for answer in answers] == [200] * 10 + [429]
+        assert answers[0].headers["ratelimit-policy"] == '"requests";q=10;w=10'
+        assert answers[0].headers["ratelimit"] == '"requests";r=9;t=1'
+        assert answers[9].headers["ratelimit"] == '"requests";r=0;t=10'
+        assert refused(answers[10], "requests", 1)
+        assert answers[10].headers["ratelimit"] == '"requests";r=0;t=10'
+        clock.now += 1.0
+        assert (await api.client.get("/v1/chain")).status_code == 200
+        assert refused(await api.client.get("/v1/chain"), "requests", 1)
+
+
+async def test_events_and_requests_are_counted_apart(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_events_per_second=1, rate_limit_requests_per_second=1) as (api, _):
+        posts = [await api.post({"action": "x"}) for _ in range(11)]
+        assert [post.status_code for post in posts] == [201] * 10 + [429]
+        assert posts[3].headers["ratelimit"] == '"events";r=6;t=4'
+        assert refused(posts[10], "events", 1)
+        assert (await api.client.get("/v1/chain")).status_code == 200
+
+
+async def test_a_batch_is_counted_by_its_events_and_refused_as_a_whole(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_events_per_second=10) as (api, clock):
+        before = (await api.client.get("/v1/chain")).json()["size"]
+        answer = await api.post([{"action": "x"}] * 60)
+        assert (answer.status_code, answer.headers["ratelimit"]) == (201, '"events";r=40;t=6')
+        for _ in range(3):  # what was refused took nothing
+            assert refused(await api.post([{"action": "x"}] * 60), "events", 2)
+        assert (await api.client.get("/v1/chain")).json()["size"] == before + 60
+        clock.now += 2
+        assert (await api.post([{"action": "x"}] * 60)).status_code == 201
+
+
+async def test_a_batch_of_more_than_a_bucket_holds_passes_when_it_is_full(module_database: TestDatabase) -> None:
+    """Else it never could. It leaves a debt."""
+    async with limited(module_database, rate_limit_events_per_second=1) as (api, clock):
+        batch = [{"action": "x"}] * 25
+        assert (await api.post({"action": "x"})).status_code == 201
+        assert refused(await api.post(batch), "events", 1)
+        clock.now += 1
+        assert (await api.post(batch)).status_code == 201
+        assert refused(await api.post({"action": "x"}), "events", 16)
+
+
+async def test_a_stream_is_slowed_and_not_refused(module_database: TestDatabase) -> None:
+    async with open_api(module_database, rate_limit_events_per_second=400) as api:
+        lines = b"".join(json.dumps({"action": "x", "metadata": {"n": n}}).encode() + b"\n" for n in range(4400))
+        began = asyncio.get_running_loop().time()
+        answer = await api.client.post("/v1/events", content=lines, headers={"Content-Type": "application/x-ndjson"})
+        seconds = asyncio.get_running_loop().time() - began
+        assert json.loads(answer.text.splitlines()[-1]) == {
+            "trailer": True, "accepted": 4400, "rejected": 0, "complete": True,
+        }  # fmt: skip
+        assert seconds >= 0.9  # 4000 pass at once, 400 take a second
+
+
+async def test_an_adapters_records_are_events(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_events_per_second=1) as (api, _):
+        body = "\n".join(json.dumps({"event": {"n": n}}) for n in range(8))
+        answers = [await api.client.post("/services/collector/event", content=body) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert answers[1].headers["retry-after"] == "6"
+
+
+async def test_one_key_does_not_pay_for_another(database: TestDatabase) -> None:
+    async with limited(database, rate_limit_requests_per_second=1) as (api, _):
+        for _ in range(10):
+            await api.client.get("/v1/chain")
+        assert (await api.client.get("/v1/chain")).status_code == 429
+        other = await add_key(database, await default_log_id(database))
+        answer = await api.client.get("/v1/chain", headers={"Authorization": f"Bearer {other}"})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer short", "Basic eDp5", f"Bearer {format_key(bytes(32))}"])
+async def test_too_much_without_a_good_credential_is_refused_by_address(
+    module_database: TestDatabase, authorization: str | None
+) -> None:
+    async with limited(module_database, rate_limit_address_per_second=1) as (api, clock):
+        key = api.client.headers.pop("authorization")
+        headers = {} if authorization is None else {"Authorization": authorization}
+        answers = [await api.client.get("/v1/chain", headers=headers) for _ in range(11)]
+        assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+        assert refused(answers[10], "address", 1)
+        assert (await api.client.post("/v1/events", json={}, headers=headers)).status_code == 429
+        assert (await api.client.post("/services/collector/event", headers=headers)).status_code == 429
+        # whoever stands behind the same address with a good key was not seen before, and waits; health is always told
+        assert (await api.client.get("/v1/chain", headers={"Authorization": key})).status_code == 429
+        assert (await api.client.get("/healthz")).status_code == 200
+        clock.now += 1.0
+        assert (await api.client.get("/v1/chain", headers={"Authorization": key})).status_code == 200
+
+
+async def test_a_key_that_was_good_before_is_not_refused_for_its_neighbours(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_address_per_second=1) as (api, _):
+        assert (await api.client.get("/v1/chain")).status_code == 200
+        wrong = {"Authorization": f"Bearer {format_key(bytes(32))}"}
+        for _ in range(20):
+            last = await api.client.get("/v1/chain", headers=wrong)
+        assert last.status_code == 429
+        assert (await api.client.get("/v1/chain")).status_code == 200
+        for digest, (_, credential) in api.service._credentials.items():
+            api.service._credentials[digest] = (0.0, credential)  # a second later: it is looked up again
+        assert (await api.client.get("/v1/chain")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json", "/docs", "/nothing", "/tlog/x/checkpoint"])
+async def test_public_pages_are_limited_by_address(module_database: TestDatabase, path: str) -> None:
+    async with limited(module_database, rate_limit_address_per_second=1) as (api, _):
+        del api.client.headers["authorization"]
+        answers = [await api.client.get(path) for _ in range(11)]
+        assert 429 not in {answer.status_code for answer in answers[:10]}
+        assert refused(answers[10], "address", 1)
+        assert answers[0].headers["ratelimit"] == '"address";r=9;t=1'
+
+
+async def test_addresses_behind_a_trusted_proxy_are_told_apart(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_address_per_second=1, trusted_proxies="127.0.0.0/8") as (api, _):
+        del api.client.headers["authorization"]
+
+        async def status(forwarded: str) -> int:
+            return (await api.client.get("/nothing", headers={"X-Forwarded-For": forwarded})).status_code
+
+        for number in range(10):
+            assert await status(f"198.51.100.{number}, 203.0.113.1") == 404
+        assert await status("198.51.100.99, 203.0.113.1") == 429
+        assert await status("203.0.113.2") == 404
+        for number in range(10):  # one subscriber has a whole /64
+            assert await status(f"2001:db8::{number}") == 404
+        assert await status("2001:db8::ff:ff") == 429
+        assert await status("2001:db8:0:1::1") == 404
+
+
+async def test_zero_is_no_limit(module_database: TestDatabase) -> None:
+    off: dict[str, Any] = dict.fromkeys(
+        ("rate_limit_events_per_second", "rate_limit_requests_per_second", "rate_limit_address_per_second"), 0
+    )
+    async with open_api(module_database, **off) as api:
+        for _ in range(20):
+            answer = await api.client.get("/v1/chain")
+            assert answer.status_code == 200
+            assert "ratelimit" not in answer.headers
+            assert (await api.client.get("/v1/chain", headers={"Authorization": "Bearer x"})).status_code == 401
+
+
+def test_each_worker_grants_its_share() -> None:
+    rates = Rates(Settings(workers=4, rate_limit_requests_per_second=10))
+    assert rates.requests is not None
+    assert (rates.requests.per_second, rates.requests.capacity) == (2.5, 25)
+
+
+async def test_a_verification_needs_a_place_and_gives_it_back(module_database: TestDatabase) -> None:
+    async with open_api(module_database) as api:
+        service = api.service
+        credential = await service.credential(api.client.headers["authorization"].removeprefix("Bearer "))
+        assert credential is not None
+        with service.verifies.take((credential.log_id, credential.key_id)):
+            assert refused(await api.client.get("/v1/chain/verify"), "verifications", 5)
+            with service.verifies.take("another"):
+                assert service.verifies.taken == service.settings.verifies_limit == 2
+        with service.verifies.take("a"), service.verifies.take("b"):
+            busy = await api.client.get("/v1/chain/verify")
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
+        assert (await api.verify())["status"] == "ok"
+        assert service.verifies.taken == 0
+
+
+async def test_exports_and_evidence_share_their_places(module_database: TestDatabase) -> None:
+    async with open_api(module_database, exports_limit_per_key=1) as api:
+        credential = await api.service.credential(api.client.headers["authorization"].removeprefix("Bearer "))
+        assert credential is not None
+        with api.service.exports.take((credential.log_id, credential.key_id)):
+            assert refused(await api.client.get("/v1/export"), "exports", 5)
+        assert (await api.client.get("/v1/export")).status_code == 200
+        assert api.service.exports.taken == 0
+
+
+async def test_long_reads_of_one_key_take_turns_and_leave_the_others_theirs() -> None:
+    turns = Turns(2, patience_seconds=0.05)
+    async with turns.take("a"), turns.take("a"):
+        with pytest.raises(RateLimitedError):
+            async with turns.take("a"):
+                pass
+        async with turns.take("b"):
+            pass
+        waiting = asyncio.ensure_future(_hold(Turns(1)))
+        assert await waiting == ["first", "second"]
+    async with turns.take("a"):
+        assert len(turns._queues) == 1
+    assert not turns._queues
+
+
+async def _hold(turns: Turns) -> list[str]:
+    """Two of one key: the second waits for the first."""
+    order: list[str] = []
+    inside = asyncio.Event()
+
+    async def first() -> None:
+        async with turns.take("a"):
+            inside.set()
+            await asyncio.sleep(0)
+            order.append("first")
+
+    async def second() -> None:
+        await inside.wait()
+        async with turns.take("a"):
+            order.append("second")
+
+    await asyncio.gather(first(), second())
+    return order
+
+
+async def test_many_reads_at_once_are_all_answered(module_database: TestDatabase) -> None:
+    async with open_api(module_database, reads_limit_per_key=1) as api:
+        answers = await asyncio.gather(*(api.client.get("/v1/events") for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_statement_that_takes_too_long_is_a_problem_and_no_error(database: TestDatabase) -> None:
+    async with open_api(database, statement_timeout_seconds=1) as api:
+        owner = await database.owner()
+        async with owner.transaction():
+            await owner.execute("LOCK TABLE audit.entry IN ACCESS EXCLUSIVE MODE")
+            answer = await api.client.get("/v1/events")
+        await owner.close()
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["type"] == "urn:audit-service:problem:unavailable"
+        assert answer.json()["detail"] == "the query took too long; narrow it"
+        assert (await api.client.get("/v1/events")).status_code == 200
+
+
+def test_an_app_without_a_database_has_its_limits() -> None:
+    app = create_app(Settings(database_url="postgresql://unused"))
+    assert app.state.service.rates.events.capacity == 200_000
