@@ -185,6 +185,9 @@ class Settings(BaseSettings):
     shutdown_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
         20, description="Time open requests get when the service stops"
     )
+    log_reads: bool = Field(
+        False, description="Note every read in the log too: who, which route and filters, never what was searched for"
+    )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json")
     metrics_enabled: bool = Field(True, description="Serve /metrics")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")

@@ -5,15 +5,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from audit_service.api.logs import APPEND_SECONDS, PENDING, log
+from audit_service.api.logs import APPEND_SECONDS, PENDING, UNNOTED, log
 from audit_service.core.api_key import is_mistyped, key_hash
 from audit_service.core.token import looks_like_token
 from audit_service.errors import (
+    AuditError,
     ForbiddenError,
     InvalidTokenError,
     NotFoundError,
@@ -25,13 +26,14 @@ from audit_service.ingest import Log, Recipe, stored_form
 from audit_service.oidc import IdentityProvider
 from audit_service.settings import Settings
 from audit_service.store import credentials
-from audit_service.store.credentials import Credential, Installation
+from audit_service.store.credentials import SYSTEM_TENANT, Credential, Installation
 from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
+from audit_service.watch import Place, Tools, Watch
 
 # A revoked key is refused within this time by every worker.
 CREDENTIAL_CACHE_SECONDS = 1.0
@@ -39,6 +41,16 @@ CREDENTIAL_CACHE_ENTRIES = 10_000
 TOUCH_SECONDS = 60.0
 KEY_CHARACTERS = 256
 EXPORT_RETRY_SECONDS = 5
+# Where, in a request's state, stand who is asking and why it was refused: for what is noted when the answer is out.
+CREDENTIAL, REFUSED = "credential", "refused"
+
+
+class Refused(NamedTuple):
+    """Why a request was refused, in our words. `place`, `credential_id`: whose the credential was, where that is known."""
+
+    reason: str
+    place: Place | None = None
+    credential_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -51,12 +63,28 @@ class Service:
     provider: IdentityProvider | None = None  # whose bearer JWTs are accepted
     exports: int = 0  # running now
     tile_roots: TileRoots = field(default_factory=TileRoots)
+    watch: Watch = field(init=False)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
     _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
+    _tools: Tools | None = None
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self._watch_tools, dropped=UNNOTED.inc)
+
+    async def _watch_tools(self) -> Tools:
+        if self._tools is None:
+            recipe, installation = await self.recipe(), await self.installation()
+            async with translated(), connected(self.database.reads) as connection:
+                found = await credentials.find_tenant(connection, SYSTEM_TENANT)
+            if found is None:
+                raise UnavailableError("the database has no log of the service's own; `audit-service serve` makes it")
+            system = Log(found.log_id, installation.service_name, found.log_key)
+            self._tools = Tools(recipe, self.appender(recipe), system)
+        return self._tools
 
     async def installation(self) -> Installation:
         """The installation's constants, read at the first use, so that workers start while the database is away."""
@@ -96,6 +124,7 @@ class Service:
 
     async def close(self) -> None:
         """Let what is on its way be committed, then close every connection."""
+        await self.watch.close()
         if self._appender is not None:
             await self._appender.close()
         if self.provider is not None:
@@ -138,6 +167,17 @@ class Service:
         self._cache(digest, found, CREDENTIAL_CACHE_SECONDS)
         await self._touch(found.key_id, time.monotonic())
         return found
+
+    async def why_dead(self, key: str) -> Refused:
+        """Why there is no live credential of a key, and whose it was: for the log alone. Never fails."""
+        try:
+            async with translated(), connected(self.database.reads) as connection:
+                dead = await credentials.find_dead_key(connection, key)
+        except AuditError:
+            return Refused("a key that could not be looked up")
+        if dead is None:
+            return Refused("an unknown key")
+        return Refused(f"{dead.why} key", Place(dead.log_id, dead.log_key), dead.key_id)
 
     async def token_credential(self, token: str, provider: IdentityProvider) -> Credential:
         """The credential of a bearer JWT, from the same cache, which never outlasts the token.
@@ -193,6 +233,7 @@ async def authenticate(request: Request) -> Credential:
     and ForbiddenError for a token that grants nothing."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
+        _refuse(request, Refused("no credential"))
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     key, provider = key.strip(), service_of(request).provider
     if provider is not None and looks_like_token(key):
@@ -206,6 +247,7 @@ async def authenticate_token(request: Request, token: str, provider: IdentityPro
         credential = await service_of(request).token_credential(token, provider)
     except (InvalidTokenError, UngrantedTokenError) as error:
         log.info("token refused", reason=error.reason)
+        _refuse(request, Refused(f"a token of the identity provider: {error.reason}"))
         raise
     if credential.server_ids is not None:
         # Reads do not heed the limit yet: whoever may see some servers would see all of them.
@@ -217,18 +259,26 @@ async def authenticate_token(request: Request, token: str, provider: IdentityPro
 async def authenticate_key(request: Request, key: str) -> Credential:
     """Whose key it is. Raises UnauthenticatedError."""
     if not key:
+        _refuse(request, Refused("no credential"))
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     possible = len(key) <= KEY_CHARACTERS and not is_mistyped(key)
-    credential = await service_of(request).credential(key) if possible else None
+    service = service_of(request)
+    credential = await service.credential(key) if possible else None
     if credential is None:
+        _refuse(request, await service.why_dead(key) if possible else Refused("a mistyped key"))
         raise UnauthenticatedError("the API key is not valid")
     _note(request, credential)
     return credential
 
 
 def _note(request: Request, credential: Credential) -> None:
-    """For the access log."""
-    request.scope.setdefault("state", {})["key_id"] = credential.key_id
+    """For the access log, and for what is noted of the request."""
+    state = request.scope.setdefault("state", {})
+    state["key_id"], state[CREDENTIAL] = credential.key_id, credential
+
+
+def _refuse(request: Request, refused: Refused) -> None:
+    request.scope.setdefault("state", {})[REFUSED] = refused
 
 
 def require_scope(credential: Credential, scope: str) -> Credential:
@@ -240,7 +290,10 @@ def require_scope(credential: Credential, scope: str) -> Credential:
 
 async def authorize(request: Request, scope: str) -> Credential:
     """Who is asking, with the scope. Raises UnauthenticatedError, ForbiddenError."""
-    return require_scope(await authenticate(request), scope)
+    credential = await authenticate(request)
+    if scope not in credential.scopes:
+        _refuse(request, Refused(f"without the scope {scope}"))
+    return require_scope(credential, scope)
 
 
 def scoped(scope: str) -> Callable[[Request], Coroutine[Any, Any, Credential]]:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from audit_service.api.logs import REQUESTS, SECONDS, App, Message, Scope, log, route_of, unexpected
+from audit_service.api.noting import look_back
 from audit_service.api.problems import unexpected_response
 
 SLOW_SECONDS = 1.0
@@ -59,6 +60,7 @@ class AccessLog:
             seconds = time.perf_counter() - started
             route = route_of(scope)
             _counters(route, scope["method"] if scope["method"] in _METHODS else "other", status)(seconds)
+            look_back(scope, status)
             # A line for each of thousands of good requests a second would cost more than sealing their events.
             notable = status >= 400 or seconds >= SLOW_SECONDS
             if notable or _debugging():

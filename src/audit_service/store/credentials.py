@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, insert, not_, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +20,8 @@ from audit_service.store.tables import installation, log, tenant
 
 BOOTSTRAP_KEY_ID = "bootstrap"
 DEFAULT_TENANT = "default"
+# Its log is the service's own: start and stop, settings, tenants, and failed authentication that is nobody's.
+SYSTEM_TENANT = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +124,16 @@ async def find_log_id(connection: AsyncConnection, log_key: str) -> int | None:
     return (await connection.execute(select(tenant.c.log_id).where(tenant.c.log_key == log_key))).scalar()
 
 
-async def ensure_default_tenant(connection: AsyncConnection, service_name: str) -> int:
-    """The log id of the tenant `default`, created at the first start."""
-    found = await find_tenant(connection, DEFAULT_TENANT)
+async def ensure_tenant(connection: AsyncConnection, name: str, service_name: str) -> int:
+    """The log id of a tenant, created at the first start."""
+    found = await find_tenant(connection, name)
     if found is not None:
         return int(found.log_id)
     try:
         async with connection.begin_nested():
-            return await create_tenant(connection, DEFAULT_TENANT, service_name)
+            return await create_tenant(connection, name, service_name)
     except IntegrityError:  # another start was quicker
-        found = await find_tenant(connection, DEFAULT_TENANT)
+        found = await find_tenant(connection, name)
         assert found is not None  # noqa: S101 - the other start committed it
         return int(found.log_id)
 
@@ -266,3 +268,24 @@ async def revoke_key(connection: AsyncConnection, key_id: str, log_id: int | Non
     )
     if found.one_or_none() is None:
         raise NotFoundError("no such key")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadKey:
+    """A key that was good once, and whose it was. `why`: `a revoked` or `an expired`."""
+
+    key_id: str
+    log_id: int
+    log_key: str
+    why: str
+
+
+async def find_dead_key(connection: AsyncConnection, key: str) -> DeadKey | None:
+    """The revoked or expired key that this is; None for one that never was a key, and for a live one."""
+    columns = (key_table.c.key_id, key_table.c.log_id, tenant.c.log_key, key_table.c.revoked_at)
+    query = select(*columns).join(tenant, tenant.c.log_id == key_table.c.log_id)
+    where = key_table.c.secret_hash == api_key.key_hash(key), not_(and_(*_live()))
+    row = (await connection.execute(query.where(*where))).one_or_none()
+    if row is None:
+        return None
+    return DeadKey(row.key_id, row.log_id, row.log_key, "an expired" if row.revoked_at is None else "a revoked")

@@ -1,0 +1,189 @@
+"""How requests become notes of the service about itself (`audit_service.watch`).
+
+Routes call `note` for what they did, and `ending` for what they stream. Refusals and reads are seen from outside every route, by
+`look_back`: no route can forget them.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from fastapi import Request
+
+from audit_service.api.dependencies import CREDENTIAL, REFUSED, Service, service_of
+from audit_service.api.logs import Scope, route_of
+from audit_service.core.canonical import JSONValue
+from audit_service.core.own_event import Actor, OwnEvent, Target, actor_of
+from audit_service.errors import InputError
+from audit_service.store.credentials import Credential
+from audit_service.watch import Place, Watch, own_event
+
+# They have entries of their own, or tell nothing of what was done.
+_NOT_READ = ("/v1/export", "/v1/evidence", "/v1/chain")
+# What a path names: its parameter → the type of the target.
+_NAMED = {
+    "event_id": "event",
+    "server_id": "server",
+    "target_id": "target",
+    "key_id": "api_key",
+    "request_id": "request",
+}
+
+
+def peer_of(scope: Scope) -> str | None:
+    """The address of whoever is at the other end of the connection; None where there is none, as on a Unix socket."""
+    host = (scope.get("client") or ("",))[0]
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+def place_of(credential: Credential) -> Place:
+    """The log of a credential's tenant."""
+    return Place(credential.log_id, credential.log_key)
+
+
+async def note(
+    request: Request,
+    credential: Credential,
+    action: str,
+    *,
+    target: Target | None = None,
+    metadata: Mapping[str, JSONValue] | None = None,
+) -> None:
+    """Note what the holder of the credential did, in its tenant's log: durable when it returns. To be called between the act's commit and
+    the answer. Raises UnavailableError, ClockError: then the caller is not to be told that it was done."""
+    service = service_of(request)
+    event = own_event(action, actor_of(credential.key_id), target=target, ip=peer_of(request.scope), metadata=metadata)
+    await service.watch.note(await service.log_of(credential), event)
+
+
+@dataclass(slots=True)
+class Ending:
+    """What is noted at the end of something long; `metadata` grows as it goes on. It is noted once."""
+
+    watch: Watch
+    place: Place
+    action: str
+    actor: Actor
+    ip: str | None
+    metadata: dict[str, JSONValue]
+
+    async def complete(self) -> None:
+        """It came to its end: durable when this returns, if the database takes it now."""
+        event = self._event("success", "complete")
+        try:
+            await self.watch.note_or_later(self.place, event)
+        except asyncio.CancelledError:
+            self.watch.later(self.place, event)  # with the same id: if it was written, it is not written again
+            raise
+
+    @contextmanager
+    def unless_complete(self) -> Iterator[None]:
+        """Around all of it: whatever ends it early is noted too. A request that was wrong is no beginning."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            self._break_off("cut")
+            raise
+        except BaseException:
+            self._break_off("failed")
+            raise
+
+    def _break_off(self, ended: Literal["cut", "failed"]) -> None:
+        if "ended" not in self.metadata:
+            self.watch.later(self.place, self._event("failure", ended))
+
+    def _event(self, outcome: Literal["success", "failure"], ended: str) -> OwnEvent:
+        self.metadata["ended"] = ended
+        return own_event(self.action, self.actor, outcome=outcome, ip=self.ip, metadata=dict(self.metadata))
+
+
+def ending(request: Request, credential: Credential, action: str, **metadata: JSONValue) -> Ending:
+    """For something that begins now."""
+    watch, actor = service_of(request).watch, actor_of(credential.key_id)
+    return Ending(watch, place_of(credential), action, actor, peer_of(request.scope), metadata)
+
+
+async def noted(end: Ending, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same pieces. Their end is noted before the client is told of it: what closes the body is sent when this has returned."""
+    size_bytes = 0
+    with end.unless_complete():
+        async with aclosing(pieces):
+            async for piece in pieces:
+                size_bytes += len(piece)
+                end.metadata["bytes"] = size_bytes
+                yield piece
+        await end.complete()
+
+
+def filters_in(request: Request, *others: str) -> list[JSONValue]:
+    """The names of the filters of a query: what it was about, and never what was searched for."""
+    return [*sorted(set(request.query_params).difference(others))]
+
+
+def look_back(scope: Scope, status: int) -> None:
+    """After an answer: note what has to be of the request. Never waits, and never fails for lack of a database."""
+    state, app = scope.get("state") or {}, scope.get("app")
+    service = getattr(getattr(app, "state", None), "service", None)
+    if not isinstance(service, Service):
+        return
+    credential = state.get(CREDENTIAL)
+    if status in {401, 403}:
+        _look_back_refused(service, scope, credential)
+    elif service.settings.log_reads and status < 400 and credential is not None and _is_read(scope):
+        _look_back_read(service, scope, credential)
+
+
+def _look_back_refused(service: Service, scope: Scope, credential: Credential | None) -> None:
+    refused = scope["state"].get(REFUSED)
+    route, ip = f"{scope['method']} {route_of(scope)}", peer_of(scope)
+    if credential is None:
+        if refused is not None:
+            service.watch.refuse(
+                refused.place,
+                "audit.auth.failed",
+                reason=refused.reason,
+                route=route,
+                ip=ip,
+                credential_id=refused.credential_id,
+            )
+        return
+    service.watch.refuse(
+        place_of(credential),
+        "audit.access.denied",
+        reason="not allowed" if refused is None else refused.reason,
+        route=route,
+        ip=ip,
+        credential_id=credential.key_id,
+    )
+
+
+def _is_read(scope: Scope) -> bool:
+    route = route_of(scope)
+    return scope["method"] == "GET" and route.startswith("/v1/") and not route.startswith(_NOT_READ)
+
+
+def _look_back_read(service: Service, scope: Scope, credential: Credential) -> None:
+    request = Request(scope)
+    named = next(
+        ((kind, scope["path_params"][name]) for name, kind in _NAMED.items() if name in scope["path_params"]), None
+    )
+    metadata: dict[str, JSONValue] = {
+        "route": route_of(scope),
+        "filters": filters_in(request),
+    }
+    event = own_event(
+        "audit.read",
+        actor_of(credential.key_id),
+        target=None if named is None else Target(named[0], str(named[1])),
+        ip=peer_of(scope),
+        metadata=metadata,
+    )
+    service.watch.later(place_of(credential), event)
