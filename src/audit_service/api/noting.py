@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from fastapi import Request
 
@@ -57,9 +57,8 @@ async def note(
 ) -> None:
     """Note what the holder of the credential did, in its tenant's log: durable when it returns. To be called between the act's commit and
     the answer. Raises UnavailableError, ClockError: then the caller is not to be told that it was done."""
-    service = service_of(request)
     event = own_event(action, actor_of(credential.key_id), target=target, ip=peer_of(request.scope), metadata=metadata)
-    await service.watch.note(await service.log_of(credential), event)
+    await service_of(request).watch.note(place_of(credential), event)
 
 
 @dataclass(slots=True)
@@ -72,6 +71,10 @@ class Ending:
     actor: Actor
     ip: str | None
     metadata: dict[str, JSONValue]
+
+    def add_entries(self, more: int) -> None:
+        """So many more entries went out."""
+        self.metadata["entries"] = cast("int", self.metadata["entries"]) + more
 
     async def complete(self) -> None:
         """It came to its end: durable when this returns, if the database takes it now."""

@@ -13,6 +13,8 @@ from audit_service.api import parameters, schemas
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
 from audit_service.api.download import Download, in_slot
 from audit_service.api.logs import VERIFIED
+from audit_service.api.noting import ending, filters_in, noted
+from audit_service.core.canonical import JSONValue
 from audit_service.core.chain import format_origin
 from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
@@ -104,17 +106,33 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
         incremental=state is not None and state.start is not None,
         own=published_keys(service.settings.signing_dir),
     )
-    first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
+    end = ending(request, credential, "audit.verify.finished", depth=depth)
+    with end.unless_complete():
+        first = await anext(steps)  # a range outside the log, or a database that is away, gets a status of its own
 
     async def body() -> AsyncIterator[bytes]:
-        step = first
-        while not isinstance(step, Report):
-            yield b"\n"
-            step = await anext(steps)
-        VERIFIED.set(step.breaks_total)
-        yield orjson.dumps(step.as_json()) + b"\n"
+        with end.unless_complete():
+            step = first
+            while not isinstance(step, Report):
+                yield b"\n"
+                step = await anext(steps)
+            VERIFIED.set(step.breaks_total)
+            end.metadata |= found(step)
+            await end.complete()  # what verified a log says so in it after that: the report is of the log before
+            yield orjson.dumps(step.as_json()) + b"\n"
 
     return StreamingResponse(body(), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def found(report: Report) -> dict[str, JSONValue]:
+    """What is noted of a report."""
+    return {
+        "from_seq": report.from_seq,
+        "to_seq": report.to_seq,
+        "entries": report.count,
+        "status": report.status,
+        "breaks": report.breaks_total,
+    }
 
 
 @router.get(
@@ -135,9 +153,12 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
     asked.finish()
     chosen, packed = cast("Format", format_), gzip == "true"
     links = service.settings.link_templates
-    stream = in_slot(
-        service, export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed)
+    filters = filters_in(request, "format", "gzip")
+    end = ending(request, credential, "audit.export.finished", format=chosen, filters=filters, entries=0)
+    pieces = export.export(
+        service.database.reads, credential.log_id, selection, chosen, links, gzip=packed, report=end.add_entries
     )
+    stream = in_slot(service, noted(end, pieces))
     first = await anext(stream)  # a database that is away gets a status of its own
     # A tenant's name may hold anything; a header and a file name may not.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", credential.tenant)

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from audit_service.api import parameters, schemas
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
 from audit_service.api.download import Download, in_slot
+from audit_service.api.noting import ending, filters_in, noted
 from audit_service.evidence import MEDIA_TYPE, Wanted, filename, make_evidence, plan_evidence
 from audit_service.store.credentials import Credential
 from audit_service.store.selection import Selection
@@ -34,7 +35,11 @@ async def get_evidence(request: Request, service: ServiceOf, credential: Exporte
     wanted = evidence_wanted(pairs, await service.stored_form(credential))
     tree = await service.tree_of(credential.log_id, credential.log_key)
     plan = await plan_evidence(tree, wanted)
-    stream = in_slot(service, make_evidence(tree, plan))
+    filters = filters_in(request, *_RANGE)
+    end = ending(
+        request, credential, "audit.evidence.finished", from_seq=plan.from_seq, to_seq=plan.to_seq, filters=filters
+    )
+    stream = in_slot(service, noted(end, make_evidence(tree, plan)))
     first = await anext(stream)  # a database that is away, or no free slot, gets a status of its own
     return Download(stream, first, media_type=MEDIA_TYPE, filename=filename(tree, plan))
 

@@ -11,8 +11,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from audit_service.api import parameters, schemas
 from audit_service.api.body import read_body, require_text
 from audit_service.api.dependencies import ServiceOf, documented_security, scoped
+from audit_service.api.noting import note
+from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
+from audit_service.core.own_event import Target
 from audit_service.core.redaction import redact_text
 from audit_service.errors import (
     Fault,
@@ -83,6 +86,12 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
     async with translated(), connected(service.database.writes) as connection:
         key_id, key = await credentials.create_key(connection, credential.log_id, name, scopes, wanted.expires_at)
         await connection.commit()
+    about: dict[str, JSONValue] = {
+        "scopes": [*scopes],
+        "expires_at": None if wanted.expires_at is None else format_time(wanted.expires_at),
+    }
+    # Before anybody is told the key. Where this fails, nobody holds it, and nobody can use it.
+    await note(request, credential, "audit.key.created", target=Target("api_key", key_id, name), metadata=about)
     body = {"key_id": key_id, "key": key, "name": name, "scopes": scopes}
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
 
@@ -109,13 +118,15 @@ async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> 
 
 
 @router.delete("/v1/keys/{key_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
-async def revoke_key(key_id: str, service: ServiceOf, credential: Admin) -> Response:
+async def revoke_key(request: Request, key_id: str, service: ServiceOf, credential: Admin) -> Response:
     """Revoke a key. Every worker refuses it within a second."""
     if not key_id.isascii() or not key_id.isprintable():
         raise NotFoundError("no such key")
     async with translated(), connected(service.database.writes) as connection:
         await credentials.revoke_key(connection, key_id, credential.log_id)
         await connection.commit()
+    # After it: a key that leaked must go although the log cannot be written. Who gets a 503 asks again.
+    await note(request, credential, "audit.key.revoked", target=Target("api_key", key_id))
     return Response(status_code=204)
 
 

@@ -15,10 +15,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from audit_service.api import parameters, schemas
 from audit_service.api.body import read_body, require_text
 from audit_service.api.dependencies import Service, ServiceOf, documented_security, scoped
+from audit_service.api.noting import note
 from audit_service.core.canonical import JSONValue
 from audit_service.core.control import REASON_CHARACTERS
 from audit_service.core.entry import GROUPS, JSONObject, format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
+from audit_service.core.own_event import Target
 from audit_service.core.redaction import redact_text
 from audit_service.errors import InputError, InvalidEventError, NotFoundError
 from audit_service.forgetting_request import carry_out
@@ -120,7 +122,7 @@ async def ask_for_retention(request: Request, service: ServiceOf, credential: Ad
     if asked.action == "clear":
         async with translated():
             details["to_seq"] = await forgetting.first_recorded(service.database.reads, credential.log_id, None)
-    return await _answer(service, credential, "retention", asked, details)
+    return await _answer(request, service, credential, "retention", asked, details)
 
 
 @router.post(
@@ -137,7 +139,7 @@ async def ask_for_erasure(request: Request, service: ServiceOf, credential: Admi
     if asked.events is not None:
         stored_form = await service.stored_form(credential)
         details["events"] = [stored_form("id", event) for event in asked.events]
-    return await _answer(service, credential, "erasure", asked, details)
+    return await _answer(request, service, credential, "erasure", asked, details)
 
 
 async def _read(request: Request, service: Service, model: type[A]) -> A:
@@ -157,7 +159,7 @@ async def _read(request: Request, service: Service, model: type[A]) -> A:
 
 
 async def _answer(
-    service: Service, credential: Credential, kind: RequestKind, asked: _Asked, details: JSONObject
+    request: Request, service: Service, credential: Credential, kind: RequestKind, asked: _Asked, details: JSONObject
 ) -> Response:
     """The counts of a dry run, or the request that was put down."""
     request_id = new_id()
@@ -175,6 +177,9 @@ async def _answer(
         await store.add_request(
             service.database.writes, credential.log_id, request_id, kind, credential.key_id, asked.reason, details
         )
+    await note(
+        request, credential, "audit.request.created", target=Target("request", request_id), metadata={"kind": kind}
+    )
     view = request_view(await _fetch(service, credential, kind, request_id))
     return _json(view, 202, {"Location": f"{_PATHS[kind]}/{request_id}"})
 
