@@ -21,12 +21,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
 from audit_service.core.own_event import Actor, OwnEvent, Target, actor_of
 from audit_service.core.refusals import Refusal, Refusals, Refused
 from audit_service.errors import AuditError, ClockError, UnavailableError
 from audit_service.ingest import Log, Recipe, Sealed, append_sealed, new_id, seal_own
+from audit_service.store import credentials
 from audit_service.store.group_commit import GroupCommit
 
 QUEUE_LIMIT_EVENTS = 1000
@@ -47,15 +50,25 @@ class Place(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What writing takes; had from the database at the first use. `system`: the service's own log."""
+    """What writing takes; had from the database at the first use. `system`: the service's own log, None where there is none yet."""
 
     recipe: Recipe
     appender: GroupCommit
-    system: Log
+    service_name: str
+    system: Place | None
 
     def log(self, place: Place | None) -> Log:
-        """The log at a place; the service's own for None."""
-        return self.system if place is None else Log(place.log_id, self.system.service_name, place.log_key)
+        """The log at a place; the service's own for None. Raises UnavailableError where there is none."""
+        found = place or self.system
+        if found is None:
+            raise UnavailableError("the database has no log of the service's own: `audit-service serve` makes it")
+        return Log(found.log_id, self.service_name, found.log_key)
+
+
+async def find_place(connection: AsyncConnection, tenant: str) -> Place | None:
+    """The log of a tenant, None where there is no such tenant."""
+    found = await credentials.find_tenant(connection, tenant)
+    return None if found is None else Place(found.log_id, found.log_key)
 
 
 class _Waiting(NamedTuple):

@@ -33,7 +33,7 @@ from audit_service.store.group_commit import GroupCommit
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
-from audit_service.watch import Place, Tools, Watch
+from audit_service.watch import Place, Tools, Watch, find_place
 
 # A revoked key is refused within this time by every worker.
 CREDENTIAL_CACHE_SECONDS = 1.0
@@ -79,11 +79,8 @@ class Service:
         if self._tools is None:
             recipe, installation = await self.recipe(), await self.installation()
             async with translated(), connected(self.database.reads) as connection:
-                found = await credentials.find_tenant(connection, SYSTEM_TENANT)
-            if found is None:
-                raise UnavailableError("the database has no log of the service's own; `audit-service serve` makes it")
-            system = Log(found.log_id, installation.service_name, found.log_key)
-            self._tools = Tools(recipe, self.appender(recipe), system)
+                system = await find_place(connection, SYSTEM_TENANT)
+            self._tools = Tools(recipe, self.appender(recipe), installation.service_name, system)
         return self._tools
 
     async def installation(self) -> Installation:

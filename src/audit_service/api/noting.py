@@ -4,22 +4,19 @@ Routes call `note` for what they did, and `ending` for what they stream. Refusal
 `look_back`: no route can forget them.
 """
 
-import asyncio
 import ipaddress
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Literal, cast
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from fastapi import Request
 
 from audit_service.api.dependencies import CREDENTIAL, REFUSED, Service, service_of
 from audit_service.api.logs import Scope, route_of
 from audit_service.core.canonical import JSONValue
-from audit_service.core.own_event import Actor, OwnEvent, Target, actor_of
-from audit_service.errors import InputError
+from audit_service.core.own_event import Target, actor_of
+from audit_service.ending import Ending
 from audit_service.store.credentials import Credential
-from audit_service.watch import Place, Watch, own_event
+from audit_service.watch import Place, own_event
 
 # They have entries of their own, or tell nothing of what was done.
 _NOT_READ = ("/v1/export", "/v1/evidence", "/v1/chain")
@@ -59,53 +56,6 @@ async def note(
     the answer. Raises UnavailableError, ClockError: then the caller is not to be told that it was done."""
     event = own_event(action, actor_of(credential.key_id), target=target, ip=peer_of(request.scope), metadata=metadata)
     await service_of(request).watch.note(place_of(credential), event)
-
-
-@dataclass(slots=True)
-class Ending:
-    """What is noted at the end of something long; `metadata` grows as it goes on. It is noted once."""
-
-    watch: Watch
-    place: Place
-    action: str
-    actor: Actor
-    ip: str | None
-    metadata: dict[str, JSONValue]
-
-    def add_entries(self, more: int) -> None:
-        """So many more entries went out."""
-        self.metadata["entries"] = cast("int", self.metadata["entries"]) + more
-
-    async def complete(self) -> None:
-        """It came to its end: durable when this returns, if the database takes it now."""
-        event = self._event("success", "complete")
-        try:
-            await self.watch.note_or_later(self.place, event)
-        except asyncio.CancelledError:
-            self.watch.later(self.place, event)  # with the same id: if it was written, it is not written again
-            raise
-
-    @contextmanager
-    def unless_complete(self) -> Iterator[None]:
-        """Around all of it: whatever ends it early is noted too. A request that was wrong is no beginning."""
-        try:
-            yield
-        except InputError:
-            raise
-        except (GeneratorExit, asyncio.CancelledError):
-            self._break_off("cut")
-            raise
-        except BaseException:
-            self._break_off("failed")
-            raise
-
-    def _break_off(self, ended: Literal["cut", "failed"]) -> None:
-        if "ended" not in self.metadata:
-            self.watch.later(self.place, self._event("failure", ended))
-
-    def _event(self, outcome: Literal["success", "failure"], ended: str) -> OwnEvent:
-        self.metadata["ended"] = ended
-        return own_event(self.action, self.actor, outcome=outcome, ip=self.ip, metadata=dict(self.metadata))
 
 
 def ending(request: Request, credential: Credential, action: str, **metadata: JSONValue) -> Ending:

@@ -50,7 +50,7 @@ OWN_ACTIONS: Mapping[str, OwnAction] = MappingProxyType(
         "audit.service.started": OwnAction(
             "EXECUTE",
             "`serve` has brought up the database and begins to listen; how the time before ended",
-            {"version": "1.0.0", "last_stop": "unclean", "workers": 2},
+            {"version": "1.0.0", "schema": "0004_sources", "workers": 2, "last_stop": "unclean"},
         ),
         "audit.service.stopped": OwnAction(
             "EXECUTE", "`serve` stops: its children have ended, or were ended", {"uptime_seconds": 86400}
@@ -58,7 +58,7 @@ OWN_ACTIONS: Mapping[str, OwnAction] = MappingProxyType(
         "audit.config.changed": OwnAction(
             "UPDATE",
             "settings differ from those of the start before; their names, never their values",
-            {"changed": ["AUDIT_RETENTION_DAYS"], "set": ["AUDIT_OIDC_ISSUER"], "unset": []},
+            {"changed": ["AUDIT_RETENTION_DAYS"]},
         ),
         "audit.schema.migrated": OwnAction(
             "UPDATE", "the schema was brought to another revision", {"from": "0003_proof", "to": "0004_sources"}

@@ -14,11 +14,11 @@ from audit_service.api.dependencies import ServiceOf, documented_security, scope
 from audit_service.api.download import Download, in_slot
 from audit_service.api.logs import VERIFIED
 from audit_service.api.noting import ending, filters_in, noted
-from audit_service.core.canonical import JSONValue
 from audit_service.core.chain import format_origin
 from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
+from audit_service.ending import found
 from audit_service.errors import UnavailableError
 from audit_service.signing.public_keys import published_keys
 from audit_service.store.checkpoints import fetch_latest_checkpoint
@@ -122,17 +122,6 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
             yield orjson.dumps(step.as_json()) + b"\n"
 
     return StreamingResponse(body(), media_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def found(report: Report) -> dict[str, JSONValue]:
-    """What is noted of a report."""
-    return {
-        "from_seq": report.from_seq,
-        "to_seq": report.to_seq,
-        "entries": report.count,
-        "status": report.status,
-        "breaks": report.breaks_total,
-    }
 
 
 @router.get(
