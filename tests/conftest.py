@@ -86,4 +86,4 @@ async def api(app_settings: Settings) -> AsyncIterator[Api]:
     headers = {"Authorization": f"Bearer {BOOTSTRAP_KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
         yield Api(client, app.state.service)
-    await app.state.service.database.dispose()
+    await app.state.service.close()

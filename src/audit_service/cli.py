@@ -38,16 +38,22 @@ from audit_service.console import (
     Tenant,
     as_owner,
     err,
+    note_command,
+    operator,
     out,
     owner_url,
     progress_bar,
-    reading,
+    reading_noted,
 )
+from audit_service.core.canonical import JSONValue
 from audit_service.core.checker import Depth
+from audit_service.core.entry import format_time
+from audit_service.core.own_event import OwnEvent, Target
 from audit_service.core.pinned import split_notes
 from audit_service.core.vkey import parse_vkey
 from audit_service.core.writer import Format
-from audit_service.errors import AuditError, InputError
+from audit_service.ending import found
+from audit_service.errors import AuditError, InputError, UnavailableError
 from audit_service.ingest import stored_form
 from audit_service.offline import verify_file
 from audit_service.settings import Settings
@@ -56,10 +62,11 @@ from audit_service.store import credentials, find
 from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.migrate import upgrade
+from audit_service.store.migrate import current_revision, newest_revision, upgrade
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
+from audit_service.watch import Place, find_place, own_event
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="An audit log that proves itself."
@@ -113,8 +120,17 @@ def serve() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    with owner_url(Settings()) as url:
+    settings = Settings()
+    with owner_url(settings) as url:
+        before = current_revision(url)
         upgrade(url)
+    if before not in {None, newest_revision()}:
+        try:
+            note_command(None, "audit.schema.migrated", metadata={"from": before, "to": newest_revision()})
+        except (
+            UnavailableError
+        ) as error:  # a database that `serve` has not prepared yet has no log of the service's own
+            err.print(f"not entered in the log: {error.detail}", highlight=False, soft_wrap=True)
     err.print("the schema is up to date")
 
 
@@ -201,13 +217,16 @@ async def _verify(
     quiet: bool,
 ) -> verifying.Report:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log, installed):
+    noted = reading_noted(settings, tenant, "audit.verify.finished")
+    async with noted as (engine, log, installed, end):
         state = VerifiedLogs(settings.data_dir, installed.secret).read(log.log_key) if incremental else None
         point, start = (None, None) if state is None else (state.point, state.start)
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
             async for step in verify_log(engine, log.log_id, verified=point, incremental=start is not None):
                 if isinstance(step, verifying.Report):
+                    end.metadata |= found(step)
+                    await end.complete()
                     return step
                 bar.update(task, completed=step.done, total=step.total)
     raise AssertionError("a verification ends with a report")
@@ -304,7 +323,9 @@ def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
 
 async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, output: Path, *, gzip: bool) -> None:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log, installed):
+    named: list[JSONValue] = [*sorted({name for name, _ in pairs})]
+    noted = reading_noted(settings, tenant, "audit.export.finished", format=format_, filters=named, entries=0)
+    async with noted as (engine, log, installed, end):
         log_id = log.log_id
         asked = parameters.Query(pairs, parameters.FILTERS)
         recipe = recipe_of(settings, installed)
@@ -316,6 +337,11 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
                 async with translated(), bound(engine, log_id) as connection:
                     count, capped = await find.count_entries(connection, log_id, selection, cap=10_000_000)
                 bar.update(task, total=None if capped else count)
+
+            def report(entries: int) -> None:
+                bar.advance(task, entries)
+                end.add_entries(entries)
+
             pieces = exporting.export(
                 engine,
                 log_id,
@@ -323,10 +349,11 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
                 format_,
                 settings.link_templates,
                 gzip=gzip,
-                report=lambda entries: bar.advance(task, entries),
+                report=report,
             )
             async with aclosing(pieces):
                 await _write(pieces, output)
+        await end.complete()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -346,11 +373,18 @@ def _parameter_name(name: str) -> str:
 
 async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> None:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log, installed):
+    named: list[JSONValue] = [*sorted({name for name, _ in pairs})]
+    async with reading_noted(settings, tenant, "audit.evidence.finished", filters=named) as (
+        engine,
+        log,
+        installed,
+        end,
+    ):
         recipe = recipe_of(settings, installed)
         wanted = evidence_wanted(pairs, lambda name, value: stored_form(name, value, recipe, log))
         tree = StoredTree(engine, log.log_id, f"{log.service_name}/t/{log.log_key}", TileRoots())
         plan = await bundling.plan_evidence(tree, wanted)
+        end.metadata |= {"from_seq": plan.from_seq, "to_seq": plan.to_seq}
         with progress_bar("entries", hidden=str(output) == "-") as bar:
             total = plan.to_seq - plan.from_seq if plan.selection is None else None
             task = bar.add_task("bundling", total=total)
@@ -358,6 +392,7 @@ async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> 
                 bundling.make_evidence(tree, plan, lambda entries: bar.advance(task, entries))
             ) as pieces:
                 await _write(pieces, output)
+        await end.complete()
     err.print(
         f"seq [{plan.from_seq}, {plan.to_seq}) in the log of {plan.signed.size} entries as signed", highlight=False
     )
@@ -389,13 +424,22 @@ def keys_create(
     """Create an API key and print it: the only time it is shown."""
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
 
-    async def create(connection: AsyncConnection) -> tuple[str, str]:
-        found = await credentials.find_tenant(connection, tenant)
-        if found is None:
+    async def create(connection: AsyncConnection) -> tuple[Place, str, str]:
+        place = await find_place(connection, tenant)
+        if place is None:
             raise InputError("no such tenant")
-        return await credentials.create_key(connection, found.log_id, name, scope, expires_at)
+        return place, *await credentials.create_key(connection, place.log_id, name, scope, expires_at)
 
-    key_id, key = as_owner(create)
+    def created(done: tuple[Place, str, str]) -> tuple[Place, OwnEvent]:
+        place, key_id, _ = done
+        about: dict[str, JSONValue] = {
+            "scopes": [*credentials.check_scopes(scope)],
+            "expires_at": None if expires_at is None else format_time(expires_at),
+        }
+        target = Target("api_key", key_id, name)
+        return place, own_event("audit.key.created", operator(), target=target, metadata=about)
+
+    _, key_id, key = as_owner(create, created)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps({"key_id": key_id, "key": key}) + b"\n")
     else:
@@ -423,7 +467,13 @@ def keys_list(*, as_json: AsJson = False) -> None:
 @keys_app.command("revoke")
 def keys_revoke(key_id: Annotated[str, typer.Argument(help="Key id, as `keys list` shows it")]) -> None:
     """Revoke a key; running workers refuse it within a second."""
-    as_owner(lambda connection: credentials.revoke_key(connection, key_id))
+
+    async def revoke(connection: AsyncConnection) -> Place:
+        await credentials.revoke_key(connection, key_id)
+        return Place(*await credentials.log_of_key(connection, key_id))
+
+    target = Target("api_key", key_id)
+    as_owner(revoke, lambda place: (place, own_event("audit.key.revoked", operator(), target=target)))
     err.print(f"revoked {key_id}", highlight=False)
 
 

@@ -54,7 +54,7 @@ async def open_adapters(settings: Settings, key: str = BOOTSTRAP_KEY) -> AsyncIt
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
         yield Api(client, app.state.service)
-    await app.state.service.database.dispose()
+    await app.state.service.close()
 
 
 @asynccontextmanager

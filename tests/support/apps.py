@@ -26,7 +26,7 @@ async def open_api(database: TestDatabase, *, key: str = BOOTSTRAP_KEY, **settin
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
         yield Api(client, app.state.service)
-    await app.state.service.database.dispose()
+    await app.state.service.close()
 
 
 async def add_tenant(database: TestDatabase, name: str) -> int:

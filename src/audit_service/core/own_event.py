@@ -99,7 +99,7 @@ OWN_ACTIONS: Mapping[str, OwnAction] = MappingProxyType(
         "audit.request.created": OwnAction("CREATE", "somebody asked for something to be forgotten", {"kind": "erasure"}),
         "audit.request.refused": OwnAction("DELETE", "an operator refused what was asked for", {}),
         "audit.policy.set": OwnAction(
-            "UPDATE", "a retention policy was set", {"category": "schedules", "days": 90, "before": 30}
+            "UPDATE", "a retention policy was set", {"category": "schedules", "days": 90}
         ),
         "audit.policy.unset": OwnAction("DELETE", "a retention policy was removed", {"category": "schedules"}),
         "audit.read": OwnAction(

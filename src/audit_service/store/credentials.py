@@ -289,3 +289,12 @@ async def find_dead_key(connection: AsyncConnection, key: str) -> DeadKey | None
     if row is None:
         return None
     return DeadKey(row.key_id, row.log_id, row.log_key, "an expired" if row.revoked_at is None else "a revoked")
+
+
+async def log_of_key(connection: AsyncConnection, key_id: str) -> tuple[int, str]:
+    """(log id, log key) of the tenant of a key. Raises NotFoundError."""
+    query = select(tenant.c.log_id, tenant.c.log_key).join(key_table, key_table.c.log_id == tenant.c.log_id)
+    row = (await connection.execute(query.where(key_table.c.key_id == key_id))).one_or_none()
+    if row is None:
+        raise NotFoundError("no such key")
+    return row.log_id, row.log_key
