@@ -73,9 +73,10 @@ class Service:
     _tools: Tools | None = None
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self._watch_tools, dropped=UNNOTED.inc)
+        self.watch = Watch(self.watch_tools, dropped=UNNOTED.inc)
 
-    async def _watch_tools(self) -> Tools:
+    async def watch_tools(self) -> Tools:
+        """What the watch writes with."""
         if self._tools is None:
             recipe, installation = await self.recipe(), await self.installation()
             async with translated(), connected(self.database.reads) as connection:
