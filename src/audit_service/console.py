@@ -36,7 +36,7 @@ err = Console(stderr=True)
 
 
 def as_owner(
-    work: Any, note: Callable[[Any], tuple[Place, OwnEvent]] | None = None
+    work: Any, note: Callable[[Any], tuple[Place | None, OwnEvent]] | None = None
 ) -> Any:  # work: a coroutine function
     """Run `work`, over a connection, in one transaction as the owner role and answer what it does. `note` makes of that what is noted of
     it, and where: when that cannot be written, nothing is answered, and UnavailableError raised."""
