@@ -61,8 +61,8 @@ _HEALTHY_SECONDS = 30.0
 _CHILD_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 # The last one for ever: with the start itself, the service is back within ten seconds of whatever was mended.
 _DATABASE_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
-# Beyond the time for open requests, a worker gets this for closing its pools.
-_CLOSING_SECONDS = 2.0
+# Beyond the time for open requests, a worker gets this for writing what it has yet to note, and for closing its pools.
+_CLOSING_SECONDS = 4.0
 
 
 class ServeRefusedError(AuditError):

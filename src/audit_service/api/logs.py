@@ -38,6 +38,9 @@ VERIFIED = Gauge(
     multiprocess_mode="mostrecent",
 )
 
+# Any other word in its place is the caller's.
+METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
+
 log = structlog.get_logger("audit_service")
 
 

@@ -10,8 +10,8 @@ from contextlib import aclosing
 
 from fastapi import Request
 
-from audit_service.api.dependencies import CREDENTIAL, REFUSED, Service, service_of
-from audit_service.api.logs import Scope, route_of
+from audit_service.api.dependencies import CREDENTIAL, REFUSED, Refused, Service, service_of
+from audit_service.api.logs import METHODS, Scope, route_of
 from audit_service.core.canonical import JSONValue
 from audit_service.core.own_event import Target, actor_of
 from audit_service.ending import Ending
@@ -95,26 +95,19 @@ def look_back(scope: Scope, status: int) -> None:
 
 
 def _look_back_refused(service: Service, scope: Scope, credential: Credential | None) -> None:
-    refused = scope["state"].get(REFUSED)
-    route, ip = f"{scope['method']} {route_of(scope)}", peer_of(scope)
-    if credential is None:
-        if refused is not None:
-            service.watch.refuse(
-                refused.place,
-                "audit.auth.failed",
-                reason=refused.reason,
-                route=route,
-                ip=ip,
-                credential_id=refused.credential_id,
-            )
-        return
+    refused = (scope.get("state") or {}).get(REFUSED)
+    if credential is not None:
+        reason = "not allowed" if refused is None else refused.reason
+        refused = Refused(reason, place_of(credential), credential.key_id)
+    elif refused is None:
+        refused = Refused("not authenticated")
     service.watch.refuse(
-        place_of(credential),
-        "audit.access.denied",
-        reason="not allowed" if refused is None else refused.reason,
-        route=route,
-        ip=ip,
-        credential_id=credential.key_id,
+        refused.place,
+        "audit.auth.failed" if credential is None else "audit.access.denied",
+        reason=refused.reason,
+        route=f"{scope['method'] if scope['method'] in METHODS else 'other'} {route_of(scope)}",
+        ip=peer_of(scope),
+        credential_id=refused.credential_id,
     )
 
 
@@ -124,14 +117,9 @@ def _is_read(scope: Scope) -> bool:
 
 
 def _look_back_read(service: Service, scope: Scope, credential: Credential) -> None:
-    request = Request(scope)
-    named = next(
-        ((kind, scope["path_params"][name]) for name, kind in _NAMED.items() if name in scope["path_params"]), None
-    )
-    metadata: dict[str, JSONValue] = {
-        "route": route_of(scope),
-        "filters": filters_in(request),
-    }
+    given = scope.get("path_params", {})
+    named = next(((kind, given[name]) for name, kind in _NAMED.items() if name in given), None)
+    metadata: dict[str, JSONValue] = {"route": route_of(scope), "filters": filters_in(Request(scope))}
     event = own_event(
         "audit.read",
         actor_of(credential.key_id),
