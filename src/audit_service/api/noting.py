@@ -20,6 +20,7 @@ from audit_service.watch import Place, own_event
 
 # They have entries of their own, or tell nothing of what was done.
 _NOT_READ = ("/v1/export", "/v1/evidence", "/v1/chain")
+_REFUSED_STATUSES = frozenset({401, 403})
 # What a path names: its parameter → the type of the target.
 _NAMED = {
     "event_id": "event",
@@ -83,14 +84,16 @@ def filters_in(request: Request, *others: str) -> list[JSONValue]:
 
 def look_back(scope: Scope, status: int) -> None:
     """After an answer: note what has to be of the request. Never waits, and never fails for lack of a database."""
-    state, app = scope.get("state") or {}, scope.get("app")
-    service = getattr(getattr(app, "state", None), "service", None)
+    refused = status in _REFUSED_STATUSES
+    if not (refused or (scope["method"] == "GET" and status < 400)):
+        return  # an event that was sent: nothing is noted of it, and nothing is to be paid for that
+    service = getattr(getattr(scope.get("app"), "state", None), "service", None)
     if not isinstance(service, Service):
         return
-    credential = state.get(CREDENTIAL)
-    if status in {401, 403}:
+    credential = (scope.get("state") or {}).get(CREDENTIAL)
+    if refused:
         _look_back_refused(service, scope, credential)
-    elif service.settings.log_reads and status < 400 and credential is not None and _is_read(scope):
+    elif service.settings.log_reads and credential is not None and _is_read(scope):
         _look_back_read(service, scope, credential)
 
 
