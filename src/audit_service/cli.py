@@ -33,18 +33,21 @@ from audit_service.console import (
     AsJson,
     Tenant,
     err,
+    note_command,
     out,
     owner_url,
     print_json,
     progress_bar,
-    reading,
+    reading_noted,
 )
+from audit_service.core.canonical import JSONValue
 from audit_service.core.checker import Depth
 from audit_service.core.pinned import split_notes
 from audit_service.core.sight import EVERYTHING
 from audit_service.core.vkey import parse_vkey
 from audit_service.core.writer import Format
-from audit_service.errors import AuditError, InputError
+from audit_service.ending import found
+from audit_service.errors import AuditError, InputError, UnavailableError
 from audit_service.ingest import stored_form
 from audit_service.offline import verify_file
 from audit_service.settings import SecretFileError, Settings
@@ -53,7 +56,7 @@ from audit_service.store import find
 from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
-from audit_service.store.migrate import upgrade
+from audit_service.store.migrate import current_revision, newest_revision, upgrade
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
@@ -114,8 +117,17 @@ def serve() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    with owner_url(Settings()) as url:
+    settings = Settings()
+    with owner_url(settings) as url:
+        before = current_revision(url)
         upgrade(url)
+    if before not in {None, newest_revision()}:
+        try:
+            note_command(None, "audit.schema.migrated", metadata={"from": before, "to": newest_revision()})
+        except (
+            UnavailableError
+        ) as error:  # a database that `serve` has not prepared yet has no log of the service's own
+            err.print(f"not entered in the log: {error.detail}", highlight=False, soft_wrap=True)
     err.print("the schema is up to date")
 
 
@@ -202,15 +214,19 @@ async def _verify(
     quiet: bool,
 ) -> verifying.Report:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log, installed):
+    noted = reading_noted(settings, tenant, "audit.verify.finished")
+    async with noted as (engine, log, installed, end):
         state = VerifiedLogs(settings.data_dir, installed.secret).read(log.log_key) if incremental else None
         point, start = (None, None) if state is None else (state.point, state.start)
         with progress_bar("entries", hidden=quiet) as bar:
             task = bar.add_task("verifying", total=None)
-            return await verifying.final_report(
+            report = await verifying.final_report(
                 verify_log(engine, log.log_id, verified=point, incremental=start is not None),
                 lambda step: bar.update(task, completed=step.done, total=step.total),
             )
+        end.metadata |= found(report)
+        await end.complete()
+        return report
 
 
 def print_report(report: verifying.Report, console: Console) -> None:
@@ -304,7 +320,9 @@ def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
 
 async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, output: Path, *, gzip: bool) -> None:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log, installed):
+    named: list[JSONValue] = [*sorted({name for name, _ in pairs})]
+    noted = reading_noted(settings, tenant, "audit.export.finished", format=format_, filters=named, entries=0)
+    async with noted as (engine, log, installed, end):
         log_id = log.log_id
         asked = parameters.Query(pairs, parameters.FILTERS)
         recipe = recipe_of(settings, installed)
@@ -318,6 +336,11 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
                 async with translated(), bound(engine, log_id, EVERYTHING) as connection:
                     count, capped = await find.count_entries(connection, log_id, selection, cap=10_000_000)
                 bar.update(task, total=None if capped else count)
+
+            def report(entries: int) -> None:
+                bar.advance(task, entries)
+                end.add_entries(entries)
+
             pieces = exporting.export(
                 engine,
                 log_id,
@@ -325,10 +348,11 @@ async def _export(tenant: str, pairs: list[tuple[str, str]], format_: Format, ou
                 format_,
                 settings.link_templates,
                 gzip=gzip,
-                report=lambda entries: bar.advance(task, entries),
+                report=report,
             )
             async with aclosing(pieces):
                 await _write(pieces, output)
+        await end.complete()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -348,11 +372,18 @@ def _parameter_name(name: str) -> str:
 
 async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> None:
     settings = Settings()
-    async with reading(settings, tenant) as (engine, log, installed):
+    named: list[JSONValue] = [*sorted({name for name, _ in pairs})]
+    async with reading_noted(settings, tenant, "audit.evidence.finished", filters=named) as (
+        engine,
+        log,
+        installed,
+        end,
+    ):
         recipe = recipe_of(settings, installed)
         wanted = evidence_wanted(pairs, lambda name, value: stored_form(name, value, recipe, log))
         tree = StoredTree(engine, log.log_id, f"{log.service_name}/t/{log.log_key}", TileRoots())
         plan = await bundling.plan_evidence(tree, wanted)
+        end.metadata |= {"from_seq": plan.from_seq, "to_seq": plan.to_seq}
         with progress_bar("entries", hidden=str(output) == "-") as bar:
             total = plan.to_seq - plan.from_seq if plan.selection is None else None
             task = bar.add_task("bundling", total=total)
@@ -360,6 +391,7 @@ async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> 
                 bundling.make_evidence(tree, plan, lambda entries: bar.advance(task, entries))
             ) as pieces:
                 await _write(pieces, output)
+        await end.complete()
     err.print(
         f"seq [{plan.from_seq}, {plan.to_seq}) in the log of {plan.signed.size} entries as signed", highlight=False
     )

@@ -13,15 +13,19 @@ from audit_service.api.new_credentials import NewKey, limits_of_key, parse_body
 from audit_service.api.routes.keys import key_view
 from audit_service.api.routes.tenants import FIRST_KEY_NAME, created_view, tenant_view
 from audit_service.app import recipe_of
-from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, as_owner, err, out, print_json
+from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, as_owner, err, operator, out, print_json
 from audit_service.core.api_key import SCOPES, is_well_formed, kind_of, public_id
+from audit_service.core.canonical import JSONValue
+from audit_service.core.entry import format_time
 from audit_service.core.key_limits import KeyLimits
+from audit_service.core.own_event import OwnEvent, Target
 from audit_service.core.redaction import redact_text
 from audit_service.core.sight import EVERYTHING
 from audit_service.ingest import Log
 from audit_service.settings import Settings
 from audit_service.store import credentials
 from audit_service.store.credentials import DEFAULT_TENANT
+from audit_service.watch import Place, own_event
 
 Many = list[str] | None
 tenants_app = typer.Typer(no_args_is_help=True, help="Tenants: each has a log of its own.")
@@ -51,7 +55,11 @@ def tenants_create(
         key = await credentials.create_key(connection, record.log_id, FIRST_KEY_NAME, SCOPES)
         return created_view(record, installed.service_name, *key)
 
-    created = as_owner(create)
+    def noted(made: dict[str, Any]) -> tuple[None, OwnEvent]:
+        about: dict[str, JSONValue] = {"origin": made["origin"], "key_id": made["key"]["key_id"]}
+        return None, own_event("audit.tenant.created", operator(), target=Target("tenant", name), metadata=about)
+
+    created = as_owner(create, noted)
     if as_json:
         print_json(created)
         return
@@ -101,18 +109,31 @@ def keys_create(
     wanted = parse_body(orjson.dumps({n: v for n, v in given.items() if v is not None}), NewKey, "the key")
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
 
-    async def create(connection: AsyncConnection) -> tuple[str, str]:
+    async def create(connection: AsyncConnection) -> tuple[Place, str, str, str, KeyLimits]:
         found = await credentials.fetch_tenant(connection, tenant)
         installed = await credentials.fetch_installation(connection)
         recipe = recipe_of(Settings(), installed)
         log = Log(found.log_id, installed.service_name, found.log_key)
         limits = limits_of_key(wanted, KeyLimits(EVERYTHING), recipe, log)
         shown = redact_text(wanted.name, recipe.rules)
-        return await credentials.create_key(
+        key_id, key = await credentials.create_key(
             connection, found.log_id, shown, wanted.scopes, expires_at, limits=limits, client=wanted.client
         )
+        return Place(found.log_id, found.log_key), key_id, key, shown, limits
 
-    key_id, key = as_owner(create)
+    def created(done: tuple[Place, str, str, str, KeyLimits]) -> tuple[Place, OwnEvent]:
+        place, key_id, _, shown, limits = done
+        about: dict[str, JSONValue] = {
+            "scopes": [*credentials.check_scopes(wanted.scopes)],
+            "client": wanted.client,
+            "limits": limits.as_json(),
+            "expires_at": None if expires_at is None else format_time(expires_at),
+        }
+        return place, own_event(
+            "audit.key.created", operator(), target=Target("api_key", key_id, shown), metadata=about
+        )
+
+    _, key_id, key, *_ = as_owner(create, created)
     if as_json:
         print_json({"key_id": key_id, "key": key})
     else:
@@ -144,7 +165,13 @@ def keys_list(*, as_json: AsJson = False) -> None:
 
 def keys_revoke(key_id: Annotated[str, typer.Argument(help="Key id, as `keys list` shows it")]) -> None:
     """Revoke a key and the viewer tokens it issued; running workers refuse them within a second."""
-    as_owner(lambda connection: credentials.revoke_key(connection, key_id))
+
+    async def revoke(connection: AsyncConnection) -> Place:
+        await credentials.revoke_key(connection, key_id)
+        return Place(*await credentials.log_of_key(connection, key_id))
+
+    target = Target("api_key", key_id)
+    as_owner(revoke, lambda place: (place, own_event("audit.key.revoked", operator(), target=target)))
     err.print(f"revoked {key_id}", highlight=False)
 
 

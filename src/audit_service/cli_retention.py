@@ -7,8 +7,9 @@ from uuid import uuid4
 import typer
 
 from audit_service import keeper, retention
-from audit_service.console import AsJson, Tenant
+from audit_service.console import AsJson, Tenant, note_command
 from audit_service.core import control
+from audit_service.core.own_event import Target
 from audit_service.errors import InputError, IntegrityError
 from audit_service.retention import Author, Forgotten
 from audit_service.retention_console import BY, DryRun, Reason, tell, tell_rows, type_and_id, with_log, with_logs
@@ -71,6 +72,7 @@ def retention_set(
 ) -> None:
     """Set the policy of a category, or of all categories that have none of their own."""
     with_log(tenant, lambda database, log_id: store.set_policy(database.writes, log_id, category or store.OTHERS, days))
+    note_command(tenant, "audit.policy.set", metadata={"category": category, "days": days})
 
 
 @retention_app.command("unset")
@@ -80,6 +82,7 @@ def retention_unset(tenant: Tenant = DEFAULT_TENANT, category: Category = None) 
         tenant, lambda database, log_id: store.unset_policy(database.writes, log_id, category or store.OTHERS)
     ):
         raise InputError("no such policy is set")
+    note_command(tenant, "audit.policy.unset", metadata={"category": category})
 
 
 @retention_app.command("list")
@@ -176,6 +179,7 @@ def requests_refuse(
         tenant, lambda database, log_id: store.finish_request(database.writes, log_id, request, "refused", None)
     ):
         raise InputError("no such request is pending")
+    note_command(tenant, "audit.request.refused", target=Target("request", request))
 
 
 @requests_app.command("run")

@@ -1,8 +1,9 @@
 """What the commands share: where they print, how they reach the database, and their exit codes."""
 
 import asyncio
+import getpass
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Annotated, Any, NoReturn
 
@@ -15,14 +16,19 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from audit_service.core.canonical import JSONValue
+from audit_service.core.own_event import OPERATOR, Actor, OwnEvent, Target
 from audit_service.embedded import EmbeddedPostgres
+from audit_service.ending import Ending
 from audit_service.errors import InputError
 from audit_service.ingest import Log
+from audit_service.own_watch import open_watch, watching
 from audit_service.settings import Settings
 from audit_service.store import credentials
 from audit_service.store.credentials import Installation
-from audit_service.store.engine import connected, open_database, sqlalchemy_url
+from audit_service.store.engine import Database, connected, open_database, sqlalchemy_url
 from audit_service.store.failures import translated
+from audit_service.watch import Place, find_place, own_event
 
 EXIT_GOOD, EXIT_BAD, EXIT_UNKNOWN = 0, 1, 2
 
@@ -32,8 +38,12 @@ out = Console()
 err = Console(stderr=True)
 
 
-def as_owner(work: Any) -> Any:  # a coroutine function over a connection
-    """Run `work` in one transaction as the owner role and answer what it does."""
+def as_owner(
+    work: Any, note: Callable[[Any], tuple[Place | None, OwnEvent]] | None = None
+) -> Any:  # work: a coroutine function
+    """Run `work`, over a connection, in one transaction as the owner role and answer what it does. `note` makes of that what is noted of
+    it, and where: when that cannot be written, nothing is answered, and UnavailableError raised."""
+    settings = Settings()
 
     async def run(url: str) -> Any:
         engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
@@ -41,12 +51,48 @@ def as_owner(work: Any) -> Any:  # a coroutine function over a connection
             async with translated(), connected(engine) as connection, connection.begin():
                 # Through SQLAlchemy, which only then begins the transaction that LOCAL speaks of.
                 await connection.execute(text("SET LOCAL ROLE audit_owner"))
-                return await work(connection)
+                done = await work(connection)
         finally:
             await engine.dispose()
+        if note is not None:
+            async with open_watch(settings, _serving_url(settings, url)) as (watch, _):
+                await watch.note(*note(done))
+        return done
 
-    with owner_url(Settings()) as url:
+    with owner_url(settings) as url:
         return asyncio.run(run(url))
+
+
+def operator() -> Actor:
+    """Whoever runs the command, by the name of their account on this machine."""
+    try:
+        return OPERATOR._replace(name=getpass.getuser())
+    except (OSError, KeyError):  # an account without a name
+        return OPERATOR
+
+
+def note_command(
+    tenant: str | None, action: str, *, target: Target | None = None, metadata: Mapping[str, JSONValue] | None = None
+) -> None:
+    """Note what a command has done, in the log of a tenant (None: the service's own). Raises UnavailableError when it cannot be written."""
+    settings = Settings()
+
+    async def run(url: str) -> None:
+        async with open_watch(settings, url) as (watch, database):
+            place = None
+            if tenant is not None:
+                async with translated(), connected(database.reads) as connection:
+                    place = await find_place(connection, tenant)
+                if place is None:
+                    raise InputError("no such tenant")
+            await watch.note(place, own_event(action, operator(), target=target, metadata=metadata))
+
+    with owner_url(settings) as url:
+        asyncio.run(run(_serving_url(settings, url)))
+
+
+def _serving_url(settings: Settings, owner: str) -> str:
+    return owner if settings.database_url is None else settings.database_url.get_secret_value()
 
 
 def owner_url(settings: Settings) -> AbstractContextManager[str]:
@@ -94,14 +140,31 @@ def embedded(settings: Settings) -> Iterator[EmbeddedPostgres]:
 @asynccontextmanager
 async def reading(settings: Settings, tenant: str) -> AsyncIterator[tuple[AsyncEngine, Log, Installation]]:
     """A read pool as the serving role, the tenant's log, and the installation."""
+    async with _opened(settings, tenant) as (database, log, installed):
+        yield database.reads, log, installed
+
+
+@asynccontextmanager
+async def reading_noted(
+    settings: Settings, tenant: str, action: str, **metadata: JSONValue
+) -> AsyncIterator[tuple[AsyncEngine, Log, Installation, Ending]]:
+    """The same for what is noted at its end; call the ending's `complete` when it has come to it."""
+    async with _opened(settings, tenant) as (database, log, installed), watching(settings, database) as watch:
+        end = Ending(watch, Place(log.log_id, log.log_key), action, operator(), None, metadata)
+        with end.unless_complete():
+            yield database.reads, log, installed, end
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, tenant: str) -> AsyncIterator[tuple[Database, Log, Installation]]:
     with owner_url(settings) as owner:
-        url = owner if settings.database_url is None else settings.database_url.get_secret_value()
+        url = _serving_url(settings, owner)
         database = open_database(url, pool_connections=2, statement_timeout_seconds=600)
         try:
             async with translated(), connected(database.reads) as connection:
                 found = await credentials.fetch_tenant(connection, tenant)
                 installed = await credentials.fetch_installation(connection)
-            yield database.reads, Log(found.log_id, installed.service_name, found.log_key), installed
+            yield database, Log(found.log_id, installed.service_name, found.log_key), installed
         finally:
             await database.dispose()
 

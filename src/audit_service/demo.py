@@ -384,7 +384,7 @@ def _verify_intact(out: Console, client: httpx.Client, size: int) -> JSONObject:
     _line(out, f"   ok: {checked['count']} entries, 0 breaks; origin {report['origin']}", "bold green")
     _line(out, f"   head {report['head']}")
     _line(out, f"   root {report['root']}")
-    return report
+    return _get(client, "/v1/chain")  # with the entry that the verification left
 
 
 def _tamper(out: Console, client: httpx.Client, data_dir: Path) -> int:
@@ -448,10 +448,10 @@ def _verify_broken(out: Console, client: httpx.Client, intact: JSONObject, seq: 
     _check({item["seq"] for item in breaks} == {seq}, f"the report names other entries than seq {seq}: {breaks}")
     rewritten = {("disclosure_mismatch", "d_changes"), ("projection_mismatch", "actor_name")}
     _check(rewritten <= set(named), f"the report names only {named}")
-    _check(all(report[name] == intact[name] for name in ("head", "root")), "head or root has changed")
+    _check(report["head"] == intact["head"], "the head has changed")
     _line(out, "\n6  GET /v1/chain/verify", "bold")
     _line(
-        out, f"   broken: {report['breaks_total']} breaks, all at seq {seq}; head and root as in section 4", "bold red"
+        out, f"   broken: {report['breaks_total']} breaks, all at seq {seq}; the head as before the UPDATE", "bold red"
     )
     for kind in dict.fromkeys(kind for kind, _ in named):
         columns = ", ".join(column for of, column in named if of == kind)

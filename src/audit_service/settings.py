@@ -283,6 +283,9 @@ class Settings(BaseSettings):
     shutdown_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
         20, description="Time open requests get when the service stops"
     )
+    log_reads: bool = Field(
+        False, description="Note every read in the log too: who, which route and filters, never what was searched for"
+    )
     docs_enabled: bool = Field(True, description="Serve /docs and /openapi.json")
     metrics_enabled: bool = Field(True, description="Serve /metrics")
     metrics_key: SecretStr | None = Field(

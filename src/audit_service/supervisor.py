@@ -3,10 +3,10 @@
 1. Take the data directory: private, and locked against a second `serve`.
 2. Bind the port, so that a taken one is known before anything is done.
 3. Start the embedded PostgreSQL, unless a database is given.
-4. Migrate and prepare the database under the migrating role.
+4. Migrate and prepare the database under the migrating role, and note the start in the service's own log.
 5. Listen, and start the children; they inherit the socket and get their settings, secrets included, on stdin.
 6. Watch: what dies is started again, PostgreSQL without touching the workers (they answer 503 meanwhile).
-7. On SIGTERM or SIGINT let the workers finish, then stop PostgreSQL; a second signal hurries the workers.
+7. On SIGTERM or SIGINT let the workers finish, note the stop, then stop PostgreSQL; a second signal hurries the workers.
 
 Children live in sessions of their own, so that a Ctrl-C reaches them through here, and die when we do.
 """
@@ -38,6 +38,7 @@ from audit_service.embedded import LOGIN_ROLES, EmbeddedDatabaseError, EmbeddedP
 from audit_service.errors import AuditError
 from audit_service.lifeline import pause
 from audit_service.provision import origins, prepare
+from audit_service.service_life import ServiceLife
 from audit_service.settings import Settings, secret_files
 from audit_service.signing.keyfile import KeyFileError, ensure_keys, read_keys
 from audit_service.signing.public_keys import publish_keys
@@ -62,8 +63,8 @@ _HEALTHY_SECONDS = 30.0
 _CHILD_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 # The last one for ever: with the start itself, the service is back within ten seconds of whatever was mended.
 _DATABASE_DELAYS_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
-# Beyond the time for open requests, a worker gets this for closing its pools.
-_CLOSING_SECONDS = 2.0
+# Beyond the time for open requests, a worker gets this for writing what it has yet to note, and for closing its pools.
+_CLOSING_SECONDS = 4.0
 
 
 class ServeRefusedError(AuditError):
@@ -109,8 +110,9 @@ def serve(settings: Settings) -> int:
         ):
             try:
                 serving = _ready_database(settings, postgres)
+                life = _begin_life(settings, serving)
                 _listen(listener, "http" if settings.tls_cert_file is None else "https")
-                return asyncio.run(_Watch(_children(serving, listener), postgres, settings).run())
+                return asyncio.run(_Watch(_children(serving, listener), postgres, settings, life).run())
             finally:
                 _ignore_stop_signals()
                 if postgres is not None:
@@ -241,6 +243,15 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     )
 
 
+def _begin_life(settings: Settings, serving: Settings) -> ServiceLife:
+    """What the service was given, as `settings`, and the login that may write into its own log, in `serving`."""
+    assert serving.database_url is not None  # noqa: S101 - `_ready_database` fills it in
+    life = ServiceLife(settings, serving.database_url.get_secret_value())
+    if not asyncio.run(life.started()):
+        _say("warning: the start could not be entered in the service's own log")
+    return life
+
+
 def _make_signing_key(settings: Settings, migration_url: str) -> None:
     """At the first start: the signing key, and what whoever wants to verify a checkpoint needs of it."""
     try:
@@ -319,8 +330,11 @@ class _Ending:
 class _Watch:
     """Keeps the children and PostgreSQL alive until it is told to stop."""
 
-    def __init__(self, children: Sequence[Child], postgres: EmbeddedPostgres | None, settings: Settings) -> None:
+    def __init__(
+        self, children: Sequence[Child], postgres: EmbeddedPostgres | None, settings: Settings, life: ServiceLife
+    ) -> None:
         self._children = children
+        self._life = life
         self._postgres = postgres
         self._grace_seconds = settings.shutdown_timeout_seconds + _CLOSING_SECONDS
         self._running: dict[str, Process] = {}
@@ -341,6 +355,8 @@ class _Watch:
             self._postgres.cancel()
         await self._stop_children(keepers)
         await asyncio.gather(*keepers, database, stopped)
+        if not await self._life.stopped(in_order=code == EXIT_STOPPED):
+            _say("the stop could not be entered in the service's own log")
         if self._postgres is not None:
             await asyncio.to_thread(self._postgres.stop)
         _say("audit-service stopped")

@@ -170,12 +170,12 @@ async def test_every_event_of_the_day_is_taken_and_the_log_is_intact(
     assert {event["verb"] for event in stored} == set(VERBS) - {"OTHER"}
     assert {event["category"] for event in stored} == set(FAMILIES)
     assert {event["source"]["id"] for event in stored} == set(PANELS)
-    await api.assert_intact(len(stored))
     owner = await database.owner()
     try:
         await assert_log_intact(owner, log_id, len(stored))
     finally:
         await owner.close()
+    await api.assert_intact(len(stored))
 
 
 def test_a_delivery_that_misses_its_fate_ends_the_story() -> None:

@@ -82,27 +82,30 @@ async def listed(api: Api) -> list[dict[str, Any]]:
 
 
 async def test_ndjson_holds_every_event_and_ends_with_the_count(stocked: Api) -> None:
+    before = await listed(stocked)  # the export itself is noted at its end
     response = await exported(stocked)
     assert response.headers["content-type"] == "application/x-ndjson"
     *events, trailer = [json.loads(line) for line in response.text.splitlines()]
-    assert events == await listed(stocked)
-    assert trailer == {"trailer": True, "count": 1202, "log_size": 1202, "complete": True}
+    assert events == before
+    assert trailer == {"trailer": True, "count": len(before), "log_size": len(before), "complete": True}
     schemas.EventView.model_validate(events[0])
     assert events[0]["target"]["url"] == "https://panel.test/s/77"
 
 
 async def test_json_is_one_document_that_ends_with_the_count(stocked: Api) -> None:
+    before = await listed(stocked)
     response = await exported(stocked, format="json")
     assert response.headers["content-type"] == "application/json"
     document = response.json()
-    assert document.pop("events") == await listed(stocked)
-    assert document == {"count": 1202, "log_size": 1202, "complete": True}
+    assert document.pop("events") == before
+    assert document == {"count": len(before), "log_size": len(before), "complete": True}
 
 
 async def test_csv_parses_back_to_the_same_values(stocked: Api) -> None:
+    events = await listed(stocked)
     response = await exported(stocked, format="csv")
     assert response.headers["content-type"] == "text/csv; charset=utf-8; header=present"
-    rows, events = rows_of(response.text), await listed(stocked)
+    rows = rows_of(response.text)
     assert [row["id"] for row in rows] == [event["id"] for event in events]
     for row, event in zip(rows, events, strict=True):
         for name in ("occurred_at", "recorded_at", "action", "verb", "category", "summary"):
@@ -175,12 +178,13 @@ async def test_a_tenant_with_any_name_can_export(module_database: TestDatabase) 
 
 @pytest.mark.parametrize(
     ("format_", "expected"),
-    [("csv", None), ("json", '{"events":[\n],"count":0,"log_size":1202,"complete":true}\n'),
-     ("ndjson", '{"trailer":true,"count":0,"log_size":1202,"complete":true}\n')],
+    [("csv", None), ("json", '{"events":[\n],"count":0,"log_size":%d,"complete":true}\n'),
+     ("ndjson", '{"trailer":true,"count":0,"log_size":%d,"complete":true}\n')],
 )  # fmt: skip
 async def test_an_export_of_nothing_is_whole(stocked: Api, format_: str, expected: str | None) -> None:
+    size = len(await listed(stocked))
     text = (await exported(stocked, format=format_, action="nothing")).text
-    assert text == (expected or ",".join(CSV_COLUMNS) + "\r\n")
+    assert text == (expected % size if expected else ",".join(CSV_COLUMNS) + "\r\n")
 
 
 # --- what is in it ---
@@ -259,8 +263,8 @@ async def test_cells_that_a_spreadsheet_would_run_are_text(api: Api, shared: Pat
     cells = [cell for cell in found if cell] + PATTERN_ROWS
     events = [{"action": "x", "description": cell, "actor": {"name": cell}, "target": {"name": cell}} for cell in cells]
     assert (await api.client.post("/v1/events", json=events)).status_code == 201
-    rows = rows_of((await exported(api, format="csv")).text)
     raw = json.loads((await exported(api, format="json")).content)["events"]
+    rows = rows_of((await exported(api, format="csv", action="x")).text)
     assert [event["description"] for event in raw] == cells
     for row, cell in zip(rows, cells, strict=True):
         for name in ("description", "actor_name", "target_name"):
@@ -275,7 +279,7 @@ async def test_harmless_cells_are_left_as_they_are(api: Api) -> None:
     assert (await api.client.post("/v1/events", json=events)).status_code == 201
     rows = rows_of((await exported(api, format="csv")).text)
     assert [(row["description"], row["reason"]) for row in rows] == [(cell, cell) for cell in HARMLESS]
-    assert {event["description"] for event in await listed(api)} == set(HARMLESS)
+    assert {event["description"] for event in await api.list(action="x")} == set(HARMLESS)
 
 
 async def test_an_address_or_a_server_id_cannot_be_a_formula_either(api: Api) -> None:
@@ -296,7 +300,16 @@ async def test_a_gzip_export_is_the_same_file(stocked: Api, format_: str, filter
     assert "content-encoding" not in response.headers  # it is to stay packed on the reader's disk
     assert response.headers["content-disposition"] == f'attachment; filename="audit-exported.{format_}.gz"'
     plain = (await exported(stocked, format=format_, gzip="false", **filters)).content
-    assert gzip.decompress(response.content) == plain
+    assert _exported_before(gzip.decompress(response.content)) == _exported_before(plain)
+
+
+def _exported_before(content: bytes) -> list[bytes]:
+    """The lines of a file without what the exports before it left in the log, and without the log's size and the counts."""
+    return [
+        line.rstrip(b",")
+        for line in content.splitlines()
+        if b"audit.export.finished" not in line and b"log_size" not in line
+    ]
 
 
 @pytest.mark.parametrize("query", ["gzip=1", "gzip=TRUE", "gzip=true&gzip=true"])

@@ -74,7 +74,10 @@ async def test_a_client_that_goes_away_ends_the_export(large: Served) -> None:
         assert formatters()
         wire.abort()
         await becomes_quiet(large.api.service)
-    assert json.loads((await exported(large.api)).text.splitlines()[-1])["count"] == 4000
+    assert json.loads((await exported(large.api, action="x")).text.splitlines()[-1])["count"] == 4000
+    await large.api.service.watch.settle()
+    noted = sorted((note["outcome"], note["metadata"]["ended"]) for note in await large.api.notes())
+    assert noted == [("failure", "cut"), ("success", "complete")]
 
 
 async def test_a_client_that_stops_reading_stops_the_reading_of_the_log(

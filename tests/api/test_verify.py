@@ -11,9 +11,8 @@ from audit_service.core.vkey import Signer, format_vkey
 from tests.support.api import Api
 
 
-async def signed(api: Api, root: bytes | None = None) -> tuple[str, str]:
-    """A checkpoint of the log as it is, and the vkey of who signed it."""
-    report = await api.verify()
+def signed(report: dict[str, Any], root: bytes | None = None) -> tuple[str, str]:
+    """A checkpoint of the log as a report found it, and the vkey of who signed it."""
     signer = Signer.from_seed(report["origin"], b"k" * 32)
     size, found = report["checked"]["to_seq"], bytes.fromhex(report["root"])
     note = format_note(sign_checkpoint(Checkpoint(report["origin"], size, root or found), [signer]))
@@ -22,11 +21,13 @@ async def signed(api: Api, root: bytes | None = None) -> tuple[str, str]:
 
 async def test_a_log_is_held_against_checkpoints(api: Api) -> None:
     await api.client.post("/v1/events", json={"events": [{"action": "user.login"}] * 3})
-    note, key = await signed(api)
-    other, _ = await signed(api, bytes(32))
+    before = await api.verify()
+    note, key = signed(before)
     report = await api.verify(checkpoint=note, key=key)
     schemas.VerifyReport.model_validate(report)
     assert (report["status"], report["checkpoint"]["status"], report["not_checked"]) == ("ok", "consistent", [])
+    size = (await api.client.get("/v1/chain")).json()["size"]  # each verification is noted, so the log has grown
+    other, _ = signed({**before, "checked": {"to_seq": size}}, bytes(32))
     report = await api.verify(checkpoint=[note, other], key=key)
     schemas.VerifyReport.model_validate(report)
     assert (report["status"], report["breaks"][0]["kind"]) == ("broken", "root_mismatch")

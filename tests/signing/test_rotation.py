@@ -30,7 +30,7 @@ async def test_a_succession_is_entered_in_every_log_and_signed_by_both_keys(lab:
     await lab.sign(life)
     old = lab.signing.keys().signing[0]
     changed = await rotation.rotate(lab.signing, overlap_days=7, reason="rotation")
-    assert changed.logs == 2
+    assert changed.logs == 3  # of `default`, `system` and `second`
     origin = f"audit.example.com/t/{lab.target.log_key}/1"
     (details,) = await _signer_details(lab, lab.log.log_id)
     assert (details["event"], details["from_size"]) == ("succeeded", 3)

@@ -31,7 +31,7 @@ async def open_app(settings: Settings, key: str = BOOTSTRAP_KEY) -> AsyncIterato
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://audit.test", headers=headers) as client:
         yield Api(client, app.state.service)
-    await app.state.service.database.dispose()
+    await app.state.service.close()
 
 
 async def add_tenant(database: TestDatabase, name: str) -> int:

@@ -118,9 +118,14 @@ def running_server(data_dir: Path) -> Iterator[Server]:
 
 async def default_log_id(database: TestDatabase) -> int:
     """The log id of the tenant `default`."""
+    return await log_id_of(database, credentials.DEFAULT_TENANT)
+
+
+async def log_id_of(database: TestDatabase, tenant: str) -> int:
+    """The log id of a tenant."""
     engine = database.owner_engine()
     async with engine.connect() as connection:
-        found = await credentials.find_tenant(connection, credentials.DEFAULT_TENANT)
+        found = await credentials.find_tenant(connection, tenant)
     await engine.dispose()
     assert found is not None
     return int(found.log_id)

@@ -9,20 +9,22 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from audit_service.api.logs import APPEND_SECONDS, PENDING, Scope, log
+from audit_service.api.logs import APPEND_SECONDS, PENDING, UNNOTED, Scope, log
 from audit_service.api.peer import Proxies, peer_address
 from audit_service.api.rates import Rates, Turns
 from audit_service.core.api_key import is_mistyped, key_hash
 from audit_service.core.key_limits import KeyLimits
+from audit_service.core.own_event import Actor
 from audit_service.core.places import Places
 from audit_service.core.sight import Sight
 from audit_service.core.token import looks_like_token
 from audit_service.errors import (
+    AuditError,
     ForbiddenError,
     InvalidTokenError,
     NotFoundError,
@@ -33,13 +35,14 @@ from audit_service.ingest import Log, Recipe, stored_form
 from audit_service.oidc import IdentityProvider
 from audit_service.settings import Settings
 from audit_service.store import credentials
-from audit_service.store.credentials import Credential, Installation
+from audit_service.store.credentials import SYSTEM_TENANT, Credential, Installation
 from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
 from audit_service.store.tiles import TileRoots
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
+from audit_service.watch import Place, Tools, Watch, find_place
 
 # A revoked key is refused within this time by every worker.
 CREDENTIAL_CACHE_SECONDS = 1.0
@@ -47,6 +50,16 @@ CREDENTIAL_CACHE_ENTRIES = 10_000
 TOUCH_SECONDS = 60.0
 KEY_CHARACTERS = 256
 EXPORT_RETRY_SECONDS = VERIFY_RETRY_SECONDS = 5
+# Where, in a request's state, stand who is asking and why it was refused: for what is noted when the answer is out.
+CREDENTIAL, REFUSED = "credential", "refused"
+
+
+class Refused(NamedTuple):
+    """Why a request was refused, in our words. `place`, `actor`: whose the credential was, where that is known."""
+
+    reason: str
+    place: Place | None = None
+    actor: Actor | None = None
 
 
 @dataclass(slots=True)
@@ -64,12 +77,23 @@ class Service:
     exports: Places = field(init=False)
     verifies: Places = field(init=False)
     tile_roots: TileRoots = field(default_factory=TileRoots)
+    watch: Watch = field(init=False)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
     _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
+    _tools: Tools | None = None
+
+    async def watch_tools(self) -> Tools:
+        """What the watch writes with."""
+        if self._tools is None:
+            recipe, installation = await self.recipe(), await self.installation()
+            async with translated(), connected(self.database.reads) as connection:
+                system = await find_place(connection, SYSTEM_TENANT)
+            self._tools = Tools(recipe, self.appender(recipe), installation.service_name, system)
+        return self._tools
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -87,6 +111,7 @@ class Service:
             per_key=settings.verifies_limit_per_key,
             retry_after_seconds=VERIFY_RETRY_SECONDS,
         )
+        self.watch = Watch(self.watch_tools, dropped=UNNOTED.inc)
 
     async def installation(self) -> Installation:
         """The installation's constants, read at the first use, so that workers start while the database is away."""
@@ -115,6 +140,7 @@ class Service:
 
     async def close(self) -> None:
         """Let what is on its way be committed, then close every connection."""
+        await self.watch.close()
         if self._appender is not None:
             await self._appender.close()
         if self.provider is not None:
@@ -162,6 +188,17 @@ class Service:
         if credential.kind == "api_key":
             await self._touch(credential.key_id, asked_at)
         return credential
+
+    async def why_dead(self, key: str) -> Refused:
+        """Why there is no live credential of a key or token, and whose it was: for the log alone. Never fails."""
+        try:
+            async with translated(), connected(self.database.reads) as connection:
+                dead = await credentials.find_dead(connection, key)
+        except AuditError:
+            return Refused("a credential that could not be looked up")
+        if dead is None:
+            return Refused("an unknown key")
+        return Refused(dead.why, Place(dead.log_id, dead.log_key), Actor(dead.kind, dead.credential_id))
 
     async def token_credential(self, token: str, provider: IdentityProvider, scope: Scope) -> Credential:
         """The credential of a bearer JWT, from the same cache, which never outlasts the token.
@@ -230,6 +267,7 @@ async def authenticate(request: Request) -> Credential:
 async def _authenticate(request: Request) -> Credential:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
+        _refuse(request, Refused("no credential"))
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     key, provider = key.strip(), service_of(request).provider
     if provider is not None and looks_like_token(key):
@@ -243,6 +281,7 @@ async def authenticate_token(request: Request, token: str, provider: IdentityPro
         credential = await service_of(request).token_credential(token, provider, request.scope)
     except (InvalidTokenError, UngrantedTokenError) as error:
         log.info("token refused", reason=error.reason)
+        _refuse(request, Refused(f"a token of the identity provider: {error.reason}"))
         raise
     _note(request, credential)
     return credential
@@ -251,26 +290,32 @@ async def authenticate_token(request: Request, token: str, provider: IdentityPro
 async def authenticate_key(request: Request, key: str) -> Credential:
     """Whose API key or viewer token it is. Raises UnauthenticatedError."""
     if not key:
+        _refuse(request, Refused("no credential"))
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     possible = len(key) <= KEY_CHARACTERS and not is_mistyped(key)
-    credential = await service_of(request).credential(key, request.scope) if possible else None
-    if (
-        credential is not None
-        and credential.networks is not None
-        and not credential.limits.allows_peer(peer_address(request))
-    ):
+    service = service_of(request)
+    credential = await service.credential(key, request.scope) if possible else None
+    if credential is None:
+        _refuse(request, await service.why_dead(key) if possible else Refused("a mistyped key"))
+        raise UnauthenticatedError("the API key is not valid")
+    if credential.networks is not None and not credential.limits.allows_peer(peer_address(request)):
         # Whoever found the key is not told that it is one.
         log.info("key refused", reason="its networks do not hold the peer's address", key=credential.key_id)
-        credential = None
-    if credential is None:
+        place = Place(credential.log_id, credential.log_key)
+        _refuse(request, Refused("a key from another network", place, Actor(credential.kind, credential.key_id)))
         raise UnauthenticatedError("the API key is not valid")
     _note(request, credential)
     return credential
 
 
 def _note(request: Request, credential: Credential) -> None:
-    """For the access log."""
-    request.scope.setdefault("state", {})["key_id"] = credential.key_id
+    """For the access log, and for what is noted of the request."""
+    state = request.scope.setdefault("state", {})
+    state["key_id"], state[CREDENTIAL] = credential.key_id, credential
+
+
+def _refuse(request: Request, refused: Refused) -> None:
+    request.scope.setdefault("state", {})[REFUSED] = refused
 
 
 def require_scope(credential: Credential, scope: str) -> Credential:
@@ -293,7 +338,11 @@ async def authorize(request: Request, scope: str, *, whole: bool = False) -> Cre
     ForbiddenError, RateLimitedError."""
     credential = await authenticate(request)
     service_of(request).rates.admit(request.scope, credential, ingest=scope == "ingest")
+    if scope not in credential.scopes:
+        _refuse(request, Refused(f"without the scope {scope}"))
     require_scope(credential, scope)
+    if whole and not credential.sight.is_whole:
+        _refuse(request, Refused("with sight of a part of the log"))
     return require_whole(credential) if whole else credential
 
 

@@ -31,11 +31,15 @@ APPEND_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )  # fmt: skip
 PENDING = Gauge("audit_pending_events", "Events of this worker waiting for the database", multiprocess_mode="livesum")
+UNNOTED = Counter("audit_unnoted_total", "Notes of the service about itself that were dropped")
 VERIFIED = Gauge(
     "audit_verify_breaks",
     "Breaks found by the last verification of this process",
     multiprocess_mode="mostrecent",
 )
+
+# Any other word in its place is the caller's.
+METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 
 log = structlog.get_logger("audit_service")
 

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from starlette.requests import ClientDisconnect
 
-from audit_service.api.logs import REQUESTS, SECONDS, App, Message, Scope, log, route_of, unexpected
+from audit_service.api.logs import METHODS, REQUESTS, SECONDS, App, Message, Scope, log, route_of, unexpected
+from audit_service.api.noting import look_back
 from audit_service.api.peer import address_of
 from audit_service.api.problems import unexpected_response
 from audit_service.api.rates import RATE_STATE, rate_headers
@@ -75,7 +76,8 @@ class AccessLog:
         finally:
             seconds = time.perf_counter() - started
             route = route_of(scope)
-            _counters(route, scope["method"] if scope["method"] in _METHODS else "other", status)(seconds)
+            _counters(route, scope["method"] if scope["method"] in METHODS else "other", status)(seconds)
+            look_back(scope, status)
             # A line for each of thousands of good requests a second would cost more than sealing their events.
             notable = status >= 400 or seconds >= SLOW_SECONDS
             if notable or _debugging():
@@ -120,6 +122,3 @@ def _counters(route: str, method: str, status: int) -> Callable[[float], None]:
         observed.observe(seconds)
 
     return count
-
-
-_METHODS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})

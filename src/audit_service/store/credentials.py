@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -355,3 +355,44 @@ async def fetch_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any]:
     if found is None:
         raise NotFoundError("no such tenant")
     return found
+
+
+class Dead(NamedTuple):
+    """A credential that was good once, whose it was, and why it is good no more, in our words."""
+
+    kind: CredentialKind
+    credential_id: str
+    log_id: int
+    log_key: str
+    why: str
+
+
+async def find_dead(connection: AsyncConnection, key: str) -> Dead | None:
+    """The API key or viewer token that this was, when it was one; None for what never was any. To be asked of what is not live."""
+    is_token = api_key.kind_of(key) == "viewer_token"
+    table, what = (token_table, "viewer token") if is_token else (key_table, "key")
+    columns = (table.c.log_id, tenant.c.log_key, table.c.revoked_at, _seconds_until(table.c.expires_at))
+    query = (
+        select((table.c.token_id if is_token else table.c.key_id).label("id"), *columns)
+        .join(tenant, tenant.c.log_id == table.c.log_id)
+        .where(table.c.secret_hash == api_key.key_hash(key))
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    if row.revoked_at is not None:
+        why = f"a revoked {what}"
+    elif row.seconds is not None and row.seconds <= 0:
+        why = f"an expired {what}"
+    else:
+        why = f"a {what} that ended with its key" if is_token else f"a {what} that was not live"
+    return Dead("viewer_token" if is_token else "api_key", row.id, row.log_id, row.log_key, why)
+
+
+async def log_of_key(connection: AsyncConnection, key_id: str) -> tuple[int, str]:
+    """(log id, log key) of the tenant of a key. Raises NotFoundError."""
+    query = select(tenant.c.log_id, tenant.c.log_key).join(key_table, key_table.c.log_id == tenant.c.log_id)
+    row = (await connection.execute(query.where(key_table.c.key_id == key_id))).one_or_none()
+    if row is None:
+        raise NotFoundError("no such key")
+    return row.log_id, row.log_key

@@ -1,5 +1,6 @@
 """Bring a database to the newest schema. The scripts travel inside the wheel; a checkout uses its own folder."""
 
+import asyncio
 import warnings
 from pathlib import Path
 
@@ -7,7 +8,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
+from audit_service.store.engine import sqlalchemy_url
+
+_IS_MIGRATED = """
+    SELECT true FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'audit' AND c.relname = 'alembic_version'"""
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +54,24 @@ def check(url: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reflection warns about what it does not model, such as views
         command.check(alembic_config(url))
+
+
+def current_revision(url: str) -> str | None:
+    """The revision a database is at; None before the first migration."""
+    return asyncio.run(_current_revision(url))
+
+
+async def _current_revision(url: str) -> str | None:
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            if not await connection.scalar(text(_IS_MIGRATED)):
+                return None
+            await connection.execute(text("SET LOCAL ROLE audit_owner"))
+            found: str | None = await connection.scalar(text("SELECT version_num FROM audit.alembic_version"))
+            return found
+    finally:
+        await engine.dispose()
 
 
 def newest_revision() -> str:

@@ -14,10 +14,12 @@ from audit_service.api import listing, parameters, schemas
 from audit_service.api.dependencies import Exporter, Service, ServiceOf, Verifier, documented_security
 from audit_service.api.download import Download, in_place
 from audit_service.api.logs import VERIFIED
+from audit_service.api.noting import ending, filters_in, noted
 from audit_service.core.chain import format_origin
 from audit_service.core.checker import Depth
 from audit_service.core.entry import format_time
 from audit_service.core.writer import Format
+from audit_service.ending import Ending, found
 from audit_service.errors import UnavailableError
 from audit_service.signing.public_keys import published_keys
 from audit_service.store.checkpoints import fetch_latest_checkpoint
@@ -102,8 +104,9 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
         "incremental": state is not None and state.start is not None,
         "own": published_keys(service.settings.signing_dir),
     }
+    end = ending(request, credential, "audit.verify.finished", depth=depth)
     steps = _verification(service, credential, arguments)
-    stream = in_place(service.verifies, credential, _lines(steps))
+    stream = in_place(service.verifies, credential, _lines(steps, end))
     first = await anext(stream)  # a range outside the log, or a database that is away, gets a status of its own
     return Download(stream, first, media_type="application/json")
 
@@ -127,15 +130,18 @@ async def _verification(
             yield step
 
 
-async def _lines(steps: AsyncGenerator[Progress | Report]) -> AsyncGenerator[bytes]:
-    """A line break for each step, and the report."""
-    async with aclosing(steps):
-        async for step in steps:
-            if isinstance(step, Report):
+async def _lines(steps: AsyncGenerator[Progress | Report], end: Ending) -> AsyncGenerator[bytes]:
+    """A line break for each step, and the report. That the log was verified is noted in it after that: the report is of the log before."""
+    with end.unless_complete():
+        async with aclosing(steps):
+            async for step in steps:
+                if not isinstance(step, Report):
+                    yield b"\n"
+                    continue
                 VERIFIED.set(step.breaks_total)
+                end.metadata |= found(step)
+                await end.complete()
                 yield orjson.dumps(step.as_json()) + b"\n"
-            else:
-                yield b"\n"
 
 
 @router.get(
@@ -156,11 +162,12 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
     asked.finish()
     chosen, packed = cast("Format", format_), gzip == "true"
     links = service.settings.link_templates
-    stream = in_place(
-        service.exports,
-        credential,
-        export.export(service.database.reads, credential.log_id, selection, chosen, links, gzip=packed),
+    filters = filters_in(request, "format", "gzip")
+    end = ending(request, credential, "audit.export.finished", format=chosen, filters=filters, entries=0)
+    pieces = export.export(
+        service.database.reads, credential.log_id, selection, chosen, links, gzip=packed, report=end.add_entries
     )
+    stream = in_place(service.exports, credential, noted(end, pieces))
     first = await anext(stream)  # a database that is away gets a status of its own
     # A tenant's name may hold anything; a header and a file name may not.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", credential.tenant)

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from audit_service.api import parameters, schemas
 from audit_service.api.dependencies import ServiceOf, WholeExporter, documented_security
 from audit_service.api.download import Download, in_place
+from audit_service.api.noting import ending, filters_in, noted
 from audit_service.core.sight import EVERYTHING
 from audit_service.evidence import MEDIA_TYPE, Wanted, filename, make_evidence, plan_evidence
 
@@ -31,7 +32,11 @@ async def get_evidence(request: Request, service: ServiceOf, credential: WholeEx
     wanted = evidence_wanted(pairs, await service.stored_form(credential))
     tree = await service.tree_of(credential.log_id, credential.log_key)
     plan = await plan_evidence(tree, wanted)
-    stream = in_place(service.exports, credential, make_evidence(tree, plan))
+    filters = filters_in(request, *_RANGE)
+    end = ending(
+        request, credential, "audit.evidence.finished", from_seq=plan.from_seq, to_seq=plan.to_seq, filters=filters
+    )
+    stream = in_place(service.exports, credential, noted(end, make_evidence(tree, plan)))
     first = await anext(stream)  # a database that is away, or no free slot, gets a status of its own
     return Download(stream, first, media_type=MEDIA_TYPE, filename=filename(tree, plan))
 

@@ -10,7 +10,10 @@ from audit_service.api import parameters, schemas
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import Admin, ServiceOf, documented_security
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewKey, limits_of_key, parse_body
+from audit_service.api.noting import note
+from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
+from audit_service.core.own_event import Target
 from audit_service.core.redaction import redact_text
 from audit_service.errors import BeyondLimitsError, Fault, InputError, InvalidEventError, NotFoundError
 from audit_service.ingest import without_secrets
@@ -52,10 +55,12 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
             connection, credential.log_id, name, scopes, wanted.expires_at, limits=limits, client=wanted.client
         )
         await connection.commit()
-    body = {
-        "key_id": key_id, "key": key, "name": name, "scopes": scopes, "client": wanted.client, "limits": limits.as_json(),
-        "expires_at": None if wanted.expires_at is None else format_time(wanted.expires_at.astimezone(UTC)),
-    }  # fmt: skip
+    expires_at = None if wanted.expires_at is None else format_time(wanted.expires_at.astimezone(UTC))
+    said = {"client": wanted.client, "limits": limits.as_json(), "expires_at": expires_at}
+    # Before anybody is told the key. Where this fails, nobody holds it, and nobody can use it.
+    about: dict[str, JSONValue] = {"scopes": [*scopes], **said}
+    await note(request, credential, "audit.key.created", target=Target("api_key", key_id, name), metadata=about)
+    body = {"key_id": key_id, "key": key, "name": name, "scopes": scopes, **said}
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
 
 
@@ -69,12 +74,14 @@ async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> 
 
 
 @router.delete("/v1/keys/{key_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
-async def revoke_key(key_id: str, service: ServiceOf, credential: Admin) -> Response:
+async def revoke_key(request: Request, key_id: str, service: ServiceOf, credential: Admin) -> Response:
     """Revoke a key, and with it every viewer token that it issued. Every worker refuses them within a second."""
     require_id(key_id, "no such key")
     async with translated(), connected(service.database.writes) as connection:
         await credentials.revoke_key(connection, key_id, credential.log_id)
         await connection.commit()
+    # After it: a key that leaked must go although the log cannot be written. Who gets a 503 asks again.
+    await note(request, credential, "audit.key.revoked", target=Target("api_key", key_id))
     return Response(status_code=204)
 
 

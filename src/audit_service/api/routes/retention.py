@@ -12,9 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from audit_service.api import listing, parameters, schemas
 from audit_service.api.body import read_body, require_text
 from audit_service.api.dependencies import Service, ServiceOf, WholeAdmin, documented_security
+from audit_service.api.noting import note
 from audit_service.core.control import REASON_CHARACTERS
 from audit_service.core.entry import GROUPS, JSONObject, format_time
 from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
+from audit_service.core.own_event import Target
 from audit_service.core.redaction import redact_text
 from audit_service.errors import InputError, InvalidEventError, NotFoundError
 from audit_service.forgetting_request import carry_out
@@ -115,7 +117,7 @@ async def ask_for_retention(request: Request, service: ServiceOf, credential: Wh
     if asked.action == "clear":
         async with translated():
             details["to_seq"] = await forgetting.first_recorded(service.database.reads, credential.log_id, None)
-    return await _answer(service, credential, "retention", asked, details)
+    return await _answer(request, service, credential, "retention", asked, details)
 
 
 @router.post(
@@ -132,7 +134,7 @@ async def ask_for_erasure(request: Request, service: ServiceOf, credential: Whol
     if asked.events is not None:
         stored_form = await service.stored_form(credential)
         details["events"] = [stored_form("id", event) for event in asked.events]
-    return await _answer(service, credential, "erasure", asked, details)
+    return await _answer(request, service, credential, "erasure", asked, details)
 
 
 async def _read(request: Request, service: Service, model: type[A]) -> A:
@@ -152,7 +154,7 @@ async def _read(request: Request, service: Service, model: type[A]) -> A:
 
 
 async def _answer(
-    service: Service, credential: Credential, kind: RequestKind, asked: _Asked, details: JSONObject
+    request: Request, service: Service, credential: Credential, kind: RequestKind, asked: _Asked, details: JSONObject
 ) -> Response:
     """The counts of a dry run, or the request that was put down."""
     request_id = new_id()
@@ -170,6 +172,9 @@ async def _answer(
         await store.add_request(
             service.database.writes, credential.log_id, request_id, kind, credential.key_id, asked.reason, details
         )
+    await note(
+        request, credential, "audit.request.created", target=Target("request", request_id), metadata={"kind": kind}
+    )
     view = request_view(await _fetch(service, credential, kind, request_id))
     return listing.answer(view, {"Location": f"{_PATHS[kind]}/{request_id}"}, 202)
 

@@ -11,9 +11,12 @@ from audit_service.api import parameters, schemas
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import Admin, ServiceOf, documented_security
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, parse_body
+from audit_service.api.noting import note
 from audit_service.core.api_key import SCOPES
+from audit_service.core.canonical import JSONValue
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import format_time
+from audit_service.core.own_event import Target
 from audit_service.core.redaction import holds_token
 from audit_service.errors import Fault, ForbiddenError, InputError, InvalidEventError
 from audit_service.ingest import without_secrets
@@ -63,6 +66,12 @@ async def create_tenant(request: Request, service: ServiceOf, credential: Admin)
         key_id, key = await credentials.create_key(connection, record.log_id, FIRST_KEY_NAME, SCOPES)
         await connection.commit()
     body = created_view(record, installation.service_name, key_id, key)
+    # Before anybody is told the key: an act that cannot be noted is not answered.
+    about: dict[str, JSONValue] = {
+        "origin": format_origin(installation.service_name, record.log_key, 1),
+        "key_id": key_id,
+    }
+    await note(request, credential, "audit.tenant.created", target=Target("tenant", name), metadata=about)
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
 
 

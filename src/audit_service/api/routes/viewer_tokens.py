@@ -15,8 +15,11 @@ from audit_service.api import parameters, schemas
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import Issuer, ServiceOf, documented_security, require_scope
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewToken, Renewal, limits_of_token, parse_body
+from audit_service.api.noting import note
 from audit_service.api.routes.keys import require_id
+from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
+from audit_service.core.own_event import Target
 from audit_service.errors import ForbiddenError, InputError
 from audit_service.ingest import without_secrets
 from audit_service.store import viewer_tokens
@@ -60,6 +63,9 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
             seconds=wanted.expires_in_seconds,
         )
         await connection.commit()
+    # Before anybody is told the token: one that cannot be noted is nobody's.
+    about: dict[str, JSONValue] = {"scopes": [*scopes], "limits": limits.as_json(), "viewer": viewer}
+    await _noted(request, credential, "issued", record, about)
     return _answer({"token": token, **token_view(record)}, 201)
 
 
@@ -80,16 +86,19 @@ async def renew_token(request: Request, token_id: str, service: ServiceOf, crede
             connection, credential.log_id, token_id, wanted.expires_in_seconds, key_id=_whose(credential)
         )
         await connection.commit()
+    await _noted(request, credential, "renewed", record, {})
     return _answer(token_view(record))
 
 
 @router.delete("/v1/viewer-tokens/{token_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
-async def revoke_token(token_id: str, service: ServiceOf, credential: Issuer) -> Response:
+async def revoke_token(request: Request, token_id: str, service: ServiceOf, credential: Issuer) -> Response:
     """Revoke a token. Every worker refuses it within a second. By the key that issued it, or by one with the scope `admin`."""
     require_id(token_id, "no such token")
     async with translated(), connected(service.database.writes) as connection:
         await viewer_tokens.revoke_token(connection, credential.log_id, token_id, key_id=_whose(credential))
         await connection.commit()
+    # After it, as with a key: what leaked must go although the log cannot be written.
+    await note(request, credential, "audit.viewer_token.revoked", target=Target("viewer_token", token_id))
     return Response(status_code=204)
 
 
@@ -100,6 +109,14 @@ async def list_tokens(request: Request, service: ServiceOf, credential: Issuer) 
     async with translated(), connected(service.database.reads) as connection:
         records = await viewer_tokens.list_tokens(connection, credential.log_id, key_id=_whose(credential))
     return _answer({"tokens": [token_view(record) for record in records]})
+
+
+async def _noted(
+    request: Request, credential: Credential, done: str, record: TokenRecord, about: dict[str, JSONValue]
+) -> None:
+    target = Target("viewer_token", record.token_id)
+    about = {**about, "expires_at": format_time(record.expires_at)}
+    await note(request, credential, f"audit.viewer_token.{done}", target=target, metadata=about)
 
 
 def _require_key(credential: Credential) -> None:
