@@ -51,10 +51,10 @@ from tests.support.forgotten import Forgetter
 from tests.support.oracle import ASKED, NAIVE, SORTS, START, Event, make_events, matches, ordered
 from tests.support.postgres import SERVICE_NAME, Server, default_log_id
 
-EXAMPLES = int(os.environ.get("SIGHT_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("SIGHT_EXAMPLES", "30"))
 SIZE, SEGMENT = 96, 8
 STATES = {"no index": 0, "a part": 5, "all": SIZE // SEGMENT}
-pytestmark = [pytest.mark.timeout(0)] if EXAMPLES > 60 else []
+pytestmark = [pytest.mark.timeout(0 if EXAMPLES > 30 else 600)]
 
 
 def stock_events() -> list[Event]:
