@@ -414,9 +414,8 @@ class _Index:
         places = {term: place for place, term in enumerate(terms)}
         found = {}
         for number in numbers:
-            of_terms = {
-                term: postings[number][place] for term, place in places.items() if place in postings.get(number, {})
-            }
+            of_segment = postings.get(number, {})
+            of_terms = {term: of_segment[place] for term, place in places.items() if place in of_segment}
             found[number] = reduce(and_, (self._of_clause(clause, of_terms) for clause in clauses), every())
         return found
 
