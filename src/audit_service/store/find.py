@@ -397,7 +397,7 @@ class _Index:
         self._wide = [clause for clause in clauses if len(clause.alternatives) > _LOOKED_UP_LIMIT]
 
     async def look(self, connection: AsyncConnection, log_id: int, numbers: Sequence[int]) -> dict[int, BitMap]:
-        """Of each of these segments, the positions that fulfil every clause. A clause of many values is asked for where the others have left
+        """Of each of these segments, the positions that fulfil every clause. Clauses of many values are asked for where the others left
         something."""
         named = await self._named(connection, log_id, numbers, self._clauses)
         left = [number for number in numbers if named[number]]
