@@ -71,7 +71,7 @@ BEGIN
             SELECT g.field, g.value, -g.events AS events FROM gone AS g
             UNION ALL
             SELECT x.field, x.value, x.events FROM unnest(p_field, p_value, p_count) AS x(field, value, events)
-        ) AS c
+        ) AS c WHERE c.field = ANY (p_tallied)
     )
     INSERT INTO audit.tally AS t (log_id, field, value, events)
         SELECT p_log_id, n.field, n.value, n.events

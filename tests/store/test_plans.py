@@ -223,11 +223,11 @@ async def test_a_page_of_a_limited_reader_is_found_by_reading_little(
                 assert "Sort" not in node["Node Type"] or rows_of(node) <= SEGMENT, statement
 
 
-async def test_control_without_clauses_a_rare_server_reads_the_whole_log(
+async def test_control_without_clauses_a_rare_actor_of_a_category_reads_the_whole_log(
     filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(find, "_sight_clauses", lambda _: [])
-    sight = LIMITED["a rare server"]
+    sight = LIMITED["a category and an actor"]
     async with bound(filled.pools.reads, filled.log_id, sight) as connection:
         before = await fetched(connection)
         await find.list_entries(connection, filled.log_id, Selection(sight=sight), sort="-occurred_at", limit=PAGE)

@@ -46,14 +46,15 @@ from audit_service.store.limits import holds_address
 from audit_service.store.rows import fetch_in_order
 from audit_service.store.selection import Filter, Selection
 from audit_service.store.veil import Veil
-from tests.support.appends import RECIPE, RULESET, TestLog, existing_log
+from tests.support.appends import RECIPE, RULESET, TestLog, existing_log, owner
+from tests.support.forgotten import Forgetter
 from tests.support.oracle import ASKED, NAIVE, SORTS, START, Event, make_events, matches, ordered
-from tests.support.postgres import Server, default_log_id
+from tests.support.postgres import SERVICE_NAME, Server, default_log_id
 
-EXAMPLES = int(os.environ.get("SIGHT_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("SIGHT_EXAMPLES", "30"))
 SIZE, SEGMENT = 96, 8
 STATES = {"no index": 0, "a part": 5, "all": SIZE // SEGMENT}
-pytestmark = [pytest.mark.timeout(0)] if EXAMPLES > 60 else []
+pytestmark = [pytest.mark.timeout(0 if EXAMPLES > 30 else 600)]
 
 
 def stock_events() -> list[Event]:
@@ -604,3 +605,26 @@ async def test_the_index_counts_own_entries_apart(stock: Stock) -> None:
     for sight in (EVERYTHING, Sight()):
         async with bound(pools.reads, log.log_id, sight, one_snapshot=True) as connection:
             await check_facets(connection, log.log_id, Selection(sight=sight), seen(stock.events, sight, []))
+
+
+async def test_whose_a_forgotten_event_was_is_forgotten_too(server: Server) -> None:
+    """Told as forgotten to who sees every entry, and to nobody else, though it was of their own server; by each wall alone."""
+    database = await server.create()
+    log, pools = await existing_log(database, await default_log_id(database)), database.open()
+    await log.accept(pools, *({"id": f"e{number}", "action": "x.made", "server_id": "s1"} for number in range(3)))
+    async with owner(database) as admin:
+        await Forgetter(admin, log.log_id, f"{SERVICE_NAME}/t/{log.log.log_key}/1").drop((0, 1))
+    limited = Sight(server_ids=frozenset({"s1"}))
+    cases = [
+        (EVERYTHING, EVERYTHING, True),
+        (Sight(), Sight(), True),
+        (limited, limited, False),
+        (EVERYTHING, limited, False),
+    ]
+    for of_transaction, of_statement, told in [*cases, (limited, EVERYTHING, False)]:
+        async with bound(pools.reads, log.log_id, of_transaction) as connection:
+            assert await query.find_entry(connection, log.log_id, "e0", of_statement) is None
+            assert await query.is_forgotten(connection, log.log_id, "e0", of_statement) is told
+            assert await query.find_entry(connection, log.log_id, "e1", of_statement) is not None
+    await pools.dispose()
+    await server.drop(database)

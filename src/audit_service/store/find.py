@@ -80,7 +80,7 @@ _NAMED_LIMIT = 4096
 _LISTED_LIMIT = 512
 # Entries that one statement looks at of which some have to be compared here.
 _CHECKED_ENTRIES = 500
-# Values of a sight that every segment is asked about beside a filter: where there are more, the filter narrows enough.
+# Values that every segment is asked about; for more of them (a reader of many servers), only where the other clauses have left anything.
 _LOOKED_UP_LIMIT = 32
 # Segments asked about at a time: the page is mostly filled by the first few.
 _BATCHES = (4, 16, 64, 256)
@@ -306,10 +306,7 @@ def clauses_of(selection: Selection) -> list[Clause]:
     found = [clause for clause in asked if clause is not None]
     if selection.server_id is not None:
         found.append(_any_value("server_id", [selection.server_id]))
-    narrowed = any(not clause.negated for clause in found)
-    return [
-        *found, *(c for c in _sight_clauses(selection) if not narrowed or len(c.alternatives) <= _LOOKED_UP_LIMIT),
-    ]  # fmt: skip
+    return [*found, *_sight_clauses(selection)]
 
 
 def _filter_clause(item: Filter, sight: Sight) -> Clause | None:
@@ -396,26 +393,38 @@ class _Index:
     """Asks the index for the entries that fulfil some clauses."""
 
     def __init__(self, clauses: Sequence[Clause]) -> None:
-        self._clauses = clauses
-        self._terms = list({term: None for clause in clauses for all_of in clause.alternatives for term in all_of})
-        self._places = {term: place for place, term in enumerate(self._terms)}
+        self._clauses = [clause for clause in clauses if len(clause.alternatives) <= _LOOKED_UP_LIMIT]
+        self._wide = [clause for clause in clauses if len(clause.alternatives) > _LOOKED_UP_LIMIT]
 
     async def look(self, connection: AsyncConnection, log_id: int, numbers: Sequence[int]) -> dict[int, BitMap]:
-        """Of each of these segments, the positions that fulfil every clause."""
-        postings = await fetch_postings(connection, log_id, numbers, self._terms)
-        return {number: self._named(postings.get(number, {})) for number in numbers}
+        """Of each of these segments, the positions that fulfil every clause. Clauses of many values are asked for where the others left
+        something."""
+        named = await self._named(connection, log_id, numbers, self._clauses)
+        left = [number for number in numbers if named[number]]
+        if self._wide and left:
+            wide = await self._named(connection, log_id, left, self._wide)
+            named |= {number: named[number] & positions for number, positions in wide.items()}
+        return named
 
-    def _named(self, postings: dict[int, BitMap]) -> BitMap:
-        return reduce(and_, (self._of_clause(clause, postings) for clause in self._clauses), every())
+    async def _named(
+        self, connection: AsyncConnection, log_id: int, numbers: Sequence[int], clauses: Sequence[Clause]
+    ) -> dict[int, BitMap]:
+        terms = list({term: None for clause in clauses for all_of in clause.alternatives for term in all_of})
+        postings = await fetch_postings(connection, log_id, numbers, terms)
+        places = {term: place for place, term in enumerate(terms)}
+        found = {}
+        for number in numbers:
+            of_segment = postings.get(number, {})
+            of_terms = {term: of_segment[place] for term, place in places.items() if place in of_segment}
+            found[number] = reduce(and_, (self._of_clause(clause, of_terms) for clause in clauses), every())
+        return found
 
-    def _of_clause(self, clause: Clause, postings: dict[int, BitMap]) -> BitMap:
+    @staticmethod
+    def _of_clause(clause: Clause, postings: Mapping[Term, BitMap]) -> BitMap:
         nothing = BitMap()
         found = reduce(
             or_,
-            (
-                reduce(and_, (postings.get(self._places[term], nothing) for term in all_of))
-                for all_of in clause.alternatives
-            ),
+            (reduce(and_, (postings.get(term, nothing) for term in all_of)) for all_of in clause.alternatives),
             nothing,
         )
         return every() - found if clause.negated else found

@@ -47,9 +47,11 @@ async def is_forgotten(connection: AsyncConnection, log_id: int, event_id: str, 
     every entry: whose it was is forgotten too."""
     if not sight.sees_every_row:
         return False
-    r = bound_receipt.c
-    pruned = r.seq < select(bound_log.c.pruned_before).where(bound_log.c.log_id == log_id).scalar_subquery()
-    dropped = exists().where(_c.log_id == log_id, _c.seq == r.seq, _c.body.is_(None), _c.id.is_(None))
+    r, s = bound_receipt.c, seen_entry.c
+    cut = select(bound_log.c.pruned_before).where(bound_log.c.log_id == log_id).scalar_subquery()
+    # Of a pruned entry there is nothing left that the view could judge: the sight that is bound has to be such a one too.
+    pruned = and_(r.seq < cut, func.current_setting("audit.sight", True).in_(("every", "panels")))
+    dropped = exists().where(s.log_id == log_id, s.seq == r.seq, s.body.is_(None), s.id.is_(None))
     query = select(r.seq).where(r.log_id == log_id, r.id == event_id, r.kept, or_(pruned, dropped))
     return (await connection.execute(query)).first() is not None
 
