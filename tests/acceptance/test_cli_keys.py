@@ -135,7 +135,7 @@ async def test_a_key_that_is_typed_is_not_shown() -> None:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             # What is typed before the echo is off is thrown away.
-            while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            while termios.tcgetattr(terminal)[3] & termios.ECHO:  # noqa: ASYNC110 - the terminal tells nobody
                 await asyncio.sleep(0.02)
             os.write(controller, key.encode() + b"\n")
             said, _ = await process.communicate()
