@@ -25,28 +25,32 @@ async def test_a_served_worker_accepts_the_provider_s_tokens(provider: Provider,
     environment: dict[str, Any] = {
         "AUDIT_OIDC_ISSUER": provider.issuer,
         "AUDIT_OIDC_AUDIENCE": AUDIENCE,
-        "AUDIT_OIDC_CLAIMS": json.dumps(MAPPING),
+        "AUDIT_OIDC_CLAIMS": json.dumps(MAPPING | {"servers": {"claim": "servers", "all": "*"}}),
         "AUDIT_OIDC_ALGORITHMS": "RS256, EdDSA",
         "AUDIT_LOG_LEVEL": "debug",
     }
-    good = provider.token(roles=["reader"])
+    good = provider.token(roles=["reader"], servers=["*"])
+    limited = provider.token(roles=["reader"], servers=["s1"])
     with start_service(tmp_path / "var", **environment) as service:
         async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
 
-            async def status(token: str) -> int:
-                response = await client.get("/v1/events", headers={"Authorization": f"Bearer {token}"})
+            async def status(token: str, path: str = "/v1/events") -> int:
+                response = await client.get(path, headers={"Authorization": f"Bearer {token}"})
                 return response.status_code
 
             assert await status(good) == 200
+            for server, found in (("s1", 200), ("s2", 404)):
+                assert await status(limited, f"/v1/servers/{server}/activity") == found
+                assert await status(good, f"/v1/servers/{server}/activity") == 200
             forged = [forgery.make(provider) for forgery in FORGERIES]
             assert {await status(token) for token in forged} == {401}
-            assert await status(provider.token(roles=[])) == 403
+            assert await status(provider.token(roles=[], servers=["*"])) == 403
         assert service.stop() == 0
         service.wait_until_read()
         lines = "\n".join(service.lines)
     assert "signed with an algorithm that is not accepted" in lines
     assert '"key": "jwt:' in lines
-    for part in {part for token in (good, *forged) for part in token.split(".") if len(part) > 8}:
+    for part in {part for token in (good, limited, *forged) for part in token.split(".") if len(part) > 8}:
         assert part not in lines
 
 

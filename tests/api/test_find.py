@@ -425,7 +425,7 @@ async def test_control_a_search_without_its_tail_or_beginning_is_seen(
 
     async def lazy(self: Any, within: Sequence[Any], after: Position | None, wanted: int) -> list[Position]:
         text = str(within[0]) if within else ""
-        is_tail, is_walk = "seq >= " in text and " AND " not in text, "(audit.bound_entry" in text
+        is_tail, is_walk = "seq >= " in text and " AND " not in text, "(audit.seen_entry" in text
         return [] if (is_tail if wrong == "tail" else is_walk) else await fetch(self, within, after, wanted)
 
     monkeypatch.setattr(find._Search, "_fetch", lazy)

@@ -275,15 +275,32 @@ async def test_a_token_sees_its_own_tenant_s_log_alone(
         assert (await ask(api, ours, f"/v1/events/{name}")).status_code == 404
 
 
-async def test_a_token_limited_to_servers_is_refused_as_long_as_reads_do_not_heed_it(
+async def test_a_token_limited_to_servers_sees_those_and_global_events(
     module_database: TestDatabase, provider: Provider
 ) -> None:
-    """Also when it is limited to none; one for all servers is good."""
+    """Limited to none, it sees global ones alone. A limit that cannot be read, or is not there, grants nothing."""
     mapping = MAPPING | {"servers": {"claim": "servers", "all": "*"}}
     async with open_api(module_database, **settings_for(provider, oidc_claims=mapping)) as limited:
-        for servers, status in ((["s1"], 403), ([], 403), (..., 403), ("*", 403), (["*"], 200)):
-            for path in ("/v1/chain", "/v1/events", "/v1/export?format=csv"):
-                assert (await ask(limited, provider.token(servers=servers), path)).status_code == status, servers
+        servers_of = {"t-s1": "t1", "t-s2": "t2", "t-global": None}
+        await limited.accept(*({"id": name, "action": "x", "server_id": server} for name, server in servers_of.items()))
+
+        async def seen(servers: Any) -> set[str]:
+            response = await ask(limited, provider.token(servers=servers), "/v1/events?limit=500")
+            assert response.status_code == 200, response.text
+            return {event["id"] for event in response.json()["events"]} & servers_of.keys()
+
+        assert await seen(["t1"]) == {"t-s1", "t-global"}
+        assert await seen(["t1", "t2"]) == await seen(["*"]) == servers_of.keys()
+        assert await seen([]) == {"t-global"}
+        for unread in ("*", ...):
+            assert (await ask(limited, provider.token(servers=unread), "/v1/events")).status_code == 403
+        one = provider.token(servers=["t1"])
+        for path, status in (
+            ("/v1/events/t-s1", 200), ("/v1/events/t-s2", 404), ("/v1/servers/t1/activity", 200), ("/v1/servers/t2/activity", 404),
+            ("/v1/export?format=csv", 200), ("/v1/chain", 403), ("/v1/evidence", 403),
+        ):  # fmt: skip
+            assert (await ask(limited, one, path)).status_code == status, path
+        assert (await ask(limited, provider.token(servers=["*"]), "/v1/chain")).status_code == 200
 
 
 # --- time ---

@@ -142,7 +142,7 @@ def test_only_what_is_the_service_s_own_fault_is_a_500() -> None:
     assert statuses == {
         "Malformed": 400, "InvalidQuery": 400, "InvalidEvent": 422, "TooLarge": 413, "UnsupportedMedia": 415, "IdempotencyConflict": 409,
         "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404, "Unavailable": 503, "Clock": 503,
-        "InvalidToken": 401, "UngrantedToken": 403, "Provider": 503, "NotSigned": 409, "MovedOn": 503, "Gone": 410,
+        "InvalidToken": 401, "UngrantedToken": 403, "HiddenField": 403, "Provider": 503, "NotSigned": 409, "MovedOn": 503, "Gone": 410,
         **dict.fromkeys(("Audit", "Input", "Credential", "Canonical", "Integrity", "Proof", "ChainBroken", "Held"), 500),
         **dict.fromkeys(("TreeDamaged", "SigningRefused"), 500),
         **dict.fromkeys(("MalformedNote", "TrustInput", "Signature", "InvalidSignature", "UnknownSigner", "Quorum"), 500),

@@ -1,5 +1,6 @@
 """What is left of an entry under a sight, and what is not."""
 
+import doctest
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit_service.core import mask
 from audit_service.core.bursts import Act, fold
 from audit_service.core.entry import GROUPS
 from audit_service.core.mask import holds_address, mask_act, mask_values
@@ -26,7 +28,8 @@ VALUES: dict[str, Any] = {
     "metadata": {"amount": 3},
     "changes": [{"path": "/ram", "op": "replace", "old": 4, "new": 8}],
 }
-OF_USER, OF_STAFF = {"actor_type": "user"}, {"actor_type": "admin"}
+OF_USER: dict[str, Any] = {"actor_type": "user"}
+OF_STAFF: dict[str, Any] = {"actor_type": "admin"}
 
 
 def without(*groups: str) -> dict[str, Any]:
@@ -51,13 +54,13 @@ def test_emails_are_left_out_of_both_people() -> None:
 
 
 def test_an_email_in_place_of_a_name_or_an_id_is_one_all_the_same() -> None:
-    values = {
+    values: dict[str, Any] = {
         "actor": {"id": "ana@panel.test", "name": "Ana <ana@panel.test>", "role": "owner"},
         "on_behalf_of": {"id": "bo@panel.test", "name": "Bo"},
     }
     expected = {"actor": {"role": "owner"}, "on_behalf_of": {"name": "Bo"}}
     assert mask_values(OF_USER, values, NO_EMAILS) == (expected, ["actor", "on_behalf_of"])
-    only = {"actor": {"id": "ana@panel.test"}, "on_behalf_of": {"email": "x"}}
+    only: dict[str, Any] = {"actor": {"id": "ana@panel.test"}, "on_behalf_of": {"email": "x"}}
     assert mask_values(OF_USER, only, NO_EMAILS) == ({}, ["actor", "on_behalf_of"])
 
 
@@ -152,3 +155,7 @@ def test_an_act_of_somebody_seen_stays_as_it_is() -> None:
     assert mask_act(one, EVERYTHING) is one
     assert mask_act(one, NO_STAFF) is one
     assert mask_act(one, NO_EMAILS) == one._replace(actor_email=None)
+
+
+def test_the_worked_example_holds() -> None:
+    assert doctest.testmod(mask).failed == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_service.core import spreadsheet, summary
-from audit_service.core.sight import EVERYTHING
+from audit_service.core.sight import EVERYTHING, Sight
 from audit_service.core.spreadsheet import neutral
 from audit_service.core.table import CSV_COLUMNS, HEADER_LINE, csv_line
 from audit_service.core.view import DAMAGED_SUMMARY, Stored, event_view
@@ -118,3 +118,21 @@ def test_a_damaged_entry_is_told_by_its_seq_id_time_and_hashes() -> None:
         "summary": DAMAGED_SUMMARY, "id": "e1", "seq": "7", "recorded_at": "2026-03-01T09:16:00.000000Z",
         "prev_hash": "01" * 32, "hash": "02" * 32,
     }  # fmt: skip
+
+
+def test_cells_of_what_is_hidden_are_empty() -> None:
+    hiding = Sight(ips=False, emails=False)
+    shown, seen = read(csv_line(stored(), EVERYTHING)), read(csv_line(stored(), hiding))
+    empty = {"ip", "actor_email", "on_behalf_of"}
+    assert {name for name in CSV_COLUMNS if seen[name] != shown[name]} == empty | {"summary"}
+    assert {seen[name] for name in empty} == {""}
+    assert "example.com" not in seen["summary"]
+    of_staff = read(csv_line(stored(BODY | {"actor_type": "admin"}), Sight(staff_as="Support")))
+    assert [of_staff[name] for name in ("actor_id", "actor_name", "actor_role", "ip")] == ["", "Support", "", ""]
+
+
+def test_what_is_erased_is_not_called_hidden_nor_the_other_way_round() -> None:
+    sealed = BODY | {"sd": dict.fromkeys(VALUES, "00")}
+    left = {group: value for group, value in VALUES.items() if group not in {"ip", "text"}}
+    view = event_view(stored(sealed, left), {}, Sight(ips=False, emails=False))
+    assert (view["erased"], view["hidden"]) == (["ip", "text"], ["actor_email", "on_behalf_of"])

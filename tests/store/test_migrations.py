@@ -201,6 +201,44 @@ async def test_a_log_from_before_the_search_index_is_indexed_and_found(
     await check(bare.url())
 
 
+CONTROL = """
+    SELECT audit.append_control($1, 'hold', jsonb_build_object('body', '{"action":"audit.hold"}', 'id', $2::text, 'action', 'audit.hold',
+        'occurred_at', '2026-05-01T10:20:00Z', 'verb', 'OTHER', 'category', $3::text, 'source_id', 'audit-service'))
+"""
+INDEXED = "SELECT field, value, events FROM audit.{table} WHERE field <> 'gram' ORDER BY field, value"
+
+
+async def test_an_index_from_before_sights_counts_control_entries_apart(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had been built anew: what is counted of the service's own entries, and of the others without them."""
+    monkeypatch.setattr(terms, "SEGMENT_EVENTS", 8)
+    await upgrade(bare.url(), "0004")
+    pools = bare.database.open()
+    log = TestLog(bare.database, Log(LOG_ID, SERVICE_NAME, "0" * 32))
+    async with owner(bare.database) as connection:
+        await add_log(connection)
+        await connection.execute(
+            "INSERT INTO audit.tenant (name, log_id, log_key) VALUES ('old', $1, $2)", LOG_ID, "0" * 32
+        )
+        await log.accept(pools, *({"action": "audit_trail.read", "category": "holds"} for _ in range(5)))
+        for number in range(3):
+            await connection.execute(CONTROL, LOG_ID, f"control-{number}", ("holds", "x" * 300)[number % 2])
+        with monkeypatch.context() as before:
+            before.setattr(terms, "OWN_PREFIX", "nothing begins so")
+            assert await index_all(pools) == 1
+        await upgrade(bare.url())
+        tables = ("posting", "tally")
+        migrated = [[tuple(row) for row in await connection.fetch(INDEXED.format(table=table))] for table in tables]
+        await connection.execute("DELETE FROM audit.posting; DELETE FROM audit.tally; DELETE FROM audit.segment")
+        assert await index_all(pools) == 1
+        anew = [[tuple(row) for row in await connection.fetch(INDEXED.format(table=table))] for table in tables]
+    await pools.dispose()
+    assert ("own.action", "audit.hold", 3) in migrated[1]
+    assert all(field != "action" or value != "audit.hold" for field, value, _ in migrated[1])
+    assert migrated == anew
+
+
 async def test_keys_from_before_limits_keep_what_they_may(bare: Bare) -> None:
     """A live one, a revoked one and one that expired, of the revision before: all are as they were, and limited to nothing."""
     await upgrade(bare.url(), "0005")

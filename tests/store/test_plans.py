@@ -16,7 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
-from audit_service.core.sight import EVERYTHING
+from audit_service.core.sight import EVERYTHING, Sight
 from audit_service.core.terms import Term
 from audit_service.indexer import index_all
 from audit_service.store import find, segments, selection, slices
@@ -186,6 +186,57 @@ async def test_a_page_is_found_by_reading_little(
             for node in await explained(connection, statement, parameters):
                 assert not (node["Node Type"] == "Seq Scan" and node.get("Relation Name") in TABLES), statement
                 assert "Sort" not in node["Node Type"] or rows_of(node) <= SEGMENT, statement
+
+
+# Readers of less than everything. The fill names a server in `value-N` for each of 300, `common`, `rare`, and none global.
+LIMITED = {
+    "an ordinary reader": Sight(),
+    "one server": Sight(server_ids=frozenset({"value-17"})),
+    "a rare server": Sight(server_ids=frozenset({"rare"}), global_events=False),
+    "a server of another's": Sight(server_ids=frozenset({"never"})),
+    "three servers": Sight(server_ids=frozenset({"value-17", "value-18", "rare"})),
+    "200 servers": Sight(server_ids=frozenset(f"value-{number}" for number in range(200))),
+    "a category and an actor": Sight(categories=frozenset({"rare", "value-3"}), actor_id="rare"),
+}
+OF_LIMITED = (
+    "nothing",
+    "server_id=common",
+    "actor=rare",
+    "q=never",
+    "q of words that never meet",
+    "id=several",
+    "target_type=common target_id=common",
+)
+
+
+@pytest.mark.parametrize("sort", ["-occurred_at", "seq"])
+@pytest.mark.parametrize("name", OF_LIMITED)
+@pytest.mark.parametrize("sight", LIMITED.values(), ids=LIMITED)
+async def test_a_page_of_a_limited_reader_is_found_by_reading_little(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, sight: Sight, name: str, sort: Sort
+) -> None:
+    """As much as everybody reads; and for what their sight leaves of a filter at most a segment and the tail."""
+    chosen = Selection(SELECTIONS[name], sight=sight)
+    async with bound(filled.pools.reads, filled.log_id, sight) as connection:
+        with statements(connection, monkeypatch) as sent:
+            before = await fetched(connection)
+            await find.list_entries(connection, filled.log_id, chosen, sort=sort, limit=PAGE)
+            assert await fetched(connection) - before <= READ_LIMIT
+        for statement, parameters in [one for one in sent if "pg_stat" not in one[0]]:
+            for node in await explained(connection, statement, parameters):
+                assert not (node["Node Type"] == "Seq Scan" and node.get("Relation Name") in TABLES), statement
+                assert "Sort" not in node["Node Type"] or rows_of(node) <= SEGMENT, statement
+
+
+async def test_control_without_clauses_a_rare_server_reads_the_whole_log(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "_sight_clauses", lambda _: [])
+    sight = LIMITED["a rare server"]
+    async with bound(filled.pools.reads, filled.log_id, sight) as connection:
+        before = await fetched(connection)
+        await find.list_entries(connection, filled.log_id, Selection(sight=sight), sort="-occurred_at", limit=PAGE)
+        assert await fetched(connection) - before >= 0.9 * ENTRIES
 
 
 TABLES = ("entry", "posting")
@@ -365,8 +416,8 @@ async def read_for_a_slice(filled: Filled, patch: pytest.MonkeyPatch, name: str)
     counts = []
 
     @asynccontextmanager
-    async def measured(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
-        async with bound(engine, log_id, EVERYTHING) as connection:
+    async def measured(engine: AsyncEngine, log_id: int, sight: Sight) -> AsyncIterator[AsyncConnection]:
+        async with bound(engine, log_id, sight) as connection:
             before = await fetched(connection)
             yield connection
             counts.append(await fetched(connection) - before)

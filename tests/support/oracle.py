@@ -251,7 +251,10 @@ def holds_words(event: Event, value: str) -> bool:
     target = {name: (event["target"] or {}).get(name) for name in ("id", "name")}
     sides = [change.get(side) for change in event["changes"] for side in ("old", "new")]
     searched = [
-        plain(text) for text in texts([people, target, event["description"], event["id"], event["server_id"], sides])
+        plain(text)
+        for text in texts(
+            [people, event.get("on_behalf_of"), target, event["description"], event["id"], event["server_id"], sides]
+        )
     ]
     return all(any(word in text for text in searched) for word in words_of(value))
 

@@ -173,7 +173,7 @@ def project(body: JSONObject, values: JSONObject) -> Projection:
         _text(context.get("request_id")),
         _text(source.get("id")),
         [cast("str", change["path"]) for change in changes] or None,
-        _search_text(body, values, changes),
+        search_text(body, values),
     )
 
 
@@ -205,10 +205,10 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _search_text(body: JSONObject, values: JSONObject, changes: list[JSONObject]) -> str | None:
+def search_text(body: JSONObject, values: JSONObject) -> str | None:
     """Names, e-mails, ids, texts and changed values, folded, a line each: what free text search looks through."""
     parts = [*map(values.get, _SEARCHED), body.get("id"), body.get("server_id")]
-    for change in changes:
+    for change in cast("list[JSONObject]", values.get("changes") or []):
         parts += change.get("old"), change.get("new")
     words: list[str] = []
     for part in parts:

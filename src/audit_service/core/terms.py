@@ -11,6 +11,8 @@ the entries that have it. A term is a field and a value. What an event has:
 - `gram`: every three letters in a row of the search text, which is closed by a line break at both ends; so a line of one or two letters
   has grams as well.
 - `quarter`: when it occurred, for counts over time: every zone of the world is whole quarters of an hour from UTC.
+- `own.` and a named field or `quarter`: the same once more of the service's entries about itself, so that whoever does not see those is
+  told counts without them.
 
 Values are cut to VALUE_CHARACTERS, because a key of the index has to fit into a third of a database page, while a path or a folded name
 may have tens of thousands.
@@ -30,6 +32,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple, Protocol
 
 from audit_service.core.folding import fold
+from audit_service.core.sight import OWN_PREFIX
 
 SEGMENT_EVENTS = 16_384
 BUCKETS = 1024
@@ -45,6 +48,8 @@ NAMED = {
 }  # fmt: skip
 # A global event has no server: this value stands for none, which no server can have.
 NO_SERVER = ""
+# What stands before the name of a field whose values are counted of the service's own entries alone.
+OWN = "own."
 HASHED = ("session", "request_id", "target_id")
 # Values of changes that are no lines of the search text: they have no letters to look for.
 UNSEARCHED = frozenset({"true", "false", "null"})
@@ -122,14 +127,10 @@ def entry_terms(entry: Indexed) -> Iterator[tuple[str, str]]:
     of what can be read in it."""
     if entry.occurred_at is None:
         return
-    if entry.occurred_at.tzinfo is not None:  # a damaged time beyond the calendar comes without
-        yield "quarter", quarter_of(entry.occurred_at)
-    for field, column in NAMED.items():
-        value: str | None = getattr(entry, column)
-        if value is not None:
-            yield field, cut(value)
-    if entry.server_id is None:
-        yield "server_id", NO_SERVER
+    for field, text in _counted_terms(entry, entry.occurred_at):
+        yield field, text
+        if entry.action is not None and entry.action.startswith(OWN_PREFIX):
+            yield OWN + field, text
     for field in HASHED:
         value = getattr(entry, field)
         if value is not None:
@@ -141,6 +142,18 @@ def entry_terms(entry: Indexed) -> Iterator[tuple[str, str]]:
         yield "ip", address_digits(entry.ip)
     for gram in grams(entry.search) if entry.search else ():
         yield "gram", gram
+
+
+def _counted_terms(entry: Indexed, occurred_at: datetime) -> Iterator[tuple[str, str]]:
+    """The terms that counts over the whole log are made of."""
+    if occurred_at.tzinfo is not None:  # a damaged time beyond the calendar comes without
+        yield "quarter", quarter_of(occurred_at)
+    for field, column in NAMED.items():
+        value: str | None = getattr(entry, column)
+        if value is not None:
+            yield field, cut(value)
+    if entry.server_id is None:
+        yield "server_id", NO_SERVER
 
 
 def quarter_of(at: datetime) -> str:

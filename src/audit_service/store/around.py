@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import any_, func, select, true
+from sqlalchemy import any_, false, func, select, true
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +26,7 @@ from audit_service.store.limits import row_conditions
 from audit_service.store.rows import fetch_in_order, readable
 from audit_service.store.selection import Selection, conditions
 from audit_service.store.tables import seen_entry
+from audit_service.store.veil import veil_of
 
 _c = seen_entry.c
 SERVER_EVENTS = 1000
@@ -140,6 +141,7 @@ async def _fetch_candidates(
     connection: AsyncConnection, log_id: int, asked: Selection, seqs: set[int]
 ) -> list[Candidate]:
     """Those of the entries that match the filters, on whichever server they were."""
+    asked_of_all, veil = replace(asked, server_id=None), veil_of(asked)
     query = select(
         _c.seq,
         readable(_c.occurred_at),
@@ -151,11 +153,16 @@ async def _fetch_candidates(
         _c.target_type,
         _c.target_id,
         _c.target_name,
-    ).where(*conditions(log_id, replace(asked, server_id=None)), _c.seq == any_(sql_cast(sorted(seqs), ARRAY(BIGINT))))
+        (false() if veil is None else veil.unsure).label("unsure"),
+    ).where(*conditions(log_id, asked_of_all), _c.seq == any_(sql_cast(sorted(seqs), ARRAY(BIGINT))))
     server_id = cast("str", asked.server_id)
+    rows = (await connection.execute(query)).all()
+    doubtful = [row.seq for row in rows if row.unsure]
+    passing = set() if veil is None else await veil.passing(connection, log_id, doubtful)
     return [
         Candidate(row.seq, row.occurred_at, row.action, row.verb, row.outcome, row.changes, _related_to(row, server_id))
-        for row in await connection.execute(query)
+        for row in rows
+        if not row.unsure or row.seq in passing
     ]
 
 

@@ -17,12 +17,14 @@ from sqlalchemy import (
     TEXT,
     ColumnElement,
     Select,
+    case,
     cast,
     column,
     func,
     literal,
     literal_column,
     null,
+    or_,
     select,
     true,
     union_all,
@@ -30,11 +32,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit_service.core import terms
+from audit_service.core import mask, terms
 from audit_service.core.event import EARLIEST
-from audit_service.core.terms import NAMED, NO_SERVER, Term, quarter_of
+from audit_service.core.sight import OWN_PREFIX, Sight
+from audit_service.core.terms import NAMED, NO_SERVER, OWN, Term, after_prefix, quarter_of
 from audit_service.core.timeline import LATEST, QUARTER, quarter_start
 from audit_service.store import find
+from audit_service.store.limits import holds_address, is_staff
 from audit_service.store.rows import among
 from audit_service.store.segments import (
     Segment,
@@ -50,6 +54,8 @@ _c = seen_entry.c
 COUNTED_LIMIT = 10_000
 # Entries named by the index that are looked at one by one: quicker, so far, than intersecting them with every quarter that there is.
 _LOOKED_AT_LIMIT = 10_000
+# Fields of a person that a sight may hide, all of them or of some.
+_OF_ACTOR = {"actor_id", "role"}
 # Segments whose quarters are fetched at a time: some thousands of short bitmaps.
 _SEGMENTS_AT_ONCE = 64
 # Facet → the field of the index with its values.
@@ -103,21 +109,22 @@ async def count_facets(
     """The `limit` most frequent values of each facet in `names`: exact for the whole log (an empty selection) and for up to COUNTED_LIMIT
     events; else of the newest COUNTED_LIMIT."""
     fields = [FACETS[name] for name in names]
-    if selection.is_whole and selection.sight.sees_every_row:
+    sight = selection.sight
+    if selection.is_whole and sight.sees_every_row and not (sight.hides_fields and _OF_ACTOR & set(fields)):
         segments = await list_segments(connection, log_id)
         tail = [*base_conditions(log_id, selection), _behind(segments)]
-        counted = sum(segment.events for segment in segments) + await _count(connection, tail)
-        parts, capped = [_counted_in_index(log_id, fields), _counted_in_log(fields, tail)], False
+        counted = await _count_listed(connection, log_id, sight, segments) + await _count(connection, tail)
+        parts, capped = [_counted_in_index(log_id, sight, fields), _counted_in_log(fields, sight, tail)], False
     else:
         segments = []
         found = await find.newest(connection, log_id, selection, COUNTED_LIMIT + 1)
         seqs = [position.seq for position in found[:COUNTED_LIMIT]]
         counted, capped = len(seqs), len(found) > COUNTED_LIMIT
-        parts = [_counted_in_log(fields, [_c.log_id == log_id, among(seqs)])]
+        parts = [_counted_in_log(fields, sight, [_c.log_id == log_id, among(seqs)])]
     rows: dict[str, list[Any]] = {field: [] for field in fields}
     for row in await connection.execute(_most_frequent(parts, limit + 1)):
         rows[row.field].append(row)
-    of_actors = await _names(connection, log_id, len(segments), rows.get("actor_id", [])[:limit])
+    of_actors = await _names(connection, log_id, sight, len(segments), rows.get("actor_id", [])[:limit])
     facets = {name: _facet(rows[field], limit, of_actors) for name, field in zip(names, fields, strict=True)}
     return Facets(facets, counted, capped)
 
@@ -146,19 +153,31 @@ async def _count(connection: AsyncConnection, where: Sequence[ColumnElement[bool
     return (await connection.execute(select(func.count()).select_from(seen_entry).where(*where))).scalar_one()
 
 
-def _counted_in_index(log_id: int, fields: Sequence[str]) -> Select[Any]:
+async def _count_listed(connection: AsyncConnection, log_id: int, sight: Sight, segments: Sequence[Segment]) -> int:
+    """The events of the index: each has a server or none."""
+    listed = sum(segment.events for segment in segments)
+    if sight.own_entries or not segments:
+        return listed
+    every_server = Term(f"{OWN}server_id", "", after_prefix(""))
+    own = await count_values(connection, log_id, [segment.number for segment in segments], every_server)
+    return listed - sum(own.values())
+
+
+def _counted_in_index(log_id: int, sight: Sight, fields: Sequence[str]) -> Select[Any]:
     """(field, value, events, newest): what all segments together have. Which entry is the newest is not known there."""
     t = bound_tally.c
-    return select(t.field, t.value, t.events, cast(null(), BIGINT).label("newest")).where(
-        t.log_id == log_id, t.field.in_(fields)
+    named = [*fields, *(OWN + field for field in fields if sight.own_entries)]
+    field = case((func.starts_with(t.field, OWN), func.substr(t.field, len(OWN) + 1)), else_=t.field)
+    return select(field.label("field"), t.value, t.events, cast(null(), BIGINT).label("newest")).where(
+        t.log_id == log_id, t.field.in_(named)
     )
 
 
-def _counted_in_log(fields: Sequence[str], where: Sequence[ColumnElement[bool]]) -> Select[Any]:
+def _counted_in_log(fields: Sequence[str], sight: Sight, where: Sequence[ColumnElement[bool]]) -> Select[Any]:
     """(field, value, events, newest): one look at each entry for all fields."""
     each = (
         values(column("field", TEXT(collation="C")), column("value", TEXT(collation="C")), name="each")
-        .data([(cast(literal(field), TEXT).collate("C"), _value(field)) for field in fields])
+        .data([(cast(literal(field), TEXT).collate("C"), _value(field, sight)) for field in fields])
         .lateral()
     )
     return (
@@ -169,10 +188,18 @@ def _counted_in_log(fields: Sequence[str], where: Sequence[ColumnElement[bool]])
     )
 
 
-def _value(field: str) -> ColumnElement[Any]:
-    """As the index has it."""
-    stored = func.left(_c[NAMED[field]], terms.VALUE_CHARACTERS)
-    return func.coalesce(stored, NO_SERVER) if field == "server_id" else stored
+def _value(field: str, sight: Sight) -> ColumnElement[Any]:
+    """As the index has it; null where it is hidden."""
+    column = _c[NAMED[field]]
+    stored = func.left(column, terms.VALUE_CHARACTERS)
+    if field == "server_id":
+        return func.coalesce(stored, NO_SERVER)
+    hidden = []
+    if field in _OF_ACTOR and not sight.emails:
+        hidden.append(holds_address(column))
+    if field in _OF_ACTOR and sight.staff_as is not None:
+        hidden.append(is_staff(sight))
+    return case((or_(*hidden), null()), else_=stored) if hidden else stored
 
 
 def _most_frequent(parts: Sequence[Select[Any]], limit: int) -> Select[Any]:
@@ -194,14 +221,21 @@ def _most_frequent(parts: Sequence[Select[Any]], limit: int) -> Select[Any]:
     return select(ranked).where(ranked.c.place <= limit).order_by(ranked.c.field, ranked.c.place)
 
 
-async def _names(connection: AsyncConnection, log_id: int, segments: int, rows: Sequence[Any]) -> dict[str, str | None]:
+async def _names(
+    connection: AsyncConnection, log_id: int, sight: Sight, segments: int, rows: Sequence[Any]
+) -> dict[str, str | None]:
     """Actor id → the name in the newest entry counted. Of an actor that only the index has counted, the index knows which that is."""
     newest = {row.value: row.newest for row in rows if row.newest is not None}
     elsewhere = [row.value for row in rows if row.newest is None]
-    newest |= await find_newest(connection, log_id, segments, "actor_id", elsewhere)
+    unseen = None if sight.own_entries else Term.beginning("action", OWN_PREFIX)
+    newest |= await find_newest(connection, log_id, segments, "actor_id", elsewhere, unseen)
     query = select(_c.seq, _c.actor_name).where(_c.log_id == log_id, among(list(newest.values())))
-    names = {row.seq: row.actor_name for row in await connection.execute(query)}
+    names = {row.seq: _shown(row.actor_name, sight) for row in await connection.execute(query)}
     return {value: names.get(seq) for value, seq in newest.items()}
+
+
+def _shown(name: str | None, sight: Sight) -> str | None:
+    return None if name is not None and not sight.emails and mask.holds_address(name) else name
 
 
 # --- counts over time ---
@@ -239,7 +273,7 @@ async def _count_all(connection: AsyncConnection, log_id: int, selection: Select
             return counts + await _count_entries(connection, [*conditions(log_id, selection), among(seqs)])
         counts += await _count_named(connection, log_id, named, first, end)
     else:
-        counts += await _count_indexed(connection, log_id, segments, first, end)
+        counts += await _count_indexed(connection, log_id, selection.sight, segments, first, end)
     for since, until in ((selection.since, first), (end, selection.until)):
         if segments and since < until:
             where = conditions(log_id, replace(selection, since=since, until=until))
@@ -260,11 +294,16 @@ async def _count_entries(connection: AsyncConnection, where: Sequence[ColumnElem
 
 
 async def _count_indexed(
-    connection: AsyncConnection, log_id: int, segments: Sequence[Segment], first: datetime, end: datetime
+    connection: AsyncConnection, log_id: int, sight: Sight, segments: Sequence[Segment], first: datetime, end: datetime
 ) -> Counter[datetime]:
     """The entries of the quarters in [first, end), as the index has counted them."""
-    numbers = _near(segments, first, end)
-    return _by_time(await count_values(connection, log_id, numbers, _quarters(first, end)))
+    numbers, quarters = _near(segments, first, end), _quarters(first, end)
+    counts = _by_time(await count_values(connection, log_id, numbers, quarters))
+    if sight.own_entries:
+        return counts
+    return counts - _by_time(
+        await count_values(connection, log_id, numbers, quarters._replace(field=OWN + quarters.field))
+    )
 
 
 async def _look_up(

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
 from audit_service.core.folding import fold
-from audit_service.core.sight import OWN_PREFIX
+from audit_service.core.sight import OWN_PREFIX, Sight
 from audit_service.core.terms import (
     HASHED,
     NAMED,
@@ -54,6 +54,7 @@ from audit_service.store.rows import (
 )
 from audit_service.store.segments import Segment, fetch_postings, list_segments
 from audit_service.store.selection import (
+    OF_ACTOR,
     Filter,
     Order,
     Position,
@@ -67,6 +68,7 @@ from audit_service.store.selection import (
     walk_conditions,
 )
 from audit_service.store.tables import bound_entry, seen_entry
+from audit_service.store.veil import Veil, veil_of
 
 _c = seen_entry.c
 WALK_ENTRIES = 2000
@@ -76,6 +78,8 @@ LONG_WALK_ENTRIES = 20_000
 _NAMED_LIMIT = 4096
 # And of several segments together: a page may be full before the others.
 _LISTED_LIMIT = 512
+# Entries that one statement looks at of which some have to be compared here.
+_CHECKED_ENTRIES = 500
 # Values of a sight that every segment is asked about beside a filter: where there are more, the filter narrows enough.
 _LOOKED_UP_LIMIT = 32
 # Segments asked about at a time: the page is mostly filled by the first few.
@@ -139,14 +143,14 @@ async def list_positions(
     if not _is_direct(selection, order):
         return await _Search(connection, log_id, selection, order).find(after, limit, walk_entries=walk_entries)
     where = [*_direct(log_id, selection, order, after), *_in_calendar(order)]
-    return await _fetch_positions(connection, order, where, limit)
+    return await _fetch_positions(connection, log_id, order, where, limit, veil_of(selection))
 
 
 async def count_entries(
     connection: AsyncConnection, log_id: int, selection: Selection, *, cap: int = 10_000
 ) -> tuple[int, bool]:
     """(count, whether it was capped): exact up to `cap`, because an exact count of everything reads everything."""
-    if is_direct(selection) or names_ids(selection):
+    if (is_direct(selection) or names_ids(selection)) and veil_of(selection) is None:
         count = await _count(connection, conditions(log_id, selection), cap + 1)
     else:
         count = await _Search(connection, log_id, selection, Order("-seq")).count(cap + 1)
@@ -161,7 +165,10 @@ async def newest(connection: AsyncConnection, log_id: int, selection: Selection,
 def is_known(selection: Selection) -> bool:
     """Whether the index answers all of a selection but its times of occurrence, without a look at the entries."""
     by_seq = selection.recorded_since is None and selection.recorded_until is None
-    clauses = [*map(_filter_clause, selection.filters), *_sight_clauses(selection)]
+    clauses = [
+        *(_filter_clause(item, selection.sight) for item in selection.filters),
+        *_sight_clauses(selection),
+    ]
     return by_seq and selection.sight.sees_every_row and all(clause is not None and clause.exact for clause in clauses)
 
 
@@ -217,6 +224,8 @@ async def candidates_of(
 
 def _is_direct(selection: Selection, order: Order) -> bool:
     """Whether an index of the table answers a selection in this order."""
+    if veil_of(selection) is not None:
+        return False
     return names_ids(selection) or (is_direct(selection) and (order.by_time or selection.is_whole))
 
 
@@ -241,10 +250,31 @@ def _direct(log_id: int, selection: Selection, order: Order, after: Position | N
 
 
 async def _fetch_positions(
-    connection: AsyncConnection, order: Order, where: Sequence[ColumnElement[bool]], wanted: int
+    connection: AsyncConnection,
+    log_id: int,
+    order: Order,
+    where: Sequence[ColumnElement[bool]],
+    wanted: int,
+    veil: Veil | None,
 ) -> list[Position]:
-    query = select(_c.seq, *([_c.occurred_at] if order.by_time else [])).where(*where)
-    return [_position(row) for row in await connection.execute(order.apply(query).limit(wanted))]
+    """The first `wanted` entries that the conditions, and the veil, let through."""
+    columns = [_c.seq, *([_c.occurred_at] if order.by_time else [])]
+    if veil is None:
+        query = order.apply(select(*columns).where(*where)).limit(wanted)
+        return [_position(row) for row in await connection.execute(query)]
+    found: list[Position] = []
+    behind: list[ColumnElement[bool]] = []
+    while len(found) < wanted:
+        query = order.apply(select(*columns, veil.unsure.label("unsure")).where(*where, *behind)).limit(
+            _CHECKED_ENTRIES
+        )
+        rows = (await connection.execute(query)).all()
+        passing = await veil.passing(connection, log_id, [row.seq for row in rows if row.unsure])
+        found += [_position(row) for row in rows if not row.unsure or row.seq in passing]
+        if len(rows) < _CHECKED_ENTRIES:
+            break
+        behind = [order.behind(_position(rows[-1]))]
+    return found[:wanted]
 
 
 def _in_calendar(order: Order) -> list[ColumnElement[bool]]:
@@ -272,7 +302,8 @@ class Clause:
 
 def clauses_of(selection: Selection) -> list[Clause]:
     """What the index can say of a selection. A filter it knows too little about has no clause."""
-    found = [clause for clause in map(_filter_clause, selection.filters) if clause is not None]
+    asked = (_filter_clause(item, selection.sight) for item in selection.filters)
+    found = [clause for clause in asked if clause is not None]
     if selection.server_id is not None:
         found.append(_any_value("server_id", [selection.server_id]))
     narrowed = any(not clause.negated for clause in found)
@@ -281,11 +312,13 @@ def clauses_of(selection: Selection) -> list[Clause]:
     ]  # fmt: skip
 
 
-def _filter_clause(item: Filter) -> Clause | None:
+def _filter_clause(item: Filter, sight: Sight) -> Clause | None:
     to_terms = _ALTERNATIVES.get(item.field, _unknown)
     alternatives = tuple(all_of for value in item.values for all_of in to_terms(value))
     # Without terms an alternative may be anything; and a negated filter may only exclude what it surely does not let through.
-    exact = item.field in NAMED and all(term.exact for all_of in alternatives for term in all_of)
+    # Nor does the index know what is hidden from whom.
+    exact = item.field in NAMED and not (sight.hides_fields and item.field in OF_ACTOR)
+    exact = exact and all(term.exact for all_of in alternatives for term in all_of)
     if all(alternatives) and (exact or not item.negated):
         return Clause(alternatives, item.negated, exact)
     return None
@@ -400,6 +433,7 @@ class _Search:
         self._selection = selection
         self._order = order
         self._where = [*conditions(log_id, selection), *_in_calendar(order)]
+        self._veil = veil_of(selection)
         self._index = _Index(clauses_of(selection))
         self._seqs = range(2**63 - 1)
         self._bounds: list[ColumnElement[bool]] = []
@@ -418,15 +452,21 @@ class _Search:
         """How many match, at most `cap`."""
         await self._narrow()
         segments = await list_segments(self._connection, self._log_id)
-        total = await _count(self._connection, [*self._where, _c.seq >= len(segments) * terms.SEGMENT_EVENTS], cap)
+        total = await self._count([_c.seq >= len(segments) * terms.SEGMENT_EVENTS], cap)
         for some in _batches(list(filter(self._is_asked_for, segments[::-1]))):
             if total >= cap:
                 break
             for _, where in _wheres(some, await self._named_in(some)):
                 if total >= cap:
                     break
-                total += await _count(self._connection, [*self._where, where], cap - total)
+                total += await self._count([where], cap - total)
         return total
+
+    async def _count(self, within: Sequence[ColumnElement[bool]], cap: int) -> int:
+        where = [*self._where, *within]
+        if self._veil is None:
+            return await _count(self._connection, where, cap)
+        return len(await _fetch_positions(self._connection, self._log_id, self._order, where, cap, self._veil))
 
     async def _narrow(self) -> None:
         """Times of recording as ranges of seq, which the log is in order of."""
@@ -459,7 +499,7 @@ class _Search:
     ) -> list[Position]:
         behind = [] if after is None else [self._order.behind(after)]
         where = [*self._where, *self._bounds, *within, *behind]
-        return await _fetch_positions(self._connection, self._order, where, wanted)
+        return await _fetch_positions(self._connection, self._log_id, self._order, where, wanted, self._veil)
 
     async def _find_in_segments(self, after: Position, wanted: int) -> list[Position]:
         segments = await list_segments(self._connection, self._log_id)

@@ -7,7 +7,7 @@ What is forgotten of an entry says no more whose it was: whoever does not see ev
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, any_, cast, func, or_
+from sqlalchemy import ColumnElement, any_, cast, false, func, or_
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from audit_service.core.sight import OWN_PREFIX, Sight
@@ -16,6 +16,11 @@ from audit_service.store.tables import seen_entry
 
 _c = seen_entry.c
 _ANY = "*"  # no array literal
+# Filters on text in which something may be hidden.
+_VEILED = ("actor", "q")
+# White space as Python knows it; PostgreSQL's own class depends on the column.
+_SPACE = "".join(f"\\u{code:04x}" for code in range(0x3001) if chr(code).isspace())
+_ADDRESS = f"[^{_SPACE}]@[^{_SPACE}]"
 
 
 def row_conditions(sight: Sight, *, server_named: bool = False) -> list[ColumnElement[bool]]:
@@ -45,6 +50,35 @@ def among_texts(column: ColumnElement[Any], values: Iterable[str]) -> ColumnElem
     """Whether a column has one of these values. As one array: with a statement of its own for each number of values, none would be
     prepared twice."""
     found: ColumnElement[bool] = column == any_(cast(sorted(filter(is_storable, values)), ARRAY(TEXT)))
+    return found
+
+
+def is_veiled(field: str, sight: Sight) -> bool:
+    """Whether a filter's text holds something that is hidden."""
+    return field in _VEILED and (not sight.emails or (field == "q" and sight.staff_as is not None))
+
+
+def unsure(field: str, sight: Sight) -> ColumnElement[bool]:
+    """Whether an entry has something hidden in the text of a veiled filter. May be null."""
+    parts: list[ColumnElement[bool]] = []
+    if not sight.emails:
+        parts.append(_c.d_actor_email.is_not(None))
+        parts += [func.strpos(column, "@") > 0 for column in (_c.actor_id, _c.actor_name, _c.actor_role)]
+    if field == "actor":
+        return or_(*parts)
+    if sight.staff_as is not None:
+        parts.append(among_texts(_c.actor_type, sight.staff_types))
+    return or_(_c.d_on_behalf_of.is_not(None), *parts)
+
+
+def is_staff(sight: Sight) -> ColumnElement[bool]:
+    """Whether an entry's actor is one whose name is hidden. Never null."""
+    return func.coalesce(among_texts(_c.actor_type, sight.staff_types), false())
+
+
+def holds_address(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """`core.mask.holds_address` of a column."""
+    found: ColumnElement[bool] = column.regexp_match(_ADDRESS)
     return found
 
 

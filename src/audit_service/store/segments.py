@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
 from audit_service.core.entry import Projection
-from audit_service.core.terms import NAMED, Indexed, Term, entry_terms
+from audit_service.core.terms import NAMED, OWN, Indexed, Term, entry_terms
 from audit_service.store.engine import bind, bound, driver
 from audit_service.store.rows import among, columns
 from audit_service.store.tables import bound_entry, bound_forgetting, bound_log, bound_segment, tenant
@@ -27,7 +27,7 @@ _COLUMNS = (
 )  # fmt: skip
 # Rows of one statement while a segment is read: each its own short transaction.
 _SLICE_ENTRIES = 2048
-TALLIED = sorted(NAMED)
+TALLIED = [*sorted(NAMED), *(OWN + field for field in sorted(NAMED))]
 
 # Values come as parallel arrays; a term's place says to which it belongs. Each is a short range of the key within a segment. OFFSET 0 keeps
 # PostgreSQL from joining otherwise: for many words it read all terms of the log, and compared each with every word.
@@ -118,9 +118,15 @@ async def count_values(connection: AsyncConnection, log_id: int, numbers: Sequen
 
 
 async def find_newest(
-    connection: AsyncConnection, log_id: int, segments: int, field: str, values: Sequence[str]
+    connection: AsyncConnection,
+    log_id: int,
+    segments: int,
+    field: str,
+    values: Sequence[str],
+    without: Term | None = None,
 ) -> dict[str, int]:
-    """Value → the highest seq that has it, among the first `segments` segments. What is not there has none."""
+    """Value → the highest seq that has it, among the first `segments` segments, of those that have not `without`. What is not there has
+    none."""
     found: dict[str, int] = {}
     end = segments
     for size in chain(_NEWEST_BATCHES, repeat(_NEWEST_BATCHES[-1])):
@@ -128,10 +134,12 @@ async def find_newest(
         if end <= 0 or not missing:
             break
         start = max(0, end - size)
-        wanted = [Term.of(field, value) for value in missing]
+        wanted = [Term.of(field, value) for value in missing] + ([] if without is None else [without])
         postings = await fetch_postings(connection, log_id, range(start, end), wanted)
         for number in sorted(postings):
-            found |= {missing[at]: number * terms.SEGMENT_EVENTS + some.max() for at, some in postings[number].items()}
+            left_out = postings[number].pop(len(missing), BitMap())
+            left = ((at, some - left_out) for at, some in postings[number].items())
+            found |= {missing[at]: number * terms.SEGMENT_EVENTS + some.max() for at, some in left if some}
         end = start
     return found
 

@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, INET, TEXT
 from audit_service.core.folding import fold
 from audit_service.core.sight import NOTHING, Sight
 from audit_service.core.terms import after_prefix, search_words, spelled_lines
-from audit_service.store.limits import row_conditions
+from audit_service.store.limits import holds_address, is_staff, is_veiled, row_conditions, unsure
 from audit_service.store.tables import bound_receipt, seen_entry
 
 Sort = Literal["-occurred_at", "occurred_at", "-seq", "seq"]
@@ -193,6 +193,8 @@ CONDITIONS: dict[str, Callable[[FilterValue], ColumnElement[bool]]] = {
     "new": lambda value: _changes_match(None, None, [value]),
     "q": _text,
 }
+# What is said of who acted, and of their connection.
+OF_ACTOR = ("actor", "role", "session", "ip", "request_id")
 _OF_A_CHANGE = ("changed", "old", "new")
 # Fields whose several values are one comparison with an array, which one index scan answers.
 _PLAIN: dict[str, ColumnElement[Any]] = {
@@ -273,7 +275,7 @@ def conditions(log_id: int, selection: Selection) -> list[ColumnElement[bool]]:
         rest = [item for item in rest if item.negated or item.field not in _OF_A_CHANGE]
     else:
         together = []
-    return [*base_conditions(log_id, selection), *together, *map(_condition, rest)]
+    return [*base_conditions(log_id, selection), *together, *(_condition(item, selection.sight) for item in rest)]
 
 
 def is_direct(selection: Selection) -> bool:
@@ -302,18 +304,49 @@ def _base_filters(selection: Selection) -> list[Filter]:
     return [*filter(_is_of_ids, selection.filters), *(single[name] for name in sorted(names & single.keys()))]
 
 
-def _condition(item: Filter) -> ColumnElement[bool]:
+def _condition(item: Filter, sight: Sight) -> ColumnElement[bool]:
+    """A filter, going by what the sight shows; of entries that are `unsure` it lets through too many rather than too few."""
+    # An entry without a value is not one of the values: NOT (NULL = x) would lose it.
+    matches = func.coalesce(_seen(item, _matches(item), sight), false())
+    if not item.negated:
+        return matches
+    without = not_(matches)
+    return or_(without, unsure(item.field, sight)) if is_veiled(item.field, sight) else without
+
+
+def _matches(item: Filter) -> ColumnElement[bool]:
+    """Whether an entry has one of the values."""
     if item.field in _PLAIN:
         column = _PLAIN[item.field]
-        matches = (
-            column == item.values[0] if len(item.values) == 1 else column == any_(cast(list(item.values), ARRAY(TEXT)))
+        if len(item.values) == 1:
+            return column == item.values[0]
+        return column == any_(cast(list(item.values), ARRAY(TEXT)))
+    if item.field == "id":
+        return _ids(item.values)
+    return or_(false(), *(CONDITIONS[item.field](value) for value in item.values))
+
+
+def _seen(item: Filter, matches: ColumnElement[bool], sight: Sight) -> ColumnElement[bool]:
+    """Whether an entry has one of the values where it is seen. What is hidden is not there."""
+    if item.field == "ip" and not sight.ips:
+        return false()
+    parts = [matches]
+    if not sight.emails and item.field == "role":
+        parts.append(not_(holds_address(_c.actor_role)))
+    if not sight.emails and item.field == "actor":
+        parts.append(
+            or_(*(_may_be(column, str(value)) for value in item.values for column in (_c.actor_id, _c.actor_name)))
         )
-    elif item.field == "id":
-        matches = _ids(item.values)
-    else:
-        matches = or_(false(), *(CONDITIONS[item.field](value) for value in item.values))
-    # An entry without a value is not one of the values: NOT (NULL = x) would lose it.
-    return not_(func.coalesce(matches, literal(False))) if item.negated else matches
+    if sight.staff_as is not None and item.field in OF_ACTOR:
+        parts.append(not_(is_staff(sight)))
+    return and_(*parts)
+
+
+def _may_be(column: ColumnElement[Any], value: str) -> ColumnElement[bool]:
+    """Whether an id or name may fold to a value of the filter `actor`. In these columns PostgreSQL lowers ASCII only, as folding does."""
+    low = func.lower(column)
+    same = _prefix(low, fold(value[:-1])) if value.endswith("*") else low == fold(value)
+    return or_(func.octet_length(column) != func.char_length(column), same)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from audit_service.store.find import candidates
 from audit_service.store.rows import BUDGET_BYTES, EVENT_COLUMNS, columns, size_of
 from audit_service.store.selection import Selection, conditions
 from audit_service.store.tables import bound_entry, seen_entry
+from audit_service.store.veil import veil_of
 
 SLICE_ENTRIES = 500
 # Of a row: EVENT_COLUMNS, then these two.
@@ -27,17 +28,25 @@ async def stream_slices(
 ) -> AsyncGenerator[Sequence[Any]]:
     """The matching entries with from_seq <= seq < to_seq, in slices of up to SLICE_ENTRIES rows and about BUDGET_BYTES, each read in a
     transaction of its own. A row has EVENT_COLUMNS, its size in bytes, and the bytes of the slice before it. Never empty."""
-    where, sight = conditions(log_id, selection), selection.sight
+    where, sight, veil = conditions(log_id, selection), selection.sight, veil_of(selection)
     ranges, named = _Reader(engine, log_id, where, sight), _Reader(engine, log_id, where, sight, named=True)
     async for some in candidates(engine, log_id, selection, from_seq=from_seq, to_seq=to_seq):
-        if isinstance(some, range):
-            async for rows in ranges.stream(some.start, some.stop):
-                yield rows
-            continue
-        for start in range(0, len(some), SLICE_ENTRIES):
-            seqs = some[start : start + SLICE_ENTRIES]
-            async for rows in named.stream(seqs[0], seqs[-1] + 1, seqs):
-                yield rows
+        async for rows in _stream_some(ranges, named, some):
+            left = rows if veil is None else [row for row in rows if veil.lets_through(row)]
+            if left:
+                yield left
+
+
+async def _stream_some(ranges: "_Reader", named: "_Reader", some: Sequence[int]) -> AsyncGenerator[Sequence[Any]]:
+    """The entries of a range, or of a list of seqs."""
+    if isinstance(some, range):
+        async for rows in ranges.stream(some.start, some.stop):
+            yield rows
+        return
+    for start in range(0, len(some), SLICE_ENTRIES):
+        seqs = some[start : start + SLICE_ENTRIES]
+        async for rows in named.stream(seqs[0], seqs[-1] + 1, seqs):
+            yield rows
 
 
 async def stream_range(

@@ -1,6 +1,5 @@
 """Counts: the values that filter menus offer, and how events spread over time."""
 
-from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from itertools import islice, pairwise
 from typing import Any
@@ -11,8 +10,6 @@ from fastapi.responses import Response
 from audit_service.api import listing, parameters, schemas
 from audit_service.api.dependencies import Reader, ServerId, Service, ServiceOf, documented_security
 from audit_service.core import timeline
-from audit_service.core.mask import holds_address
-from audit_service.core.sight import Sight
 from audit_service.core.timeline import Interval
 from audit_service.errors import Fault, InvalidQueryError
 from audit_service.store.counts import Facets, FacetValue, Quarters, count_facets, count_quarters
@@ -22,7 +19,6 @@ from audit_service.store.failures import translated
 
 router = APIRouter(tags=["events"], dependencies=documented_security)
 BUCKETS_LIMIT = 2000
-_OF_ACTORS = ("actor", "role")
 
 
 @router.get(
@@ -86,13 +82,13 @@ async def _facets(request: Request, service: Service, credential: Credential, se
         bound(service.database.reads, credential.log_id, credential.sight, one_snapshot=True) as connection,
     ):
         counted = await count_facets(connection, credential.log_id, selection, names, limit)
-    return listing.answer(_facets_view(counted, credential.sight))
+    return listing.answer(_facets_view(counted))
 
 
-def _facets_view(counted: Facets, sight: Sight) -> dict[str, Any]:
+def _facets_view(counted: Facets) -> dict[str, Any]:
     return {
         "facets": {
-            name: {"values": _values_view(name, facet.values, sight), "more": facet.more}
+            name: {"values": [_value_view(name, value) for value in facet.values], "more": facet.more}
             for name, facet in counted.facets.items()
         },
         "counted": counted.counted,
@@ -100,16 +96,9 @@ def _facets_view(counted: Facets, sight: Sight) -> dict[str, Any]:
     }
 
 
-def _values_view(name: str, values: Sequence[FacetValue], sight: Sight) -> list[dict[str, Any]]:
-    """The values of a facet. Where e-mails are hidden, no id, name or role of an actor is shown that is one, as in an event."""
-    hides = not sight.emails and name in _OF_ACTORS
-    shown = [value for value in values if not (hides and value.value is not None and holds_address(value.value))]
-    if name != "actor":
-        return [{"value": value.value, "count": value.count} for value in shown]
-    names = [None if hides and value.name is not None and holds_address(value.name) else value.name for value in shown]
-    return [
-        {"value": value.value, "name": name_, "count": value.count} for value, name_ in zip(shown, names, strict=True)
-    ]
+def _value_view(name: str, value: FacetValue) -> dict[str, Any]:
+    named = {"name": value.name} if name == "actor" else {}
+    return {"value": value.value, **named, "count": value.count}
 
 
 async def _timeline(request: Request, service: Service, credential: Credential, server_id: str | None) -> Response:
