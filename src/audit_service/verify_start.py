@@ -35,7 +35,7 @@ from audit_service.errors import (
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import list_slice
-from audit_service.store.tiles import TileRoots, read_tree
+from audit_service.store.tiles import TileCache, read_tree
 
 # The hashes of nodes of the log's tree as it was stored when they were full.
 NodeReader = Callable[[Sequence[Node]], Awaitable[Sequence[bytes]]]
@@ -177,7 +177,7 @@ async def _tree_at(since: Pinned, nodes: NodeReader | None, trust: Trust, head: 
 async def _roots_below(engine: AsyncEngine, log_id: int, cut: Cut, sizes: Iterable[int]) -> dict[int, bytes]:
     """The roots at sizes below the cut, by the stored tiles, which outlive the entries. Only those from which the tree is proven to have
     grown to the recorded one: tiles prove nothing by themselves."""
-    remembered, roots = TileRoots(), {}
+    remembered, roots = TileCache(), {}
     for size in sizes:
         if size == 0:
             roots[0] = EMPTY_ROOT

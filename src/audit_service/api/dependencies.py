@@ -29,7 +29,7 @@ from audit_service.store.credentials import Credential, Installation
 from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
-from audit_service.store.tiles import TileRoots
+from audit_service.store.tiles import TileCache
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
 
@@ -50,7 +50,7 @@ class Service:
     make_recipe: Callable[[Installation], Recipe]
     provider: IdentityProvider | None = None  # whose bearer JWTs are accepted
     exports: int = 0  # running now
-    tile_roots: TileRoots = field(default_factory=TileRoots)
+    tile_cache: TileCache = field(default_factory=TileCache)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
@@ -113,7 +113,7 @@ class Service:
     async def tree_of(self, log_id: int, log_key: str) -> StoredTree:
         """The hash tree of a log, for proofs."""
         name = f"{(await self.installation()).service_name}/t/{log_key}"
-        return StoredTree(self.database.reads, log_id, name, self.tile_roots)
+        return StoredTree(self.database.reads, log_id, name, self.tile_cache)
 
     async def verified_logs(self) -> VerifiedLogs:
         """What the background verification found. Raises UnavailableError before the first look at the database."""
