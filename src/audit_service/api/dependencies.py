@@ -258,14 +258,20 @@ def raw_path(request: Request) -> bytes:
     return raw.partition(b"?")[0]
 
 
-def server_of(server_id: str) -> str:
+async def provide_service(request: Request) -> Service:
+    """`service_of` as a dependency."""
+    return service_of(request)
+
+
+async def server_of(server_id: str) -> str:
     """The server that a path names. Raises NotFoundError for what no server can be called."""
     if not 1 <= len(server_id) <= 255 or "\0" in server_id:
         raise NotFoundError("no such server")
     return server_id
 
 
-ServiceOf = Annotated[Service, Depends(service_of)]
+# Dependencies are coroutines throughout: FastAPI calls a plain function in a thread, which costs a request more than it does itself.
+ServiceOf = Annotated[Service, Depends(provide_service)]
 # In a route it stands behind the credential: who is nobody is told so first.
 ServerId = Annotated[str, Depends(server_of)]
 _documented = Depends(_bearer)  # adds the scheme to openapi.yaml; the check itself is `authenticate`
