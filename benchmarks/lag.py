@@ -62,7 +62,9 @@ def _waited(service: Running, from_seq: int) -> tuple[float, float, int, int]:
     """How long the entries from `from_seq` on waited, in seconds: median and longest; how many they are, and their checkpoints."""
 
     async def ask(connection: asyncpg.Connection) -> tuple[float, float, int, int]:
-        log_id, size = await connection.fetchrow("SELECT log_id, size FROM audit.log ORDER BY size DESC LIMIT 1")
+        log = await connection.fetchrow("SELECT log_id, size FROM audit.log ORDER BY size DESC LIMIT 1")
+        assert log is not None
+        log_id, size = log
         signed = "SELECT max(size) FROM audit.checkpoint WHERE log_id = $1"
         async with asyncio.timeout(COVERING_SECONDS):
             while (await connection.fetchval(signed, log_id) or 0) < size:  # noqa: ASYNC110 - another process signs

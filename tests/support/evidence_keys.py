@@ -80,7 +80,7 @@ def bad_key_cases() -> Iterator[Case]:
     data, log = _log(succeeded, ("revoked", SECOND_SEED, THIEF_SEED, 2), signed_by=SECOND_SEED)
     yield Case("signed by a successor that was revoked", data, _pinned(log), checkpoint, 1)
     good = _good_signatures()
-    for name, instead in {
+    wrong: dict[str, dict[str, Any]] = {
         "signed by the old key alone": {"succession": [good[0], base64.b64encode(bytes(64)).decode()]},
         "signed by the new key alone": {"succession": [base64.b64encode(bytes(64)).decode(), good[1]]},
         "for another size": {"from_size": 2},
@@ -90,7 +90,8 @@ def bad_key_cases() -> Iterator[Case]:
         "with signatures that are a text": {"succession": "x"},
         "of keys that are none": {"old": "x", "new": "y"},
         "of a key of another type": {"new": "00000000+" + base64.b64encode(b"\4" + bytes(32)).decode()},
-    }.items():
+    }
+    for name, instead in wrong.items():
         data, log = _log(succeeded, signed_by=SECOND_SEED, **instead)
         yield Case(f"a succession {name}", data, _pinned(log), controls, 1)
     data, log = _log(succeeded, signed_by=SECOND_SEED, succession=None)
