@@ -19,14 +19,17 @@ from audit_service.core.checkpoint import Checkpoint, parse_checkpoint
 from audit_service.core.merkle import HashReader
 from audit_service.core.note import parse_note
 from audit_service.core.tiles import Tile
-from audit_service.errors import ProofError, TreeDamagedError
+from audit_service.errors import ProofError, TreeDamagedError, UnavailableError
 from audit_service.store.checkpoints import fetch_latest_checkpoint, find_checkpoint
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.proving import ProofInputs, StoredHeader, StoredNote, fetch_proof_inputs
+from audit_service.store.query import fetch_sound_head
 from audit_service.store.tiles import TileCache, fetch_tiles, read_tree
 
 Proof = TypeVar("Proof")
+# The signer's usual interval, and time to read what it signs.
+RESUMED_RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,23 @@ class StoredTree:
 
     @asynccontextmanager
     async def bound(self) -> AsyncIterator[AsyncConnection]:
-        """A short transaction that sees this log only. Raises UnavailableError."""
+        """A short transaction that sees this log only. What is found damaged inside between a `resume` and the first checkpoint of the new
+        epoch is no damage yet: the last checkpoint may be of what was lost. Raises UnavailableError, then as well."""
         async with translated(), bound(self.engine, self.log_id) as connection:
-            yield connection
+            try:
+                yield connection
+            except TreeDamagedError:
+                await self._require_signed_epoch(connection)
+                raise
+
+    async def _require_signed_epoch(self, connection: AsyncConnection) -> None:
+        latest = await fetch_latest_checkpoint(connection, self.log_id)
+        head = await fetch_sound_head(connection, self.log_id)
+        if latest is not None and latest.epoch < head.epoch:
+            raise UnavailableError(
+                f"the log was resumed as epoch {head.epoch}, and no checkpoint of it is signed yet: ask again",
+                retry_after_seconds=RESUMED_RETRY_SECONDS,
+            ) from None
 
     async def find_signed(self, connection: AsyncConnection, size: int | None = None) -> Signed | None:
         """The checkpoint signed last, of a size or of all; None when there is none. Raises TreeDamagedError."""

@@ -461,3 +461,19 @@ async def test_what_was_lost_stands_in_no_proof_s_way(resumed: Proven, size: int
     assert proof["from_root"] == root
     proof = await resumed.get("consistency", from_size=5, to_size=size)
     assert (proof["to_root"], proof["checkpoint"] is not None) == (root, has_checkpoint)
+
+
+async def test_between_a_resume_and_the_next_checkpoint_proofs_are_to_be_asked_for_again(small: Proven) -> None:
+    """What was signed last may be of entries that were lost: that is no damage, and is over with the first note of the new epoch."""
+    await small.signer.sign(18, root=b"l" * 32)
+    await small.get("inclusion", 500, seq=3)
+    await small.admin.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+    await small.admin.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", small.signer.log_id)
+    for path, parameters in (("inclusion", {"seq": 3}), ("consistency", {"from_size": 5})):
+        response = await small.api.client.get(f"/v1/chain/{path}", params=parameters)
+        assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (503, "unavailable")
+        assert response.headers["retry-after"] == "5"
+        assert "resumed" in response.json()["detail"]
+    assert (await small.api.client.get("/v1/events/e-3/proof")).status_code == 503
+    await small.signer.sign(20)
+    assert (await small.get("inclusion", seq=3))["size"] == 20
