@@ -1,8 +1,9 @@
 """What every route needs: the service behind the app, and who is asking."""
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from audit_service.ingest import Log, Recipe, stored_form
 from audit_service.oidc import IdentityProvider
 from audit_service.settings import Settings
 from audit_service.store import credentials
+from audit_service.store.checkpoints import Lag
 from audit_service.store.credentials import Credential, Installation
 from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
@@ -42,6 +44,15 @@ EXPORT_RETRY_SECONDS = 5
 
 
 @dataclass(slots=True)
+class KnownLags:
+    """How far signing was behind when `/metrics` last looked (`time.monotonic`), and the lock of whoever looks."""
+
+    found: Sequence[Lag] = ()
+    read_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True)
 class Service:
     """The composed service: what `app.py` wires and the routes use."""
 
@@ -51,6 +62,7 @@ class Service:
     provider: IdentityProvider | None = None  # whose bearer JWTs are accepted
     exports: int = 0  # running now
     tile_cache: TileCache = field(default_factory=TileCache)
+    lags: KnownLags = field(default_factory=KnownLags)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
