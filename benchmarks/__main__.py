@@ -26,6 +26,7 @@ from benchmarks.batch import measure_p2
 from benchmarks.exporting import measure_beside, measure_p4, measure_p6
 from benchmarks.greedy import measure_greedy
 from benchmarks.indexes import measure_p7
+from benchmarks.lag import measure_lag
 from benchmarks.load import choose_generator, describe_generator
 from benchmarks.machine import describe_machine, describe_versions, is_busy
 from benchmarks.offline import measure_offline
@@ -53,6 +54,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p7": measure_p7,
     "search": measure_search,
     "proofs": measure_proofs,
+    "lag": measure_lag,
     "offline": measure_offline,
 }
 

@@ -21,6 +21,8 @@ class Options:
     index_rows: int = 200_000
     sample_events: int = 2_000
     offline_entries: int = 200_000
+    proof_requests: int = 2_000
+    lag_seconds: int = 30
     tenants: int = 64
     workers: tuple[int, ...] = (1, 2)
     query_sizes: tuple[int, ...] = (100_000, 1_000_000)
@@ -40,6 +42,8 @@ def quick(folder: Path, generator: Generator) -> Options:
         index_rows=4_000,
         sample_events=200,
         offline_entries=2_000,
+        proof_requests=100,
+        lag_seconds=6,
         tenants=8,
         workers=(1,),
         query_sizes=(20_000, 40_000),

@@ -10,10 +10,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import asyncpg
@@ -107,11 +108,13 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, workers: int = 1, *, on: Seeded | None = None) -> Iterator[Running]:
+def running(
+    folder: Path, workers: int = 1, *, on: Seeded | None = None, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Running]:
     """Start the service in a new folder under `folder`, wait until it is ready, stop it at the end.
 
-    Given a seeded log it serves that one, in place: what is appended then stays in it, for whoever uses it next. Raises
-    BenchmarkError when the service does not start, or the seeded log has lost entries.
+    Given a seeded log it serves that one, in place: what is appended then stays in it, for whoever uses it next. `settings`: more
+    variables of its environment. Raises BenchmarkError when the service does not start, or the seeded log has lost entries.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="serve-") as place:
         log_path = Path(place, "serve.log")
@@ -122,6 +125,7 @@ def running(folder: Path, workers: int = 1, *, on: Seeded | None = None) -> Iter
             "AUDIT_PORT": "0",
             "AUDIT_WORKERS": str(workers),
             "AUDIT_BOOTSTRAP_KEY": key,
+            **settings,
         }
         # Its log goes to a file, as in real life: nobody has to read it while it is measured.
         with log_path.open("wb") as log:

@@ -57,7 +57,7 @@ from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.migrate import current_revision, newest_revision, upgrade
-from audit_service.store.tiles import TileRoots
+from audit_service.store.tiles import TileCache
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
 
@@ -381,7 +381,7 @@ async def _evidence(tenant: str, pairs: list[tuple[str, str]], output: Path) -> 
     ):
         recipe = recipe_of(settings, installed)
         wanted = evidence_wanted(pairs, lambda name, value: stored_form(name, value, recipe, log))
-        tree = StoredTree(engine, log.log_id, f"{log.service_name}/t/{log.log_key}", TileRoots())
+        tree = StoredTree(engine, log.log_id, f"{log.service_name}/t/{log.log_key}", TileCache())
         plan = await bundling.plan_evidence(tree, wanted)
         end.metadata |= {"from_seq": plan.from_seq, "to_seq": plan.to_seq}
         with progress_bar("entries", hidden=str(output) == "-") as bar:

@@ -14,18 +14,20 @@ import typer
 
 from audit_service import prune as pruning
 from audit_service import retention
+from audit_service.app import recipe_of
 from audit_service.console import AsJson, Tenant, err, progress_bar
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import GROUPS
 from audit_service.core.forgetting import Events, Person, Subject, Target
 from audit_service.core.vkey import VerifierKey
 from audit_service.errors import InputError
+from audit_service.ingest import Log, stored_form
 from audit_service.retention import Author, Forgotten
 from audit_service.retention_console import BY, DryRun, Reason, counted, tell, type_and_id, with_log
 from audit_service.settings import Settings
 from audit_service.signing.keyfile import read_keys
 from audit_service.store import credentials, forgetting
-from audit_service.store.credentials import DEFAULT_TENANT
+from audit_service.store.credentials import DEFAULT_TENANT, Installation
 from audit_service.store.engine import Database, bound, connected
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
@@ -85,9 +87,11 @@ def erase(
     wanted = _groups(groups)
 
     async def work(database: Database, log_id: int) -> None:
+        stored = await _stored(database, tenant, subject)
+
         async def run(dry: bool, report: retention.Report) -> Forgotten:
             return await retention.erase(
-                database, log_id, author, subject, reference=request, groups=wanted, dry_run=dry, report=report
+                database, log_id, author, stored, reference=request, groups=wanted, dry_run=dry, report=report
             )
 
         await _confirmed(database, log_id, run, f"Erase these values of tenant {tenant}?", dry_run, yes, as_json)
@@ -148,13 +152,11 @@ def _seq_or_time(text: str) -> int | datetime:
 
 async def _own_keys(database: Database, tenant: str, settings: Settings) -> list[VerifierKey]:
     """The keys of the signing key file, under the name of each epoch of the log."""
-    async with connected(database.reads) as connection:
-        found = await credentials.fetch_tenant(connection, tenant)
-        installed = await credentials.fetch_installation(connection)
-    async with bound(database.reads, found.log_id) as connection:
-        epoch = (await fetch_sound_head(connection, found.log_id)).epoch
+    log, _ = await _installed(database, tenant)
+    async with bound(database.reads, log.log_id) as connection:
+        epoch = (await fetch_sound_head(connection, log.log_id)).epoch
     keys = read_keys(settings.signing_key_path)
-    origins = (format_origin(installed.service_name, found.log_key, number) for number in range(1, epoch + 1))
+    origins = (format_origin(log.service_name, log.log_key, number) for number in range(1, epoch + 1))
     return [verifier for origin in origins for verifier in keys.verifiers(origin)]
 
 
@@ -166,6 +168,22 @@ def _subject(actor: str | None, actor_type: str | None, target: str | None, even
     if actor is not None:
         return Person(actor, actor_type)
     return Events(frozenset(events or ())) if target is None else Target(*type_and_id(target))
+
+
+async def _stored(database: Database, tenant: str, subject: Subject) -> Subject:
+    """What is meant by it in the log: an id with a secret in it is stored in another form than it was sent."""
+    if not isinstance(subject, Events):
+        return subject
+    log, installed = await _installed(database, tenant)
+    recipe = recipe_of(Settings(), installed)
+    return Events(frozenset(stored_form("id", event, recipe, log) for event in subject.ids))
+
+
+async def _installed(database: Database, tenant: str) -> tuple[Log, Installation]:
+    async with connected(database.reads) as connection:
+        found = await credentials.fetch_tenant(connection, tenant)
+        installed = await credentials.fetch_installation(connection)
+    return Log(found.log_id, installed.service_name, found.log_key), installed
 
 
 def _groups(groups: list[str] | None) -> frozenset[str] | None:

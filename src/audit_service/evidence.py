@@ -185,7 +185,7 @@ async def _around(
         around, root = await tree.read(connection, signed.size, prove)
         if root == signed.checkpoint.root:
             return around
-        tree.forget_roots()  # they may be those of another time
+        tree.forget_cached()  # they may be those of another time
     raise TreeDamagedError(f"what is stored does not lead to the root at size {signed.size}: verify the log")
 
 

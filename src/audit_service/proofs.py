@@ -5,13 +5,13 @@ The order of each:
 1. *Root.* What the proof has to lead to: the root in the signed checkpoint of that size; where that size was never signed, or in an earlier
    epoch, the root of the latest checkpoint, by way of a consistency proof; beyond it, the root of the log's head. What was signed before
    a `resume` may be of entries that were lost; it goes with the proof only where it has the same root.
-2. *Read.* The few tiles that are needed, in one short transaction.
-3. *Check.* A proof that does not lead to that root is never handed out. The roots of tiles that the process remembers may be those of
-   another time (a restore): they are forgotten and it is tried once more, then TreeDamagedError is raised.
+2. *Read.* The few tiles that are needed and that the process does not remember. Steps 1 and 2 are two statements in one short transaction.
+3. *Check.* A proof that does not lead to that root is never handed out. What the process remembers of the tree may be that of another time
+   (a restore): it is forgotten and all is tried once more, then TreeDamagedError is raised.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,7 +38,8 @@ from audit_service.errors import (
     TreeDamagedError,
     UnavailableError,
 )
-from audit_service.store.query import fetch_sound_head, list_headers
+from audit_service.store.proving import ProofInputs, StoredHeader
+from audit_service.store.query import fetch_sound_head
 from audit_service.stored_tree import Signed, StoredTree
 
 # How often somebody who waits for a checkpoint looks for it.
@@ -79,28 +80,36 @@ async def make_inclusion(tree: StoredTree, seq: int, size: int | None = None) ->
     Raises InvalidQueryError naming a parameter, TreeDamagedError, UnavailableError.
     """
     async with tree.bound() as connection:
-        goal = await _goal(tree, connection, size, "size")
+        inputs = await tree.fetch_inputs(connection, size=size, seq=seq)
+        goal = await _goal(tree, connection, inputs, size, "size")
         if seq >= goal.size:
             raise _invalid("seq", f"must be below the size of the tree, {goal.size}")
-        header = await _header(tree, connection, seq)
-        leaf = await _pruned_leaf(tree, connection, goal.size, seq) if header is None else entry_hash(header)
-        hashes, root = await _proven(
-            tree,
-            connection,
-            goal,
-            lambda reader: prove_inclusion(seq, goal.size, reader),
-            lambda proof, root: check_inclusion(leaf, seq, goal.size, proof, root),
-        )
+        return await _inclusion(tree, connection, goal, seq, inputs.headers)
+
+
+async def _inclusion(
+    tree: StoredTree, connection: AsyncConnection, goal: "_Goal", seq: int, headers: Sequence[StoredHeader]
+) -> Inclusion:
+    header = await _header(tree, connection, seq, headers)
+    leaf = await _pruned_leaf(tree, connection, goal.size, seq) if header is None else entry_hash(header)
+    hashes, root = await _proven(
+        tree,
+        connection,
+        goal,
+        lambda reader: prove_inclusion(seq, goal.size, reader),
+        lambda proof, root: check_inclusion(leaf, seq, goal.size, proof, root),
+    )
     return Inclusion(seq, goal.size, leaf, hashes, root, header, goal.signed_as(root))
 
 
 async def make_consistency(tree: StoredTree, from_size: int, to_size: int | None = None) -> Consistency:
     """That the log only grew from one size to the other, by default the latest checkpoint's. Raises as `make_inclusion`."""
     async with tree.bound() as connection:
-        goal = await _goal(tree, connection, to_size, "to_size")
+        inputs = await tree.fetch_inputs(connection, size=to_size, from_size=from_size)
+        goal = await _goal(tree, connection, inputs, to_size, "to_size")
         if not 0 < from_size <= goal.size:
             raise _invalid("from_size", f"must be 1 to {goal.size}; everything begins with the empty tree")
-        earlier = await tree.find_signed(connection, from_size)
+        earlier = tree.opened(inputs.earlier)
         if earlier is not None and goal.latest is not None and not earlier.is_of_epoch(goal.latest):
             earlier = None
 
@@ -123,15 +132,24 @@ async def make_proof_file(tree: StoredTree, seq: int, *, wait_seconds: float = 0
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_seconds
-    while (signed := await tree.fetch_latest()) is None or signed.size <= seq:
+    while (proof := await _covered(tree, seq)) is None:
         left = deadline - loop.time()
         if left <= 0:
             raise NotSignedError("no signed checkpoint covers the event yet")
         await asyncio.sleep(min(WAIT_STEP_SECONDS, left))
-    proof = await make_inclusion(tree, seq, signed.size)
     if proof.signed is None:  # the log was resumed this moment: the proof is not of the tree in that note
         raise NotSignedError("the checkpoint that covered the event was superseded; ask again")
     return format_proof_file(ProofFile(seq, tuple(proof.hashes), parse_note(proof.signed.note), proof.header))
+
+
+async def _covered(tree: StoredTree, seq: int) -> Inclusion | None:
+    """The proof of an entry in the tree of the latest checkpoint; None when that does not cover it."""
+    async with tree.bound() as connection:
+        inputs = await tree.fetch_inputs(connection, size=None, seq=seq)
+        if inputs.latest is None or inputs.latest.size <= seq:
+            return None
+        goal = await _goal(tree, connection, inputs, None, "size")
+        return await _inclusion(tree, connection, goal, seq, inputs.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +168,13 @@ class _Goal:
         return self.signed if self.signed is not None and self.signed.checkpoint.root == root else None
 
 
-async def _goal(tree: StoredTree, connection: AsyncConnection, size: int | None, name: str) -> _Goal:
+async def _goal(
+    tree: StoredTree, connection: AsyncConnection, inputs: ProofInputs, size: int | None, name: str
+) -> _Goal:
     """Step 1. `name`: the parameter to blame for a size the log has not got."""
-    latest = await tree.find_signed(connection)
+    latest = tree.opened(inputs.latest)
     if latest is not None and (size is None or size <= latest.size):
-        signed = latest if size in {None, latest.size} else await tree.find_signed(connection, size)
+        signed = latest if size in {None, latest.size} else tree.opened(inputs.same)
         anchor = signed if signed is not None and signed.is_of_epoch(latest) else latest
         return _Goal(latest.size if size is None else size, anchor.size, anchor.checkpoint.root, signed, latest)
     head = await fetch_sound_head(connection, tree.log_id)
@@ -167,13 +187,14 @@ async def _goal(tree: StoredTree, connection: AsyncConnection, size: int | None,
     return _Goal(head.size if size is None else size, head.size, root, None, latest)
 
 
-async def _header(tree: StoredTree, connection: AsyncConnection, seq: int) -> bytes | None:
+async def _header(
+    tree: StoredTree, connection: AsyncConnection, seq: int, headers: Sequence[StoredHeader]
+) -> bytes | None:
     """The header of an entry; None when it was pruned."""
-    rows = await list_headers(connection, tree.log_id, seq, seq + 1)
-    if len(rows) == 1:
-        return tree.header_of(rows[0])
+    if len(headers) == 1:
+        return tree.header_from(headers[0])
     head = await fetch_sound_head(connection, tree.log_id)
-    if not rows and seq < head.pruned_before:
+    if not headers and seq < head.pruned_before:
         return None
     raise TreeDamagedError(f"the entry of seq {seq} is missing, or there twice")
 
@@ -204,7 +225,7 @@ async def _proven(
             check_consistency(goal.size, goal.anchor_size, path, root, goal.anchor_root)
             check(proof, root)
         except ProofError:
-            tree.forget_roots()
+            tree.forget_cached()
             if attempt:
                 break
         else:

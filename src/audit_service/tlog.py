@@ -52,7 +52,7 @@ async def _checked(
         around = await tree.read(connection, signed.size, lambda reader: prove_range(*_span(tile), signed.size, reader))
         if _is_of(signed, tile, found, around):
             return found
-        tree.forget_roots()  # they may be those of another time
+        tree.forget_cached()  # they may be those of another time
         if attempt:
             break
     raise TreeDamagedError(

@@ -31,7 +31,7 @@ from audit_service.verification import (
     find_head,
     stored_range,
 )
-from audit_service.verify_start import NodeReader, Question, end_of, start_of
+from audit_service.verify_start import Question, end_of, start_of
 
 __all__ = ["Progress", "Report", "final_report", "verify"]
 
@@ -52,28 +52,22 @@ async def verify(
     checkpoints: Sequence[str] = (),
     trusted: Sequence[VerifierKey] = (),
     own: Collection[bytes] = (),
-    from_checkpoint: str | None = None,
-    nodes: NodeReader | None = None,
     verified: VerifiedPoint | None = None,
     incremental: bool = False,
 ) -> AsyncGenerator[Progress | Report]:
     """Check the entries with from_seq <= seq < to_seq (default: all there are at the start, or from the cut on), at the depth `chain`
     their headers, bodies and links only; and hold the log against `checkpoints`, signed notes. Those count that one of the `trusted`
-    keys has signed, one of the installation's `own` public ones, or one that succeeded such a key. `from_checkpoint` starts at its
-    size, on the tree that `nodes` brings. The log is held against a `verified` point, too; `incremental` starts there, so that what is
-    before it is not read.
+    keys has signed, one of the installation's `own` public ones, or one that succeeded such a key. The log is held against a `verified`
+    point, too; `incremental` starts there, so that what is before it is not read.
 
     Yields progress after each slice and the report last; once anything was read, whatever happens ends in a report. Raises
     InvalidQueryError for a range outside the log or a note that is no checkpoint, UnavailableError before anything was read.
     """
     try:
         pinned = [pin(text) for text in checkpoints]
-        since = None if from_checkpoint is None else pin(from_checkpoint)
     except MalformedNoteError as error:
         raise InvalidQueryError(f"a checkpoint cannot be read: {error}") from None
-    if since is not None:
-        pinned.append(since)
-    question = Question(from_seq, to_seq, depth, pinned, trusted, own, since, nodes, verified, incremental)
+    question = Question(from_seq, to_seq, depth, pinned, trusted, own, verified, incremental)
     for attempt in range(ATTEMPTS_LIMIT):
         try:
             async with aclosing(_attempt(engine, log_id, question, last=attempt == ATTEMPTS_LIMIT - 1)) as steps:

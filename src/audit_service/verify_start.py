@@ -1,7 +1,7 @@
 """Where a verification starts, and what is known there of everything before: nothing at seq 0; the cut of a pruned log, by its `prune`
-entry; a checkpoint's size, by the stored tree; else the entry before, by itself."""
+entry; the point that was verified last; else the entry before, by itself."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from audit_service.core.merkle import (
     EMPTY_ROOT,
     Frontier,
     HashReader,
-    Node,
     check_consistency,
     cover,
     frontier_root,
@@ -35,17 +34,14 @@ from audit_service.errors import (
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import list_slice
-from audit_service.store.tiles import TileRoots, read_tree
-
-# The hashes of nodes of the log's tree as it was stored when they were full.
-NodeReader = Callable[[Sequence[Node]], Awaitable[Sequence[bytes]]]
+from audit_service.store.tiles import TileCache, read_tree
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked of a verification. `trusted`: the keys that checkpoints of the log may be signed with, and `own`: the installation's
-    public ones. `since`: the checkpoint to start at, and `nodes` to read the tree below it. `verified`: the point up to which the log was
-    found right, which it is held against; the place to start when `incremental`."""
+    public ones. `verified`: the point up to which the log was found right, which it is held against; the place to start when
+    `incremental`."""
 
     from_seq: int = 0
     to_seq: int | None = None
@@ -53,8 +49,6 @@ class Question:
     pinned: Sequence[Pinned] = ()
     trusted: Sequence[VerifierKey] = ()
     own: Collection[bytes] = ()
-    since: Pinned | None = None
-    nodes: NodeReader | None = None
     verified: VerifiedPoint | None = None
     incremental: bool = False
 
@@ -91,17 +85,7 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
     def checker(at: int, **known: Any) -> Checker:
         return Checker(head, at, depth=question.depth, explanations=controls.explanations, sizes=sizes, **known)
 
-    if question.since is not None and first <= question.since.checkpoint.size <= head.size:
-        tree = await _tree_at(question.since, question.nodes, controls.trust, head)
-        made = checker(question.since.checkpoint.size, frontier=tree)
-        await _start_within(engine, log_id, made)
-        if tree is not None and tree.size & 1:
-            made.prev_hash = tree.hashes[
-                -1
-            ]  # the leaf before, as it was signed; else only the row itself says what it was
-        if tree is None:
-            doubts.append(f"seq {made.from_seq}: the tree before it does not lead to the checkpoint's root")
-    elif question.verified is not None and question.goes_on(head) and first <= question.verified.size:
+    if question.verified is not None and question.goes_on(head) and first <= question.verified.size:
         point = question.verified
         known = {"prev_hash": point.last_hash, "last_us": point.last_us, "last_epoch": point.epoch}
         made = checker(point.size, frontier=point.tree(), **known)
@@ -157,27 +141,10 @@ def _signed_faults(head: Head, cut: Cut, trust: Trust) -> tuple[list[Break], lis
     return [], []
 
 
-async def _tree_at(since: Pinned, nodes: NodeReader | None, trust: Trust, head: Head) -> Frontier | None:
-    """The tree of the checkpoint to start at, from stored nodes; None when they do not lead to its root. Raises InvalidQueryError for a
-    checkpoint that does not count."""
-    if nodes is None or not head.is_origin(since.checkpoint.origin):
-        raise InvalidQueryError("the checkpoint to start at is another log's, or there is no tree to start on")
-    try:
-        trust.open(since.note)
-    except SignatureError:
-        raise InvalidQueryError("the checkpoint to start at is not signed by a known key of the log") from None
-    size = since.checkpoint.size
-    try:
-        frontier = Frontier(size, await nodes(cover(0, size)))
-    except ProofError:
-        return None
-    return frontier if frontier.root() == since.checkpoint.root else None
-
-
 async def _roots_below(engine: AsyncEngine, log_id: int, cut: Cut, sizes: Iterable[int]) -> dict[int, bytes]:
     """The roots at sizes below the cut, by the stored tiles, which outlive the entries. Only those from which the tree is proven to have
     grown to the recorded one: tiles prove nothing by themselves."""
-    remembered, roots = TileRoots(), {}
+    remembered, roots = TileCache(), {}
     for size in sizes:
         if size == 0:
             roots[0] = EMPTY_ROOT

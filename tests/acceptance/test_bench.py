@@ -167,3 +167,25 @@ async def test_the_client_counts_a_lost_connection_as_bad() -> None:
     found = await _load(hang_up)
     assert found["bad"] == 2
     assert found["requests"] == 0
+
+
+def test_proofs_are_measured_in_a_thin_log_which_says_what_it_lacks(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    ended = run("proofs", "--quick", "--events", "70000", "--folder", str(tmp_path), "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    found = figures(json.loads(out.read_bytes()), "proofs")
+    assert found["inclusion over HTTP, p99"]["goal"] == 10
+    assert found["inclusion: p50"]["value"] > 0.1
+    assert "A thin log" in ended.stdout
+    assert len(list((tmp_path / "seeded").glob("thin-70000-*/seeded.json"))) == 1
+
+
+def test_every_entry_of_a_busy_log_is_covered_by_a_checkpoint_within_five_seconds(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    ended = run("lag", "--quick", "--generator", "python", "--folder", str(tmp_path), "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    found = figures(json.loads(out.read_bytes()), "lag")
+    for name in ("single posts, 32 connections", "batches of 500, 4 connections"):
+        assert found[f"{name}: entries"]["value"] > 500
+        assert found[f"{name}: checkpoints that cover them"]["value"] >= 2
+        assert 0 < found[f"{name}: p50"]["value"] <= found[f"{name}: longest"]["value"] <= 5

@@ -217,3 +217,12 @@ def _evidence(client: httpx.Client, path: Path, **parameters: int) -> Path:
 def _assert_good(bundle: Path, keys: list[str]) -> None:
     report = verify_file.verify(bundle, keys)
     assert report.exit_code() == verify_file.EXIT_GOOD, report.as_json()
+
+
+async def test_an_event_is_named_by_the_id_it_was_sent_with(api: Api, database: Any) -> None:
+    """Though another one is stored, because a secret is in it: by command as over HTTP."""
+    sent = "key-ghp_" + "a1B2" * 9
+    (receipt,) = await api.accept({"id": sent, "action": "x", "actor": {"id": "u1"}})
+    assert receipt["id"] != sent
+    arguments = ("erase", "--event", sent, "--request", "r", *REASON, "--yes", "--json")
+    assert (await json_of(await tell(database, *arguments)))["entries"] == 1

@@ -1,5 +1,6 @@
 """Probes, metrics and logs: they tell how the service is, and nothing of what it was sent."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from audit_service.api.logs import configure
 from audit_service.app import create_app
@@ -255,3 +256,19 @@ async def test_control_characters_cannot_break_a_log_line(capsys: pytest.Capture
     assert "\x1b" not in text
     assert text.isascii()
     assert json.loads(text)["event"] == "a\nb\x1b[31m\u2028c"
+
+
+async def test_metrics_do_not_read_every_log_at_every_scrape(api: Api) -> None:
+    """However many ask at once, and however often: each worker looks once in two seconds."""
+    borrowed: list[object] = []
+    event.listen(api.service.database.reads.sync_engine, "checkout", lambda *_: borrowed.append(None))
+    answers = await asyncio.gather(*(api.client.get("/metrics") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert all("audit_log_size" in answer.text for answer in answers)
+    looked = len(borrowed)
+    assert looked >= 2
+    await api.client.get("/metrics")
+    assert len(borrowed) == looked
+    api.service.lags.read_at -= 2
+    await api.client.get("/metrics")
+    assert len(borrowed) > looked

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
 from audit_service import proofs
 from audit_service.core.merkle import check_consistency, check_inclusion
@@ -208,10 +209,10 @@ async def test_a_log_without_tiles_is_proven_from_its_entries_as_long_as_they_ar
     proof = await large.get("inclusion", seq=70)
     assert unhex(proof) == large.naive.path(70, 0, len(large.leaves))
     await large.damage("DELETE FROM audit.tile")
-    large.api.service.tile_roots.forget(large.signer.log_id)
+    large.api.service.tile_cache.forget(large.signer.log_id)
     await large.get("inclusion", seq=70)
     monkeypatch.setattr(tiles, "LEAVES_LIMIT", 60_000)
-    large.api.service.tile_roots.forget(large.signer.log_id)
+    large.api.service.tile_cache.forget(large.signer.log_id)
     response = await large.api.client.get("/v1/chain/inclusion?seq=70")
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) == tiles.RETRY_SECONDS
@@ -220,9 +221,62 @@ async def test_a_log_without_tiles_is_proven_from_its_entries_as_long_as_they_ar
 
 async def test_a_worker_reads_the_tiles_below_the_border_once(large: Proven) -> None:
     await large.get("inclusion", seq=65_540)
-    known = large.api.service.tile_roots.find(large.signer.log_id, [(0, 256), (1, 0)])
+    known = large.api.service.tile_cache.find_roots(large.signer.log_id, [(0, 256), (1, 0)])
     assert known[0, 256] == large.naive.root(65_536, 65_792)
     assert known[1, 0] == large.naive.root(0, 65_536)
+
+
+def statements(large: Proven) -> list[Any]:
+    """What is asked of the database by readers from now on: the driver's records, query and arguments."""
+    asked: list[Any] = []
+
+    def watch(connection: Any, *_: object) -> None:
+        connection.driver_connection.add_query_logger(asked.append)
+
+    event.listen(large.api.service.database.reads.sync_engine, "checkout", watch)
+    return asked
+
+
+async def test_a_proof_is_two_short_statements_in_one_transaction(large: Proven) -> None:
+    """However large the log: what is new at its end is read once, then only the tile that the entry is in."""
+    size = len(large.leaves)
+    await large.get("inclusion", seq=0)
+    asked = statements(large)
+    for seq in (1_000, 40_000, 65_000):
+        asked.clear()
+        await large.get("inclusion", seq=seq)
+        begin, _, tiles_read, commit = asked
+        assert (begin.query.split()[0], commit.query) == ("BEGIN", "COMMIT")
+        assert tiles_read.args[1:] == ([0], [seq // TILE_WIDTH])
+        asked.clear()
+        await large.get("inclusion", seq=seq)
+        assert len(asked) == 3, "its tile is remembered"
+    for from_size in (300, 50_000):
+        asked.clear()
+        await large.get("consistency", from_size=from_size)
+        assert len(asked) <= 4
+    asked.clear()
+    await large.api.accept({"action": "x"})
+    await large.signer.sign()
+    asked.clear()
+    await large.get("inclusion", seq=size)
+    assert len(asked) == 5, "the entries at the end are read anew"
+    (leaves,) = [one.args for one in asked if "string_agg" in one.query]
+    assert leaves[2][0] - leaves[1][0] <= TILE_WIDTH
+
+
+async def test_what_a_worker_remembers_of_trees_has_a_bound_and_a_tile_only_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "_TILES_LIMIT", 3)
+    cache = tiles.TileCache()
+    cache.add_tiles(1, {(0, number): bytes(64) for number in range(3)})
+    cache.add_tiles(1, {(0, 0): bytes(32)})
+    assert cache.find_tile(1, (0, 0)) == bytes(64)
+    cache.add_tiles(2, {(0, 0): bytes(32)})
+    assert [len(cache.find_tile(1, (0, number))) for number in range(3)] == [64, 0, 64]
+    cache.forget(1)
+    assert (cache.find_tile(1, (0, 0)), cache.find_tile(2, (0, 0))) == (b"", bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +300,7 @@ async def test_of_a_damaged_log_there_is_no_proof_but_a_problem_that_says_so(
         "ALTER TABLE audit.entry ALTER COLUMN kind DROP NOT NULL, DROP CONSTRAINT IF EXISTS entry_times"
     )
     await large.damage(statement)
-    large.api.service.tile_roots.forget(large.signer.log_id)
+    large.api.service.tile_cache.forget(large.signer.log_id)
     problem = await large.get("inclusion", 500, seq=7)
     assert problem["type"].endswith(":tree-damaged")
     assert problem["title"] == "The stored log is damaged"
@@ -262,12 +316,16 @@ async def test_a_log_that_is_not_what_was_signed_is_no_continuation_of_it(small:
     assert (await small.get("consistency", from_size=12, to_size=16))["to_size"] == 16
 
 
-async def test_roots_that_were_remembered_before_a_restore_do_no_harm(large: Proven) -> None:
-    await large.get("inclusion", seq=7)
-    roots = large.api.service.tile_roots
-    roots.add(large.signer.log_id, {(0, 256): bytes(32), (1, 0): bytes(32)})
+async def test_what_was_remembered_before_a_restore_does_no_harm(large: Proven) -> None:
+    cache, log_id = large.api.service.tile_cache, large.signer.log_id
+    cache.add_roots(log_id, {(0, 256): bytes(32), (1, 0): bytes(32)})
     proof = await large.get("inclusion", seq=7)
     assert unhex(proof) == large.naive.path(7, 0, len(large.leaves))
+    for place in ((0, 0), (0, 261), (1, 1), (2, 0)):
+        cache.forget(log_id)
+        cache.add_tiles(log_id, {place: bytes(8192)})
+        proof = await large.get("inclusion", seq=7)
+        assert unhex(proof) == large.naive.path(7, 0, len(large.leaves)), place
 
 
 async def test_another_tenant_gets_proofs_of_its_own_log_only(small: Proven) -> None:
@@ -406,3 +464,19 @@ async def test_what_was_lost_stands_in_no_proof_s_way(resumed: Proven, size: int
     assert proof["from_root"] == root
     proof = await resumed.get("consistency", from_size=5, to_size=size)
     assert (proof["to_root"], proof["checkpoint"] is not None) == (root, has_checkpoint)
+
+
+async def test_between_a_resume_and_the_next_checkpoint_proofs_are_to_be_asked_for_again(small: Proven) -> None:
+    """What was signed last may be of entries that were lost: that is no damage, and is over with the first note of the new epoch."""
+    await small.signer.sign(18, root=b"l" * 32)
+    await small.get("inclusion", 500, seq=3)
+    await small.admin.execute("ALTER TABLE audit.log DISABLE TRIGGER ALL")
+    await small.admin.execute("UPDATE audit.log SET epoch = 2 WHERE log_id = $1", small.signer.log_id)
+    for path, parameters in (("inclusion", {"seq": 3}), ("consistency", {"from_size": 5})):
+        response = await small.api.client.get(f"/v1/chain/{path}", params=parameters)
+        assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (503, "unavailable")
+        assert response.headers["retry-after"] == "5"
+        assert "resumed" in response.json()["detail"]
+    assert (await small.api.client.get("/v1/events/e-3/proof")).status_code == 503
+    await small.signer.sign(20)
+    assert (await small.get("inclusion", seq=3))["size"] == 20

@@ -322,13 +322,13 @@ async def test_a_damaged_tile_is_never_given_to_a_cache(
         assert (await api.client.get(f"{prefix}/{path}")).status_code == 200
         await admin.execute("ALTER TABLE audit.entry DISABLE TRIGGER ALL")
         await admin.execute(statement)
-        api.service.tile_roots.forget(log_id)
+        api.service.tile_cache.forget(log_id)
         response = await api.client.get(f"{prefix}/{path}")
         assert response.status_code == 500, response.text
         assert response.headers["cache-control"] == "no-store"
         # The control: unchecked it would go out (but where entries are missing, of which nothing can be made).
         monkeypatch.setattr(tlog, "_is_of", lambda *_: True)
-        api.service.tile_roots.forget(log_id)
+        api.service.tile_cache.forget(log_id)
         unchecked = await api.client.get(f"{prefix}/{path}")
         assert unchecked.status_code == (500 if statement.startswith("DELETE") else 200)
 

@@ -13,6 +13,8 @@ from audit_service.core.tiles import BuiltTile
 from audit_service.errors import UnavailableError
 from audit_service.signing import tree
 from audit_service.signing.lease import OtherKeyError, Signing
+from audit_service.store.checkpoints import fetch_latest_checkpoint
+from audit_service.store.engine import bound
 from audit_service.store.signing import StoredHead, fetch_stored_head
 from tests.support.appends import owner
 from tests.support.apps import add_tenant
@@ -39,6 +41,22 @@ async def test_what_did_not_grow_is_signed_again_at_the_heartbeat_only(lab: Sign
     life.heartbeat_seconds = 0.0
     again = await lab.sign(life)
     assert (again.size, len(await lab.notes()), len(set(await lab.notes()))) == (3, 2, 1)
+
+
+async def test_a_clock_that_was_set_back_hides_no_checkpoint(lab: SignerLab) -> None:
+    """The latest is the one signed last, also where one before it has a time that is still to come."""
+    life = lab.life()
+    await lab.append(1)
+    await lab.sign(life)
+    async with unguarded(lab.log.database) as admin:
+        await admin.execute("UPDATE audit.checkpoint SET signed_at = signed_at + interval '1 hour'")
+    for size in (2, 3):
+        await lab.append(1)
+        await lab.sign(life)
+        async with bound(lab.pools.reads, lab.log.log_id) as connection:
+            latest = await fetch_latest_checkpoint(connection, lab.log.log_id)
+        assert latest is not None
+        assert latest.size == size
 
 
 async def test_full_tiles_are_stored_before_the_checkpoint_that_covers_them(lab: SignerLab) -> None:

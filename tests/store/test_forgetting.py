@@ -324,6 +324,23 @@ async def test_holds_retention_clear_and_erasure_leave_a_log_that_is_whole(
     await assert_verifies(log, pools)
 
 
+async def test_a_hold_is_of_the_target_that_its_sealed_entry_names(
+    log: TestLog, database: TestDatabase, keeping: Database
+) -> None:
+    """Not of what the query columns beside it say; and a target that the body does not commit to is refused."""
+    entry = control.hold_target(AUTHOR.act(), "h1", "user", "u2")
+    astray = replace(entry, projection=entry.projection._replace(target_id="u3", target_type="server"))
+    await holds.set_hold(keeping.writes, log.log_id, astray)
+    async with owner(database) as connection:
+        row = await connection.fetchrow("SELECT target_type, target_id FROM audit.hold")
+    assert row is not None
+    assert tuple(row) == ("user", "u2")
+    entry = control.hold_target(AUTHOR.act(), "h2", "user", "u2")
+    disclosed = {"target": entry.disclosures["target"].replace(b"u2", b"u3")}
+    with pytest.raises(IntegrityError):
+        await holds.set_hold(keeping.writes, log.log_id, replace(entry, disclosures=disclosed))
+
+
 # --- appends go on ---
 
 

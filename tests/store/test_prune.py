@@ -21,7 +21,7 @@ from audit_service.offline import verify_file
 from audit_service.store import pruning
 from audit_service.store import retention as holds
 from audit_service.store.engine import Database
-from audit_service.store.tiles import TileRoots
+from audit_service.store.tiles import TileCache
 from audit_service.stored_tree import StoredTree
 from tests.support.appends import TestLog, existing_log, owner
 from tests.support.apps import open_api
@@ -49,7 +49,7 @@ class Prunable:
     async def archive(self, from_seq: int, to_seq: int, name: str = "archive.zip") -> Path:
         """Evidence of a range, written as the command does."""
         origin = f"{self.log.log.service_name}/t/{self.log.log.log_key}"
-        tree = StoredTree(self.pools.reads, self.log.log_id, origin, TileRoots())
+        tree = StoredTree(self.pools.reads, self.log.log_id, origin, TileCache())
         plan = await evidence.plan_evidence(tree, Wanted(from_seq, to_seq))
         path = self.folder / name
         with path.open("wb") as file:

@@ -1,5 +1,6 @@
 """However a head row is damaged, verification ends in a report that names it, and nobody is answered with an internal error."""
 
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -85,6 +86,22 @@ async def test_a_head_that_cannot_be_read_is_named(lab: Lab, api: Api, assignmen
     )
     found = await report_of(lab.pools, lab.log_id)
     assert [(item.seq, item.kind, item.found) for item in found.breaks] == UNREADABLE[assignment]
+
+
+@pytest.mark.parametrize("bits", [27, 62])
+async def test_a_head_that_claims_more_entries_than_there_are_costs_no_memory(lab: Lab, bits: int) -> None:
+    """Found by the soak: a list of every claimed seq took 20 GB, and the verification with it."""
+    await damage(lab, f"size = size + {2**bits}")
+    tracemalloc.start()
+    try:
+        found = await report_of(lab.pools, lab.log_id)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found.status, found.count) == ("broken", SIZE)
+    first = min(found.breaks, key=lambda item: item.seq)
+    assert (first.seq, first.kind, first.expected) == (SIZE, "truncated", SIZE + 2**bits)
+    assert peak_bytes < 50 * 2**20
 
 
 async def test_entries_are_checked_though_the_head_is_damaged(lab: Lab, api: Api) -> None:

@@ -1,11 +1,9 @@
 """Checkpoints kept outside: what nothing inside the database could show, each named."""
 
-from collections.abc import Sequence
-
 import pytest
 
 from audit_service.core import control
-from audit_service.core.merkle import EMPTY_ROOT, Frontier, Node, leaves_reader
+from audit_service.core.merkle import Frontier
 from audit_service.core.vkey import Signer, VerifierKey
 from audit_service.errors import InvalidQueryError
 from audit_service.verify import Report
@@ -197,63 +195,3 @@ async def test_a_succession_that_its_keys_did_not_sign_is_not_ok(lab: Lab, forge
     report = await lab.report()
     assert report.status == "incomplete"
     assert f"seq {SIZE}: the signer entry is not signed by its two keys" in report.not_checked
-
-
-# --- from a checkpoint on
-
-
-@pytest.mark.parametrize("size", [1, 4, MIDDLE, SIZE])
-async def test_a_check_can_start_at_a_checkpoint(
-    lab: Lab, forget: Forgetter, trusted: list[VerifierKey], size: int
-) -> None:
-    """On the stored tree, and ends at the same root; what is before it is not read."""
-    note, later = await signed(lab, forget, size), await signed(lab, forget, SIZE)
-    whole = await lab.report()
-    leaves = leaves_reader([row["hash"] for row in await lab.rows()])
-
-    async def nodes(asked: Sequence[Node]) -> Sequence[bytes]:
-        return leaves(asked)
-
-    if size > 1:
-        await lab.edit(0, "body = body || ' '")
-    report = await lab.report(from_checkpoint=note, checkpoints=[later], trusted=trusted, nodes=nodes)
-    assert (report.status, report.from_seq, report.to_seq, report.root) == ("ok", size, SIZE, whole.root)
-    assert verdicts(report) == [(size, "consistent"), (SIZE, "consistent")]
-
-    async def wrong(asked: Sequence[Node]) -> Sequence[bytes]:
-        return [EMPTY_ROOT for _ in asked]
-
-    report = await lab.report(from_checkpoint=note, trusted=trusted, nodes=wrong)
-    assert (report.status, report.root) == ("incomplete", None)
-    assert verdicts(report) == [(size, "none")]
-    with pytest.raises(InvalidQueryError, match="not signed by a known key"):
-        await lab.report(from_checkpoint=note, nodes=nodes)
-    with pytest.raises(InvalidQueryError, match="no tree"):
-        await lab.report(from_checkpoint=note, trusted=trusted)
-
-
-async def test_a_check_from_a_checkpoint_is_linked_to_what_was_signed(
-    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
-) -> None:
-    """The tail rewritten from the entry before on: that row and what follows agree with each other, not with the stored tree."""
-    note = await signed(lab, forget, MIDDLE)
-    leaves = leaves_reader([row["hash"] for row in await lab.rows()])
-
-    async def nodes(asked: Sequence[Node]) -> Sequence[bytes]:
-        return leaves(asked)
-
-    await lab.edit(MIDDLE - 1, "recorded_at = recorded_at + interval '1 microsecond'")
-    await lab.rehash(MIDDLE - 1)
-    report = await lab.report(from_checkpoint=note, trusted=trusted, nodes=nodes)
-    assert (report.breaks[0].seq, report.breaks[0].kind) == (MIDDLE, "link_broken")
-    assert "root_mismatch" in {item.kind for item in report.breaks}
-
-
-async def test_a_checkpoint_beyond_the_log_is_no_place_to_start(
-    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
-) -> None:
-    """The whole log is checked, and is shorter than it was."""
-    note = await signed(lab, forget, SIZE)
-    await cut_and_reset(lab, 9)
-    report = await lab.report(from_checkpoint=note, trusted=trusted)
-    assert (report.from_seq, [(item.seq, item.kind) for item in report.breaks]) == (0, [(9, "truncated")])

@@ -25,10 +25,12 @@ from audit_service.core.canonical import JSONValue
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import compile_ruleset
 from audit_service.core.sight import EVERYTHING
+from audit_service.errors import UnavailableError
 from audit_service.indexer import count_all, index_all
 from audit_service.ingest import Log, Receipt, Recipe, ingest
 from audit_service.store import credentials, sources
-from audit_service.store.engine import Database, bound, open_database
+from audit_service.store.engine import SIGNING_ROLE, Database, bound, connected, open_database
+from audit_service.store.failures import translated
 from audit_service.store.find import list_entries
 from audit_service.store.group_commit import GroupCommit
 from audit_service.store.query import fetch_head, find_entry
@@ -500,3 +502,16 @@ async def test_the_wall_changes_no_plan(walled: Walled, listing: str) -> None:
     shape = ("Node Type", "Relation Name", "Index Name", "Index Cond")
     assert [[node.get(key) for key in shape] for node in plan] == [[node.get(key) for key in shape] for node in bare]
     assert [node["Plan Rows"] for node in plan] == [pytest.approx(node["Plan Rows"], 0.02, 1) for node in bare]
+
+
+@pytest.mark.parametrize("role", [SIGNING_ROLE, "audit_nobody"])
+async def test_a_login_that_may_not_act_as_its_role_is_told_which(database: TestDatabase, role: str) -> None:
+    pools = open_database(database.serving_url, pool_connections=1, role=role)
+    try:
+        with pytest.raises(UnavailableError) as refused:
+            async with translated(), connected(pools.reads):
+                pass
+    finally:
+        await pools.dispose()
+    assert f"may not act as {role}" in refused.value.detail
+    assert f"GRANT {role}" in refused.value.detail

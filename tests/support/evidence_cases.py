@@ -17,6 +17,7 @@ from tests.support.evidence_base import OTHER_SEED, Case, epoch_one_log, full_lo
 from tests.support.evidence_checkpoints import checkpoint_cases
 from tests.support.evidence_controls import control_cases, forgotten_cases
 from tests.support.evidence_forged import claim_cases, filtered_cases, line_cases, proof_cases, spelling_cases
+from tests.support.evidence_keys import bad_key_cases, good_key_cases
 from tests.support.evidence_sealed import canonical_bodies, canonical_values, sealed, sealed_value, sealed_wrong_cases
 from tests.support.evidence_zips import zip_cases
 
@@ -53,6 +54,7 @@ def good_cases() -> Iterator[Case]:
         yield Case(f"canonical body {number}", *sealed(body))
     for number, value in enumerate(canonical_values()):
         yield Case(f"canonical value {number}", *sealed_value(value))
+    yield from good_key_cases()
 
 
 def bad_cases() -> Iterator[Case]:
@@ -61,6 +63,7 @@ def bad_cases() -> Iterator[Case]:
     yield from claim_cases()
     yield from proof_cases()
     yield from checkpoint_cases()
+    yield from bad_key_cases()
     yield from sealed_wrong_cases()
     yield from forgotten_cases()
     yield from control_cases()

@@ -5,9 +5,10 @@ A route names its scope by the type of its credential: `Reader`, `Exporter`, `Ad
 tell others of what they do not see.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -35,11 +36,12 @@ from audit_service.ingest import Log, Recipe, stored_form
 from audit_service.oidc import IdentityProvider
 from audit_service.settings import Settings
 from audit_service.store import credentials
+from audit_service.store.checkpoints import Lag
 from audit_service.store.credentials import SYSTEM_TENANT, Credential, Installation
 from audit_service.store.engine import Database, connected
 from audit_service.store.failures import translated
 from audit_service.store.group_commit import GroupCommit
-from audit_service.store.tiles import TileRoots
+from audit_service.store.tiles import TileCache
 from audit_service.stored_tree import StoredTree
 from audit_service.verified import VerifiedLogs
 from audit_service.watch import Place, Tools, Watch, find_place
@@ -63,6 +65,15 @@ class Refused(NamedTuple):
 
 
 @dataclass(slots=True)
+class KnownLags:
+    """How far signing was behind when `/metrics` last looked (`time.monotonic`), and the lock of whoever looks."""
+
+    found: Sequence[Lag] = ()
+    read_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True)
 class Service:
     """The composed service: what `app.py` wires and the routes use."""
 
@@ -76,7 +87,8 @@ class Service:
     turns: Turns = field(init=False)
     exports: Places = field(init=False)
     verifies: Places = field(init=False)
-    tile_roots: TileRoots = field(default_factory=TileRoots)
+    tile_cache: TileCache = field(default_factory=TileCache)
+    lags: KnownLags = field(default_factory=KnownLags)
     watch: Watch = field(init=False)
     _installation: Installation | None = None
     _recipe: Recipe | None = None
@@ -158,7 +170,7 @@ class Service:
     async def tree_of(self, log_id: int, log_key: str) -> StoredTree:
         """The hash tree of a log, for proofs."""
         name = f"{(await self.installation()).service_name}/t/{log_key}"
-        return StoredTree(self.database.reads, log_id, name, self.tile_roots)
+        return StoredTree(self.database.reads, log_id, name, self.tile_cache)
 
     async def verified_logs(self) -> VerifiedLogs:
         """What the background verification found. Raises UnavailableError before the first look at the database."""
@@ -378,14 +390,20 @@ def raw_path(request: Request) -> bytes:
     return raw.partition(b"?")[0]
 
 
-def server_of(server_id: str) -> str:
+async def provide_service(request: Request) -> Service:
+    """`service_of` as a dependency."""
+    return service_of(request)
+
+
+async def server_of(server_id: str) -> str:
     """The server that a path names. Raises NotFoundError for what no server can be called."""
     if not 1 <= len(server_id) <= 255 or "\0" in server_id:
         raise NotFoundError("no such server")
     return server_id
 
 
-ServiceOf = Annotated[Service, Depends(service_of)]
+# Dependencies are coroutines throughout: FastAPI calls a plain function in a thread, which costs a request more than it does itself.
+ServiceOf = Annotated[Service, Depends(provide_service)]
 # In a route it stands behind the credential: who is nobody is told so first.
 ServerId = Annotated[str, Depends(server_of)]
 _documented = Depends(_bearer)  # adds the scheme to openapi.yaml; the check itself is `authenticate`

@@ -26,6 +26,7 @@ A reader fetches once, synchronously. Who can only fetch asynchronously asks `ne
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from types import MappingProxyType
@@ -237,7 +238,13 @@ def _locate(node: Node, size: int, height: int) -> tuple[Tile, int, int]:
 
 
 def _subtree(held: Mapping[Tile, bytes], tile: Tile, start: int, end: int) -> bytes:
-    return tile_root(held[tile][start * HASH_BYTES : end * HASH_BYTES])
+    return _root_of(held[tile][start * HASH_BYTES : end * HASH_BYTES])
+
+
+@lru_cache(maxsize=2048)
+def _root_of(hashes: bytes) -> bytes:
+    """`tile_root`, remembered: proofs of a log have the subtrees at its border in common. At most 128 hashes a subtree, so 8 MiB in all."""
+    return tile_root(hashes)
 
 
 def _require_width(tile: Tile, hashes: bytes) -> bytes:

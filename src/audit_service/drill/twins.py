@@ -13,7 +13,7 @@ from audit_service.retention import Author
 from audit_service.signing import resume as resuming
 from audit_service.signing import rotation
 from audit_service.store import retention as holds
-from audit_service.store.tiles import TileRoots
+from audit_service.store.tiles import TileCache
 from audit_service.stored_tree import StoredTree
 
 AUTHOR = Author("cli", "a drill")
@@ -29,7 +29,7 @@ async def sign_now(scratch: Scratch) -> str:
 async def make_bundle(scratch: Scratch, wanted: Wanted | None = None) -> bytes:
     """Evidence, as the service makes it for whoever asks. Raises NotSignedError, TreeDamagedError."""
     tree = StoredTree(
-        scratch.serving.reads, scratch.log.log_id, f"{scratch.log.service_name}/t/{scratch.log.log_key}", TileRoots()
+        scratch.serving.reads, scratch.log.log_id, f"{scratch.log.service_name}/t/{scratch.log.log_key}", TileCache()
     )
     plan = await evidence.plan_evidence(tree, wanted or Wanted())
     return b"".join([piece async for piece in evidence.make_evidence(tree, plan)])

@@ -32,7 +32,8 @@ forgotten     each missing body is covered by a `drop`, each missing disclosure 
 controls      the control entries are whole and lie in the tree
 range         the entries are all of [from_seq, to_seq) in the tree the checkpoint signs: nothing left out
 inclusion     filtered: each entry lies in that tree (that none is missing is not proven)
-checkpoint    the checkpoint is for this log and size, and signed by a pinned key not revoked before it
+checkpoint    the checkpoint is for this log and size, and signed by a pinned key, or one that follows from it by successions
+              that both keys signed, none of them revoked before it
 policy        the witnesses' cosignatures reach the quorum of the policy file
 
 Memory is constant: lines are read in slices, and what `drop` and `erase` explain is sorted in a temporary file.
@@ -1178,12 +1179,37 @@ class Explanations:
         return bytes.fromhex(item.commitment) + item.group.encode()
 
 
+_NAMED_KEY = re.compile(r"[0-9a-f]{8}\+([A-Za-z0-9+/]{44})")  # a vkey without its name
+
+
+@dataclass(slots=True)
+class KeyChanges:
+    """What `signer` entries say of keys, each the base64 of its type and public key. `revoked`: up to which size it counts;
+    `follows`: (one, other) where whoever trusts the one trusts the other."""
+
+    revoked: dict[str, int] = field(default_factory=dict)
+    follows: list[tuple[str, str]] = field(default_factory=list)
+
+    def limits(self, keys: Iterable[str]) -> dict[str, int]:
+        """The keys that follow from some, with the size up to which each counts: a key that is trusted only through a revoked one counts
+        no further than that, since a thief could have appointed it."""
+        found = {key: self.revoked.get(key, INTEGER_MAX) for key in keys}
+        known: dict[str, int] = {}
+        while known != found:
+            known = dict(found)
+            for one, other in self.follows:
+                if one in found:
+                    limit = min(found[one], self.revoked.get(other, INTEGER_MAX))
+                    found[other] = max(limit, found.get(other, limit))
+        return found
+
+
 class Controls:
     """Takes in control entries that were found to lie in the tree."""
 
-    def __init__(self, explanations: Explanations, keys: Sequence[Key]) -> None:
-        self._explanations, self._keys = explanations, keys
-        self.revoked: dict[str, int] = {}  # base64 of type and public key → valid up to this size
+    def __init__(self, explanations: Explanations, keys: Sequence[Key], base: str) -> None:
+        self._explanations, self._keys, self._base = explanations, keys, base
+        self.changes = KeyChanges()
         self.kinds: Counter[str] = Counter()
 
     def take(self, entry: Entry, details: JSONObject) -> None:
@@ -1197,18 +1223,38 @@ class Controls:
             case "prune":
                 _check_prune(details, entry.seq, self._keys)
             case "signer":
-                self._take_signer(details)
+                self._take_signer(details, f"{self._base}/{entry.epoch}")
 
-    def _take_signer(self, details: JSONObject) -> None:
-        values: list[Any] = [details.get(name) for name in ("old", "from_size")]
-        old, size = values
-        if details.get("event") not in {"added", "succeeded", "revoked"} or not _is_count(size):
+    def _take_signer(self, details: JSONObject, origin: str) -> None:
+        values: list[Any] = [details.get(name) for name in ("event", "old", "new", "from_size", "succession")]
+        event, old, new, size, signatures = values
+        if event not in {"added", "succeeded", "revoked"} or not _is_count(size):
             raise EvidenceError("a signer entry is not what the format says")
-        if details["event"] == "revoked":
-            match = re.fullmatch(r"[0-9a-f]{8}\+([A-Za-z0-9+/]{44})", old) if type(old) is str else None
-            if match is None:
+        first, second = (_NAMED_KEY.fullmatch(one) if type(one) is str else None for one in (old, new))
+        if event == "revoked":
+            if first is None:
                 raise EvidenceError("a signer entry is not what the format says")
-            self.revoked[match[1]] = min(size, self.revoked.get(match[1], size))
+            self.changes.revoked[first[1]] = min(size, self.changes.revoked.get(first[1], size))
+        if signatures is None:  # nobody signed for another: a change that appoints no key
+            return
+        if first is None or second is None or not isinstance(signatures, list) or len(signatures) != 2:
+            raise EvidenceError("a signer entry is not what the format says")
+        text = f"audit-service/succession/v1\n{origin}\n{old}\n{new}\n{size}\n"
+        pairs = list(zip((first[1], second[1]), signatures, strict=True))
+        if has_cryptography() and not all(_is_signed_by(key, text, signature) for key, signature in pairs):
+            raise EvidenceError("a signer entry is not signed by its two keys")
+        self.changes.follows.append((second[1], first[1]))
+        if event != "revoked":  # a revoked key appoints nobody
+            self.changes.follows.append((first[1], second[1]))
+
+
+def _is_signed_by(public: str, text: str, signature: object) -> bool:
+    data = a2b_base64(public)
+    try:
+        value = parse_base64(signature) if type(signature) is str else b""
+    except ValueError:
+        return False
+    return data[0] == ED25519 and is_signed(Key("", b"", ED25519, data[1:]), text, value)
 
 
 def _is_count(value: object) -> bool:
@@ -1389,10 +1435,10 @@ class Bundle:
         )  # fmt: skip
         with closing(Explanations(manifest.from_seq, manifest.to_seq)) as explanations:
             # 3. the control entries: what may be missing, which keys were revoked
-            controls = Controls(explanations, self._keys)
+            controls = Controls(explanations, self._keys, manifest.base)
             self._check_controls(manifest, rules, controls)
             if note is not None and checkpoint is not None:
-                self._check_signatures(note, checkpoint, controls.revoked)
+                self._check_signatures(note, checkpoint, controls.changes)
             # 4. the entries, and the range proof around them
             explanations.sort()
             fold = None if manifest.is_filtered else self._read_proof(manifest)
@@ -1458,8 +1504,8 @@ class Bundle:
             self.report.fail("checkpoint", "the checkpoint is of another size")
         return note, checkpoint
 
-    def _check_signatures(self, note: Note, checkpoint: Checkpoint, revoked: Mapping[str, int]) -> None:
-        check_signatures(self.report, note, checkpoint, self._keys, self._policy, revoked)
+    def _check_signatures(self, note: Note, checkpoint: Checkpoint, changes: KeyChanges) -> None:
+        check_signatures(self.report, note, checkpoint, self._keys, self._policy, changes)
 
     # 3
 
@@ -1708,32 +1754,46 @@ def check_signatures(
     checkpoint: Checkpoint,
     keys: Sequence[Key],
     policy: Policy | None,
-    revoked: Mapping[str, int],
+    changes: KeyChanges,
 ) -> None:
-    """The checks `checkpoint` and `policy`. A log's key is named as its origin, so another log's never counts."""
+    """The checks `checkpoint` and `policy`. A log's key is named as its origin, so another log's never counts; one that is named as another
+    epoch of the log tells nothing by itself, because an epoch begins where something was lost."""
     if policy is None:
         report.inapplicable("policy", "no policy file was given")
     if not has_cryptography():
         report.leave("checkpoint", "the package `cryptography` is not installed")
         return
+    origin, base = checkpoint.origin, checkpoint.origin.rpartition("/")[0]
+    by_log = [key for key in keys if key.kind == ED25519 and key.name.rpartition("/")[0] == base]
+    here = changes.limits(_public_text(key) for key in by_log if key.name == origin)
+    anywhere = changes.limits(map(_public_text, by_log))
     try:
-        signers = signers_of(note, [*keys, *(policy.witnesses.values() if policy else ())])
+        named = [_key_named(origin, public) for public in anywhere]
+        signers = signers_of(note, [*keys, *named, *(policy.witnesses.values() if policy else ())])
     except EvidenceError as error:
         report.fail("checkpoint", str(error))
         return
-    by_log = [key for key in signers if key.kind == ED25519 and key.name == checkpoint.origin]
-    valid = [key for key in by_log if checkpoint.size <= revoked.get(_public_text(key), INTEGER_MAX)]
+    signed = {_public_text(key) for key in signers if key.kind == ED25519 and key.name == origin}
     if not keys:
         report.leave("checkpoint", "no key was pinned, so nobody vouches for this checkpoint")
-    elif not by_log:
+    elif not signed & anywhere.keys():
         report.fail("checkpoint", "none of the pinned keys signed the checkpoint")
-    elif not valid:
+    elif not any(checkpoint.size <= anywhere[public] for public in signed & anywhere.keys()):
         report.fail("checkpoint", "the key that signed the checkpoint was revoked before it")
+    elif not any(checkpoint.size <= here[public] for public in signed & here.keys()):
+        report.leave(
+            "checkpoint", f"the pinned key is that of another epoch than {origin}: pin the one that is named so"
+        )
     report.settle("checkpoint")
     if policy is not None:
         if not policy.is_met(signers):
             report.fail("policy", "the witnesses that signed are fewer than the policy asks for")
         report.settle("policy")
+
+
+def _key_named(name: str, public: str) -> Key:
+    data = a2b_base64(public)
+    return Key(name, sha256(name.encode() + b"\n" + data).digest()[:4], data[0], data[1:])
 
 
 def _public_text(key: Key) -> str:
@@ -1771,7 +1831,7 @@ def check_proof_file(data: bytes, keys: Sequence[Key], policy: Policy | None) ->
     index = int(match[2])
     report.claims = {"origin": checkpoint.origin, "size": checkpoint.size, "seq": index}
     keys = [*keys, *(policy.logs if policy else ())]
-    check_signatures(report, note, checkpoint, keys, policy, {})
+    check_signatures(report, note, checkpoint, keys, policy, KeyChanges())
     if extra is None:
         report.leave("headers", "the proof holds no entry")
         return report

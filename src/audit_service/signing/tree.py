@@ -20,7 +20,7 @@ from audit_service.store import signing as store
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.signing import StoredHead
-from audit_service.store.tiles import TileRoots, fetch_stored_tiles, fetch_tiles
+from audit_service.store.tiles import TileCache, fetch_stored_tiles, fetch_tiles
 
 # Fewer rows than these are hashed sooner than a thread is asked.
 _THREAD_ENTRIES = 200
@@ -70,7 +70,7 @@ async def _partial_tiles(reads: AsyncEngine, log_id: int, size: int) -> dict[Til
     async with translated(), bound(reads, log_id) as connection:
         stored = await fetch_stored_tiles(connection, log_id, [place for places in below.values() for place in places])
         try:
-            held = await fetch_tiles(connection, log_id, [tile for tile in tiles if tile.level == 0], TileRoots())
+            held = await fetch_tiles(connection, log_id, [tile for tile in tiles if tile.level == 0], TileCache())
         except TreeDamagedError:
             return None
     if any(place not in stored for places in below.values() for place in places):

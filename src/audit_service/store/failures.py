@@ -1,5 +1,6 @@
 """What went wrong with the database, in the words of our error tree. Statements and values never leave this file."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,8 @@ _CODES: dict[str, AuditError] = {
 # SQLSTATE classes and codes that pass by themselves or with an operator's help: connection, resources, operator
 # intervention (shutdown, crash), system error, lock not available, serialisation, read-only standby.
 _TEMPORARY = ("08", "53", "57", "58", "55P03", "40", "25006", "F0", "XX")
+# What the server says when a session cannot begin as the role it asks for. Ours, so no value.
+_REFUSED_ROLE = re.compile(r'(?:set )?role "(audit_[a-z]+)"')
 
 
 @asynccontextmanager
@@ -59,6 +62,11 @@ def _translate(error: BaseException) -> BaseException:
             isinstance(error, exc.DBAPIError) and error.connection_invalidated
         )
         return UnavailableError("the database is not reachable") if temporary else error
+    role = _REFUSED_ROLE.search(str(cause)) if code in {"42501", "22023"} else None
+    if role is not None:
+        return UnavailableError(
+            f"the database login may not act as {role[1]}: run `audit-service migrate`, then GRANT {role[1]} to the login"
+        )
     if code == "57014":
         return UnavailableError("the query took too long; narrow it")
     return UnavailableError("the database cannot answer now") if code.startswith(_TEMPORARY) else error

@@ -4,8 +4,10 @@ The signer stores every tile once it is full, so a proof reads about a dozen row
 
 1. *A tile that is stored* answers for itself, and for every narrower tile of the same place: that one is its beginning.
 2. *A tile of level 0 that is not* is the hashes of its entries: the last one of a log always, more of them while the signer is behind.
-3. *A tile above it that is not* is the roots of the full tiles one level below. They never change, so a worker keeps those it has worked
-   out (`TileRoots`).
+3. *A tile above it that is not* is the roots of the full tiles one level below.
+
+None of these ever changes; the last tile of a level only grows. So a worker keeps what it has read and worked out lately (`TileCache`):
+a proof in a log of any size reads the tile of its entry, unless that is remembered too, and what is new at the end of the log.
 
 Tiles outlive the entries they are made of: of a pruned log they are all there is below the cut. Every read is bounded; whoever would need
 more is told to come back when the signer has caught up. Nothing is checked here: `proofs` holds what comes of it against a root.
@@ -28,7 +30,7 @@ LEAVES_LIMIT = 72_000
 # Tiles held at once, for one proof: 16 MiB.
 TILES_LIMIT = 2_048
 RETRY_SECONDS = 30
-_ROOTS_LIMIT = 16_384
+_ROOTS_LIMIT, _TILES_LIMIT = 16_384, 1_024  # entries of a cache
 
 Proof = TypeVar("Proof")
 Place = tuple[int, int]  # (level, number)
@@ -46,16 +48,18 @@ _LEAVES = """
 """
 
 
-class TileRoots:
-    """The roots of full tiles that were worked out lately, of any log: 255 node hashes saved for each. For one process; bounded."""
+class TileCache:
+    """What was read and worked out lately of hash trees, of any log: tiles, and roots of full ones. For one process; bounded, to
+    about 10 MiB. It may be of another time than the database, after a restore: who finds that it does not fit has to `forget`."""
 
-    __slots__ = ("_roots",)
+    __slots__ = ("_roots", "_tiles")
 
     def __init__(self) -> None:
         self._roots: OrderedDict[tuple[int, Place], bytes] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, Place], bytes] = OrderedDict()
 
-    def find(self, log_id: int, places: Iterable[Place]) -> dict[Place, bytes]:
-        """Those that are known."""
+    def find_roots(self, log_id: int, places: Iterable[Place]) -> dict[Place, bytes]:
+        """Roots of full tiles, those that are known."""
         found = {}
         for place in places:
             root = self._roots.get((log_id, place))
@@ -64,20 +68,41 @@ class TileRoots:
                 found[place] = root
         return found
 
-    def add(self, log_id: int, roots: Mapping[Place, bytes]) -> None:
+    def add_roots(self, log_id: int, roots: Mapping[Place, bytes]) -> None:
         """Remember; the least recently used ones are forgotten."""
-        self._roots.update(((log_id, place), root) for place, root in roots.items())
-        while len(self._roots) > _ROOTS_LIMIT:
-            self._roots.popitem(last=False)
+        _remember(self._roots, log_id, roots, _ROOTS_LIMIT)
+
+    def find_tile(self, log_id: int, place: Place) -> bytes:
+        """The beginning of a tile, joined hashes, as far as it is known."""
+        found = self._tiles.get((log_id, place), b"")
+        if found:
+            self._tiles.move_to_end((log_id, place))
+        return found
+
+    def add_tiles(self, log_id: int, tiles: Mapping[Place, bytes]) -> None:
+        """As `add_roots`; what is known of a place already is not made shorter."""
+        wider = {place: hashes for place, hashes in tiles.items() if len(hashes) > len(self.find_tile(log_id, place))}
+        _remember(self._tiles, log_id, wider, _TILES_LIMIT)
 
     def forget(self, log_id: int) -> None:
         """Whatever was read of a log is no longer believed: it was damaged, or restored from an older copy."""
-        for key in [key for key in self._roots if key[0] == log_id]:
-            del self._roots[key]
+        for known in (self._roots, self._tiles):
+            for key in [key for key in known if key[0] == log_id]:
+                del known[key]
+
+
+def _remember(
+    known: OrderedDict[tuple[int, Place], bytes], log_id: int, fresh: Mapping[Place, bytes], limit: int
+) -> None:
+    for place, hashes in fresh.items():
+        known[log_id, place] = hashes
+        known.move_to_end((log_id, place))
+    while len(known) > limit:
+        known.popitem(last=False)
 
 
 async def read_tree(
-    connection: AsyncConnection, log_id: int, size: int, roots: TileRoots, prove: Callable[[HashReader], Proof]
+    connection: AsyncConnection, log_id: int, size: int, cache: TileCache, prove: Callable[[HashReader], Proof]
 ) -> Proof:
     """What `prove` makes of the tree of `size`: one of merkle's provers with its positions filled in, or several of them at once.
 
@@ -85,15 +110,15 @@ async def read_tree(
     something is neither in tiles nor in entries, ProofPositionError for a position outside the tree.
     """
     tiles = needed_tiles(prove, size)
-    held = await fetch_tiles(connection, log_id, tiles, roots)
+    held = await fetch_tiles(connection, log_id, tiles, cache)
     return prove(tiles_reader(size, lambda asked: [held[tile] for tile in asked]))
 
 
 async def fetch_tiles(
-    connection: AsyncConnection, log_id: int, tiles: Collection[Tile], roots: TileRoots
+    connection: AsyncConnection, log_id: int, tiles: Collection[Tile], cache: TileCache
 ) -> dict[Tile, bytes]:
     """Each tile's hashes joined, 32 bytes times its width. Raises UnavailableError, TreeDamagedError, as `read_tree`."""
-    return await _Reading(connection, log_id, roots).fetch(tiles)
+    return await _Reading(connection, log_id, cache).fetch(tiles)
 
 
 async def fetch_stored_tiles(connection: AsyncConnection, log_id: int, places: Collection[Place]) -> dict[Place, bytes]:
@@ -106,26 +131,34 @@ async def fetch_stored_tiles(connection: AsyncConnection, log_id: int, places: C
 class _Reading:
     """One read, and what it may still cost."""
 
-    def __init__(self, connection: AsyncConnection, log_id: int, roots: TileRoots) -> None:
-        self._connection = connection
+    def __init__(self, connection: AsyncConnection, log_id: int, cache: TileCache) -> None:
+        self._connection, self._raw = connection, driver(connection)
         self._log_id = log_id
-        self._roots = roots
+        self._cache = cache
         self._leaves_left, self._tiles_left = LEAVES_LIMIT, TILES_LIMIT
 
     async def fetch(self, tiles: Collection[Tile]) -> dict[Tile, bytes]:
         """As `fetch_tiles`."""
         if not tiles:
             return {}
-        self._tiles_left = _spent(self._tiles_left, len(tiles))
-        stored = await fetch_stored_tiles(self._connection, self._log_id, {(tile.level, tile.number) for tile in tiles})
-        held = {}
-        for tile in tiles:
-            if (tile.level, tile.number) in stored:
-                held[tile] = stored[tile.level, tile.number][: tile.width * HASH_BYTES]
+        held = self._find(tiles)
         missing = [tile for tile in tiles if tile not in held]
-        held |= await self._fetch_leaves([tile for tile in missing if tile.level == 0])
-        held |= await self._make([tile for tile in missing if tile.level > 0])
-        return held
+        if not missing:
+            return held
+        self._tiles_left = _spent(self._tiles_left, len(missing))
+        stored = await fetch_stored_tiles(self._connection, self._log_id, {_place(tile) for tile in missing})
+        self._cache.add_tiles(self._log_id, stored)
+        held |= {tile: _beginning(tile, stored[_place(tile)]) for tile in missing if _place(tile) in stored}
+        missing = [tile for tile in missing if tile not in held]
+        made = await self._fetch_leaves([tile for tile in missing if tile.level == 0])
+        made |= await self._make([tile for tile in missing if tile.level > 0])
+        self._cache.add_tiles(self._log_id, {_place(tile): hashes for tile, hashes in made.items()})
+        return held | made
+
+    def _find(self, tiles: Iterable[Tile]) -> dict[Tile, bytes]:
+        """The tiles that are remembered as wide as they are asked for."""
+        known = {tile: self._cache.find_tile(self._log_id, _place(tile)) for tile in tiles}
+        return {tile: _beginning(tile, hashes) for tile, hashes in known.items() if len(hashes) >= _length(tile)}
 
     async def _fetch_leaves(self, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
         if not tiles:
@@ -137,7 +170,7 @@ class _Reading:
         read = {row["from_seq"]: row["hashes"] or b"" for row in rows}
         held = {tile: read[one.start] for tile, one in zip(tiles, ranges, strict=True)}
         for tile, hashes in held.items():
-            if len(hashes) != tile.width * HASH_BYTES:
+            if len(hashes) != _length(tile):
                 first = tile.number * TILE_WIDTH
                 raise TreeDamagedError(
                     f"between seq {first} and {first + tile.width} entries are missing, and so is their tile"
@@ -147,18 +180,30 @@ class _Reading:
     async def _make(self, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
         """Tiles above level 0 that are not stored, from those below."""
         below = [(tile.level - 1, number) for tile in tiles for number in elements(tile)]
-        roots = self._roots.find(self._log_id, below)
+        roots = self._cache.find_roots(self._log_id, below)
         unknown = await self.fetch([Tile(*place, TILE_WIDTH) for place in below if place not in roots])
         if unknown:
             # Up to a tenth of a second for a worker that has just started: not in the loop that answers everybody.
             fresh = await asyncio.to_thread(_roots_of, unknown)
-            self._roots.add(self._log_id, fresh)
+            self._cache.add_roots(self._log_id, fresh)
             roots |= fresh
         return {tile: b"".join([roots[tile.level - 1, number] for number in elements(tile)]) for tile in tiles}
 
 
+def _place(tile: Tile) -> Place:
+    return tile.level, tile.number
+
+
+def _length(tile: Tile) -> int:
+    return tile.width * HASH_BYTES
+
+
+def _beginning(tile: Tile, hashes: bytes) -> bytes:
+    return hashes[: _length(tile)]
+
+
 def _roots_of(tiles: Mapping[Tile, bytes]) -> dict[Place, bytes]:
-    return {(tile.level, tile.number): tile_root(hashes) for tile, hashes in tiles.items()}
+    return {_place(tile): tile_root(hashes) for tile, hashes in tiles.items()}
 
 
 def _spent(left: int, wanted: int) -> int:
