@@ -53,7 +53,7 @@ BIND = "SELECT set_config('audit.log_id', $1, true)"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 # What the serving role reads of every tenant: it must know whose a credential is before it can bind anything.
-SHARED_RELATIONS = {"tenant", "api_key"}
+SHARED_RELATIONS = {"tenant", "viewer_token", "api_key"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +383,10 @@ async def test_every_function_that_runs_as_its_owner_pins_its_search_path(owner:
         WHERE prosecdef AND pronamespace = 'audit'::regnamespace AND has_function_privilege('audit_serving', oid, 'EXECUTE')
         """
     )
-    assert {row["proname"] for row in rows} == {"append_entries", "add_segment", "add_request", "count_sources"}
+    assert {row["proname"] for row in rows} == {
+        *("append_entries", "add_segment", "add_request", "count_sources"),
+        *("create_tenant", "sweep_viewer_tokens"),
+    }
     for row in rows:
         assert "search_path=pg_catalog, pg_temp" in (row["proconfig"] or []), row["proname"]
 
