@@ -19,6 +19,7 @@ from audit_service.controls import Controls
 from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Found, Judged, judge, pin
 from audit_service.core.report import Report, TrustedKeys
+from audit_service.core.tiles import TILE_WIDTH
 from audit_service.core.trust import Trust
 from audit_service.core.verified import VerifiedPoint, against_point, point_of
 from audit_service.core.vkey import VerifierKey
@@ -39,6 +40,11 @@ ATTEMPTS_LIMIT = 3
 OWN_KEYS = (
     "keys: some signatures are by the installation's own keys alone, and whoever controls it controls those; "
     "give a key that was kept elsewhere"
+)
+# They are no evidence: where the entries are there, they can be made anew.
+TILES = (
+    "hash tiles: not compared with the entries; a proof made of them is held against a signed root before it goes out, "
+    "and `checkpoint rebuild-tiles` compares them all"
 )
 
 
@@ -178,7 +184,7 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
     incomplete |= any(one.status == "none" for one in judged)
     if controls.trust.leaned_on_own:
         not_checked.append(OWN_KEYS)
-    not_checked += _beside(question, judged, end < head.size and bool(checker.erased or checker.dropped))
+    not_checked += _beside(question, judged, head.size, end < head.size and bool(checker.erased or checker.dropped))
     root = checker.root() if end == head.size and not interrupted else None
     status = "broken" if checker.breaks_total else "incomplete" if incomplete else "ok"
     whole = end == head.size and checker.depth == "all"
@@ -203,7 +209,7 @@ def _report(verification: Verification, question: Question, *, interrupted: bool
     )
 
 
-def _beside(question: Question, judged: Sequence[Judged], explained_outside: bool) -> list[str]:
+def _beside(question: Question, judged: Sequence[Judged], size: int, explained_outside: bool) -> list[str]:
     """What was not asked, or cannot be told from the entries that were read."""
     beside = []
     if explained_outside:
@@ -213,4 +219,6 @@ def _beside(question: Question, judged: Sequence[Judged], explained_outside: boo
             "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
         )
     beside += [f"checkpoint of size {one.checkpoint.size}: {one.detail}" for one in judged if one.status == "none"]
+    if size >= TILE_WIDTH:
+        beside.append(TILES)
     return beside

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from audit_service import verification as verifying
 from audit_service.core.checker import Checker
+from audit_service.core.tiles import TILE_WIDTH
 from audit_service.ingest import Receipt
 from audit_service.store import batches
 from audit_service.store.batches import BatchReader
 from audit_service.store.engine import Database
 from audit_service.store.query import fetch_head
-from audit_service.verify import Report, verify
+from audit_service.verify import TILES, Report, verify
 from tests.support.appends import TestLog, existing_log, make_log, owner
 from tests.support.intact import naive_root
 from tests.support.postgres import TestDatabase
@@ -231,3 +232,14 @@ async def test_verifying_holds_no_snapshot(log: TestLog, pools: Database, monkey
             """)
             assert open_transactions == 0
     await log.assert_intact(10)
+
+
+async def test_that_tiles_are_not_compared_is_said_as_soon_as_there_can_be_any(
+    database: TestDatabase, pools: Database
+) -> None:
+    log = await make_log(database)
+    for count, size in ((TILE_WIDTH - 1, TILE_WIDTH - 1), (1, TILE_WIDTH)):
+        await log.accept(pools, *({"action": "a.b"} for _ in range(count)))
+        report = await report_of(pools, log.log_id)
+        assert (report.status, report.count) == ("ok", size)
+        assert (TILES in report.not_checked) is (size == TILE_WIDTH)
