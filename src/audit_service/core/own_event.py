@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from audit_service.core.canonical import JSONValue
+from audit_service.core.control import SOURCE_ID
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.verb import Verb
 
-SOURCE_ID: Final = "audit-service"
 CATEGORY: Final = "audit"
 # Of its own, so that a retention policy can let the notes of reading go sooner than the rest.
 READ_CATEGORY: Final = "audit-read"
