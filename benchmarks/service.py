@@ -185,10 +185,9 @@ async def _create_tenants(url: str, count: int) -> list[str]:
     engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
-            name = (await credentials.fetch_installation(connection)).service_name
             keys = []
             for number in range(count):
-                log_id = await credentials.create_tenant(connection, f"bench-{number}", name)
+                log_id = (await credentials.create_tenant(connection, f"bench-{number}")).log_id
                 _, key = await credentials.create_key(connection, log_id, "bench", ["ingest"])
                 keys.append(key)
             return keys

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from audit_service.api import openapi, problems
+from audit_service.api.cors import Cors
 from audit_service.api.dependencies import Service
 from audit_service.api.middleware import AccessLog
 from audit_service.api.routes import (
@@ -27,7 +28,9 @@ from audit_service.api.routes import (
     proofs,
     retention,
     sources,
+    tenants,
     tlog,
+    viewer_tokens,
 )
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import Ruleset, compile_ruleset
@@ -42,11 +45,14 @@ DESCRIPTION = "Who did what, to what, from where: sealed in a hash chain that an
 
 
 class AuditApp(FastAPI):
-    """FastAPI with our own outermost layers: the access log around everything, and the ingest path past its machinery."""
+    """FastAPI with our own outermost layers: the access log around everything, the ingest path past its machinery, and which pages elsewhere
+    may read."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """Starlette's stack, inside ours."""
-        return AccessLog(ingest.IngestFirst(self, super().build_middleware_stack()))
+        service: Service = self.state.service
+        rest = Cors(super().build_middleware_stack(), service.settings.cors_origins)
+        return AccessLog(ingest.IngestFirst(self, rest))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -79,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes.extend(ingest.routes)
     # `history` and `proofs` before `events`, whose path for one event takes whatever follows.
     for module in (
-        history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys, retention, operations,
+        history, proofs, events, activity, counts, sources, adapters, chain, checkpoints, evidence, tlog, keys,
+        viewer_tokens, tenants, retention, operations,
     ):  # fmt: skip
         app.include_router(module.router)
     openapi.install(app)

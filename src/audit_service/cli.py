@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -19,16 +18,14 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
-from rich.table import Column, Table
-from sqlalchemy.ext.asyncio import AsyncConnection
+from rich.table import Table
 
-from audit_service import cli_drill, cli_forgetting, cli_retention, cli_signing
+from audit_service import cli_drill, cli_forgetting, cli_keys, cli_retention, cli_signing
 from audit_service import evidence as bundling
 from audit_service import export as exporting
 from audit_service import verify as verifying
 from audit_service.api import parameters
 from audit_service.api.routes.evidence import evidence_wanted
-from audit_service.api.routes.keys import key_view
 from audit_service.app import recipe_of
 from audit_service.console import (
     EXIT_BAD,
@@ -36,7 +33,6 @@ from audit_service.console import (
     EXIT_UNKNOWN,
     AsJson,
     Tenant,
-    as_owner,
     err,
     out,
     owner_url,
@@ -53,7 +49,7 @@ from audit_service.ingest import stored_form
 from audit_service.offline import verify_file
 from audit_service.settings import Settings
 from audit_service.signing.public_keys import own_keys
-from audit_service.store import credentials, find
+from audit_service.store import find
 from audit_service.store.credentials import DEFAULT_TENANT
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
@@ -67,6 +63,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys, and the signing key.")
 app.add_typer(keys_app, name="keys")
+cli_keys.register(app, keys_app)
 cli_signing.register(app, keys_app)
 cli_forgetting.register(app)
 cli_drill.register(app)
@@ -378,56 +375,6 @@ async def _write(pieces: AsyncIterator[bytes], output: Path) -> None:
         async for piece in pieces:
             target.write(piece)
     partial.replace(output)
-
-
-@keys_app.command("create")
-def keys_create(
-    name: Annotated[str, typer.Argument(help="What the key is for")],
-    scope: Annotated[list[str], typer.Option(help="ingest, read, export, verify, viewer or admin; repeatable")],
-    tenant: Tenant = DEFAULT_TENANT,
-    expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it expires")] = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Create an API key and print it: the only time it is shown."""
-    expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
-
-    async def create(connection: AsyncConnection) -> tuple[str, str]:
-        found = await credentials.find_tenant(connection, tenant)
-        if found is None:
-            raise InputError("no such tenant")
-        return await credentials.create_key(connection, found.log_id, name, scope, expires_at)
-
-    key_id, key = as_owner(create)
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps({"key_id": key_id, "key": key}) + b"\n")
-    else:
-        err.print(f"key {key_id}; it is shown only now:", highlight=False)
-        sys.stdout.write(key + "\n")
-
-
-@keys_app.command("list")
-def keys_list(*, as_json: AsJson = False) -> None:
-    """List the keys of every tenant, live and revoked; never a secret."""
-    views = [key_view(record) for record in as_owner(credentials.list_keys)]
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps(views, option=orjson.OPT_INDENT_2) + b"\n")
-        return
-    table = Table(
-        Column("key id", no_wrap=True), "tenant", "name", "scopes", "created", "expires", "revoked", "last used"
-    )
-    for view in views:
-        scopes = " ".join(cast("list[str]", view["scopes"]))
-        times = (str(view[name] or "-")[:19] for name in ("created_at", "expires_at", "revoked_at", "last_used_at"))
-        table.add_row(str(view["key_id"]), str(view["tenant"]), str(view["name"]), scopes, *times)
-    out.print(table)
-
-
-@keys_app.command("revoke")
-def keys_revoke(key_id: Annotated[str, typer.Argument(help="Key id, as `keys list` shows it")]) -> None:
-    """Revoke a key; running workers refuse it within a second."""
-    as_owner(lambda connection: credentials.revoke_key(connection, key_id))
-    err.print(f"revoked {key_id}", highlight=False)
 
 
 if __name__ == "__main__":

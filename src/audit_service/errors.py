@@ -4,10 +4,12 @@ AuditError
 ├── InputError                     something the sender can mend; carries the places, never the values
 │   ├── MalformedError             the bytes are not well-formed (broken JSON, bad UTF-8, duplicate keys)
 │   ├── InvalidEventError          well-formed, but breaks a rule of the event
+│   ├── BeyondLimitsError          asks for more than the credential has: an event elsewhere, a key or a token that may more
 │   ├── InvalidQueryError          a query parameter is unknown, repeated, malformed or out of range
 │   ├── TooLargeError              a limit on size or count is exceeded
 │   └── UnsupportedMediaError      a media type or content encoding we do not take
 ├── IdempotencyConflictError       the id is already used by an event with other content
+├── ConflictError                  what is there already forbids it: a name that is taken, two live keys, a token that has ended
 ├── CredentialError                the caller may not
 │   ├── UnauthenticatedError       no usable credential
 │   │   └── InvalidTokenError      a bearer JWT that proves nothing here; its reason is for the log alone
@@ -76,6 +78,10 @@ class InvalidEventError(InputError):
     """Well-formed JSON that breaks a rule of the event."""
 
 
+class BeyondLimitsError(InputError):
+    """What is asked for is more than the credential has: its pointers say what."""
+
+
 class InvalidQueryError(InputError):
     """A query parameter is unknown, repeated, malformed or out of range."""
 
@@ -90,6 +96,10 @@ class UnsupportedMediaError(InputError):
 
 class IdempotencyConflictError(AuditError):
     """The id is already used by an event with other content."""
+
+
+class ConflictError(AuditError):
+    """What is there already forbids it. The text says what, and names nothing that was sent."""
 
 
 class CredentialError(AuditError):

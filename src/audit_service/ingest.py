@@ -27,9 +27,11 @@ from audit_service.core.canonical import JSONValue, canonical_bytes
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import JSONObject
 from audit_service.core.event import EventLimits, validate
+from audit_service.core.posting import Posting
 from audit_service.core.redaction import Ruleset
 from audit_service.errors import (
     AuditError,
+    BeyondLimitsError,
     CanonicalError,
     Fault,
     IdempotencyConflictError,
@@ -47,11 +49,13 @@ TURN_EVENTS = 25
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The log an event goes to, as the credential names it. `origin` parts without the epoch, which an append reports."""
+    """The log an event goes to, as the credential names it. `origin` parts without the epoch, which an append reports. `posting`: what
+    the credential may add to it; None for everything."""
 
     log_id: int
     service_name: str
     log_key: str
+    posting: Posting | None = None
 
 
 class Receipt(NamedTuple):
@@ -159,7 +163,7 @@ def _shown_pointer(pointer: str, rules: Ruleset) -> str:
 
 def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now: datetime) -> Sealed:
     """Steps 2 to 5 for one event. `default_id` is for an event that brings none: an id, or what makes one of the redacted
-    content. Raises InvalidEventError."""
+    content. Raises InvalidEventError, BeyondLimitsError."""
     # 2. validate
     event = validate(value, now=now, limits=recipe.limits)
     if _holds_token(cast("str", event["action"]), recipe.rules):
@@ -177,6 +181,8 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     if server_id is not None and _holds_token(server_id, recipe.rules):
         # Two servers must never share a feed, whatever they are called.
         event["server_id"] = safe_id(server_id, recipe, log)
+    if log.posting is not None:
+        _require_posting(event, log.posting)
     event, changes = redaction.redact_event(event, changes, recipe.rules)
     # 5. seal
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
@@ -186,9 +192,20 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     else:
         event_id = (default_id(content) if callable(default_id) else default_id) or new_id()
     sealed_event = with_defaults(event, event_id, now)
+    if log.posting is not None and log.posting.source_id is not None:
+        # A default like the others: a retry that names the source, or comes by another key, is the same event.
+        sealed_event["source"] = {**cast("JSONObject", sealed_event.get("source", {})), "id": log.posting.source_id}
     prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
     keep = bool(changes) or not brought_rows or recipe.keep_noop
     return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
+
+
+def _require_posting(event: JSONObject, posting: Posting) -> None:
+    """Raises BeyondLimitsError for an event that the credential may not post."""
+    category = event["category"] if "category" in event else verb.derive_category(cast("str", event["action"]))
+    faults = posting.faults(event, cast("str", category))
+    if faults:
+        raise BeyondLimitsError("the credential may not post this event", faults)
 
 
 # Actions and servers recur; ids of events do not.

@@ -1,4 +1,4 @@
-"""Bring a migrated database to a state in which the service can start: installation, tenant `default`, first key."""
+"""Bring a migrated database to a state in which the service can start: installation, tenants `default` and `system`, first key."""
 
 import asyncio
 from collections.abc import Mapping
@@ -40,7 +40,8 @@ async def _prepare(settings: Settings, url: str, passwords: Mapping[str, str]) -
                 await connection.execute(text(f"ALTER ROLE {role} LOGIN PASSWORD '{_plain(password)}'"))
             await connection.execute(text("SET LOCAL ROLE audit_owner"))
             installed = await credentials.ensure_installation(connection, settings.service_name)
-            log_id = await credentials.ensure_default_tenant(connection, installed.service_name)
+            log_id = await credentials.ensure_tenant(connection, credentials.DEFAULT_TENANT)
+            await credentials.ensure_tenant(connection, credentials.SYSTEM_TENANT)
             bootstrap = None if settings.bootstrap_key is None else settings.bootstrap_key.get_secret_value()
             if bootstrap is not None and is_mistyped(bootstrap):
                 raise AuditError(

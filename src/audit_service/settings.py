@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         4, description="Exports running at a time, per worker; over it: 503"
     )
 
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may read with a viewer token, e.g. `https://panel.example.com`, comma-separated; no wildcards",
+    )
+
     tlog_public: bool = Field(
         False, description="Serve /tlog/ (checkpoints, hash tiles, entry headers) to everybody, without a key"
     )
@@ -195,6 +200,7 @@ class Settings(BaseSettings):
         "redact_harmless_words",
         "redact_exempt_paths",
         "checkpoint_urls",
+        "cors_origins",
         "oidc_algorithms",
         "oidc_token_types",
         "oidc_max_scopes",
@@ -242,6 +248,19 @@ class Settings(BaseSettings):
                 usable = False
             if not usable:
                 raise ValueError("must be http:// or https:// URLs")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            # As a browser spells it, for it is compared as it is.
+            if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", origin, re.ASCII):
+                raise ValueError("must be origins: https://host or https://host:port, lower-case, without a path or *")
+            if (origin.startswith("https://") and origin.endswith(":443")) or (
+                origin.startswith("http://") and origin.endswith(":80")
+            ):
+                raise ValueError("must be origins as browsers send them: without the scheme's own port")
         return value
 
     @field_validator("checkpoint_command")

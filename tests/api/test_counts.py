@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from audit_service.api import schemas
 from audit_service.api.routes import counts as routes
 from audit_service.core import terms
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.timeline import QUARTER, quarter_start
 from audit_service.indexer import index_all
 from audit_service.store import counts, find
@@ -491,8 +492,12 @@ async def test_another_log_than_the_bound_one_has_no_counts(stock: Stock) -> Non
     mine, theirs = [(await one.service.credential(one.client.headers["Authorization"][7:])) for one in (api, other)]
     assert mine is not None
     assert theirs is not None
-    for selection in (Selection(), Selection((Filter("verb", ("LOGIN", "OTHER")),)), Selection(server_id="s1")):
-        async with bound(api.service.database.reads, mine.log_id, one_snapshot=True) as connection:
+    for selection in (
+        Selection(sight=EVERYTHING),
+        Selection((Filter("verb", ("LOGIN", "OTHER")),), sight=EVERYTHING),
+        Selection(server_id="s1", sight=EVERYTHING),
+    ):
+        async with bound(api.service.database.reads, mine.log_id, EVERYTHING, one_snapshot=True) as connection:
             facets = await count_facets(connection, theirs.log_id, selection, list(FACETS), 50)
             quarters = await count_quarters(connection, theirs.log_id, selection)
         assert (facets.counted, [list(facet.values) for facet in facets.facets.values()]) == (0, [[]] * len(FACETS))
@@ -538,11 +543,11 @@ async def test_a_segment_that_comes_between_two_statements_counts_once(
 ) -> None:
     monkeypatch.setattr(terms, "SEGMENT_EVENTS", 8)
     noted = await fill(api, timed(make_events(7, 20, "s"), 8))
-    async with bound(api.service.database.reads, log_id, one_snapshot=True) as connection:
-        before = await count_facets(connection, log_id, Selection(), list(FACETS), 50)
+    async with bound(api.service.database.reads, log_id, EVERYTHING, one_snapshot=True) as connection:
+        before = await count_facets(connection, log_id, Selection(sight=EVERYTHING), list(FACETS), 50)
         assert await index_all(api.service.database) == 2
-        after = await count_facets(connection, log_id, Selection(), list(FACETS), 50)
-        quarters = await count_quarters(connection, log_id, Selection())
+        after = await count_facets(connection, log_id, Selection(sight=EVERYTHING), list(FACETS), 50)
+        quarters = await count_quarters(connection, log_id, Selection(sight=EVERYTHING))
     assert after == before
     assert sum(quarters.counts.values()) == before.counted == len(noted)
 
@@ -588,7 +593,9 @@ async def test_what_no_server_can_be_called_is_not_found(api: Api, name: str) ->
 def test_the_oracle_knows_what_the_index_knows() -> None:
     """Every filter that the index answers by itself is among those generated, and every facet is counted."""
     values: dict[str, Any] = {"ip": IPv4Network("192.0.2.0/24")}
-    known = {name for name in NAIVE if find.is_known(Selection((Filter(name, (values.get(name, "x"),)),)))}
+    known = {
+        name for name in NAIVE if find.is_known(Selection((Filter(name, (values.get(name, "x"),)),), sight=EVERYTHING))
+    }
     assert known == set(KNOWN)
     assert set(KNOWN) <= set(ASKED)
     assert set(FACETS.values()) == set(terms.NAMED)

@@ -10,6 +10,7 @@ import pytest
 
 from audit_service import export
 from audit_service.api import schemas
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.table import CSV_COLUMNS
 from audit_service.core.writer import Format
 from audit_service.store.selection import Selection
@@ -218,7 +219,7 @@ async def test_entries_appended_after_the_start_are_not_in_it(api: Api) -> None:
     response = await api.client.post("/v1/events", json=[{"action": "x.before"}] * 700)
     assert response.status_code == 201
     pieces = []
-    async for piece in export.export(engine, log_id, Selection(), "ndjson", {}):
+    async for piece in export.export(engine, log_id, Selection(sight=EVERYTHING), "ndjson", {}):
         pieces.append(piece)
         await api.accept({"action": "x.after"})
     *events, trailer = [json.loads(line) for line in b"".join(pieces).splitlines()]
@@ -233,7 +234,7 @@ async def test_memory_is_bounded_by_a_slice(stocked: Api, format_: Format) -> No
     """What is handed on is never more than a slice, and nothing is read before the one before was taken."""
     engine, log_id = stocked.service.database.reads, await default_log(stocked)
     sizes = []
-    async for piece in export.export(engine, log_id, Selection(), format_, {}):
+    async for piece in export.export(engine, log_id, Selection(sight=EVERYTHING), format_, {}):
         sizes.append(len(piece))
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     whole = (await exported(stocked, format=format_)).content

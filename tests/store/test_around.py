@@ -9,6 +9,7 @@ import orjson
 import pytest
 from sqlalchemy import event
 
+from audit_service.core.sight import EVERYTHING
 from audit_service.store.around import list_nearby
 from audit_service.store.bursts import list_bursts
 from audit_service.store.engine import bound
@@ -67,9 +68,11 @@ async def test_the_statements_read_index_ranges_and_no_more_than_their_bounds(
     until = START + timedelta(minutes=COUNT // 2)
     since = until - timedelta(hours=24)
     event.listen(pools.reads.sync_engine, "before_cursor_execute", note)
-    async with bound(pools.reads, log_id) as connection:
-        nearby = await list_nearby(connection, log_id, Selection(filters, "s2"), since=since, until=until)
-        range_of_places = Selection(filters, since=since, since_seq=3, until=until, until_seq=9)
+    async with bound(pools.reads, log_id, EVERYTHING) as connection:
+        nearby = await list_nearby(
+            connection, log_id, Selection(filters, "s2", sight=EVERYTHING), since=since, until=until
+        )
+        range_of_places = Selection(filters, since=since, since_seq=3, until=until, until_seq=9, sight=EVERYTHING)
         page = await list_bursts(connection, log_id, range_of_places, sort="-occurred_at", after=None, limit=50)
     assert (len(page.rows), bool(nearby.candidates), nearby.capped) == (50, True, True)
     assert len(statements) >= 6

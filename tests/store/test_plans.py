@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core import terms
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.terms import Term
 from audit_service.indexer import index_all
 from audit_service.store import find, segments, selection, slices
@@ -172,10 +173,12 @@ async def fetched(connection: AsyncConnection, table: str = "entry") -> int:
 async def test_a_page_is_found_by_reading_little(
     filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str, sort: Sort
 ) -> None:
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         with statements(connection, monkeypatch) as sent:
             before = await fetched(connection)
-            await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
+            await find.list_entries(
+                connection, filled.log_id, Selection(SELECTIONS[name], sight=EVERYTHING), sort=sort, limit=PAGE
+            )
             assert await fetched(connection) - before <= READ_LIMIT
         asked = [one for one in sent if "pg_stat" not in one[0]]
         assert asked
@@ -211,12 +214,14 @@ async def test_control_a_plan_for_any_value_reads_all_of_a_busy_server(
 async def often(filled: Filled, name: str, sort: Sort, mode: str | None = None) -> list[int]:
     """Rows that each of seven searches on one connection reads."""
     found = []
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         if mode is not None:
             await connection.execute(text(f"SET LOCAL plan_cache_mode = {mode}"))
         for _ in range(7):
             before = await fetched(connection)
-            await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
+            await find.list_entries(
+                connection, filled.log_id, Selection(SELECTIONS[name], sight=EVERYTHING), sort=sort, limit=PAGE
+            )
             found.append(await fetched(connection) - before)
     return found
 
@@ -224,19 +229,21 @@ async def often(filled: Filled, name: str, sort: Sort, mode: str | None = None) 
 @pytest.mark.parametrize("name", [name for name in SELECTIONS if "common" not in name])
 async def test_a_count_reads_little_where_there_is_little(filled: Filled, name: str) -> None:
     """Of what is common as many rows are read as are counted."""
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         before = await fetched(connection)
-        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name]))
+        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name], sight=EVERYTHING))
         assert await fetched(connection) - before <= (COUNT_CAP if name == "nothing" else SEGMENT + PAGE)
 
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("name", IDS)
 async def test_an_id_is_found_without_a_look_at_the_rest_of_the_log(filled: Filled, name: str, sort: Sort) -> None:
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         before = await fetched(connection)
-        await find.list_entries(connection, filled.log_id, Selection(SELECTIONS[name]), sort=sort, limit=PAGE)
-        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name]))
+        await find.list_entries(
+            connection, filled.log_id, Selection(SELECTIONS[name], sight=EVERYTHING), sort=sort, limit=PAGE
+        )
+        await find.count_entries(connection, filled.log_id, Selection(SELECTIONS[name], sight=EVERYTHING))
         assert await fetched(connection) - before <= PAGE
 
 
@@ -250,7 +257,7 @@ MANY_GRAMS = [
 
 async def test_a_search_of_many_words_looks_for_each_and_reads_no_other_terms(filled: Filled) -> None:
     """A join of all terms of the log with all words would take terms times words."""
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         before = await fetched(connection, "posting")
         assert await segments.fetch_postings(connection, filled.log_id, range(ENTRIES // SEGMENT), MANY_GRAMS) == {}
         assert await fetched(connection, "posting") == before
@@ -260,15 +267,19 @@ async def test_a_search_of_many_words_looks_for_each_and_reads_no_other_terms(fi
 _END = START + timedelta(seconds=7 * ENTRIES)
 LATE = _END - timedelta(seconds=7 * ENTRIES // 20)
 TIMES = {
-    "the last twentieth": Selection(since=LATE),
-    "the last twentieth, by recording": Selection(recorded_since=LATE),
-    "the first twentieth": Selection(until=START + (_END - LATE)),
-    "the last twentieth of a server": Selection((Filter("server_id", ("common",)),), since=LATE),
-    "the last twentieth, but not an actor": Selection((Filter("actor", ("rare",), negated=True),), since=LATE),
-    "nobody, without the help of the index": Selection((Filter("actor", ("*",), negated=True),)),
-    "several ids": Selection(IDS["id=several"]),
-    "several ids, but not an actor": Selection((*IDS["id=several"], Filter("actor", ("rare",), negated=True))),
-    "nothing yet": Selection(since=_END + timedelta(days=1)),
+    "the last twentieth": Selection(since=LATE, sight=EVERYTHING),
+    "the last twentieth, by recording": Selection(recorded_since=LATE, sight=EVERYTHING),
+    "the first twentieth": Selection(until=START + (_END - LATE), sight=EVERYTHING),
+    "the last twentieth of a server": Selection((Filter("server_id", ("common",)),), since=LATE, sight=EVERYTHING),
+    "the last twentieth, but not an actor": Selection(
+        (Filter("actor", ("rare",), negated=True),), since=LATE, sight=EVERYTHING
+    ),
+    "nobody, without the help of the index": Selection((Filter("actor", ("*",), negated=True),), sight=EVERYTHING),
+    "several ids": Selection(IDS["id=several"], sight=EVERYTHING),
+    "several ids, but not an actor": Selection(
+        (*IDS["id=several"], Filter("actor", ("rare",), negated=True)), sight=EVERYTHING
+    ),
+    "nothing yet": Selection(since=_END + timedelta(days=1), sight=EVERYTHING),
 }
 
 
@@ -307,10 +318,14 @@ async def test_control_a_comparison_of_rows_beside_another_bound_reads_the_whole
 async def index_pages_of(filled: Filled, patch: pytest.MonkeyPatch, name: str) -> int:
     """Pages that the scans of the index by time read for one page of a list, the newest first, in the index and of the table."""
     pages = 0
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         with statements(connection, patch) as sent:
             await find.list_entries(
-                connection, filled.log_id, Selection(SELECTIONS[name]), sort="-occurred_at", limit=PAGE
+                connection,
+                filled.log_id,
+                Selection(SELECTIONS[name], sight=EVERYTHING),
+                sort="-occurred_at",
+                limit=PAGE,
             )
         for statement, parameters in sent:
             for node in await explained(connection, statement, parameters):
@@ -321,7 +336,7 @@ async def index_pages_of(filled: Filled, patch: pytest.MonkeyPatch, name: str) -
 
 async def read_for_a_page(filled: Filled, name: str, sort: Sort) -> int:
     """Rows that a page of one of TIMES reads."""
-    async with bound(filled.pools.reads, filled.log_id) as connection:
+    async with bound(filled.pools.reads, filled.log_id, EVERYTHING) as connection:
         before = await fetched(connection)
         await find.list_entries(connection, filled.log_id, TIMES[name], sort=sort, limit=PAGE)
         return await fetched(connection) - before
@@ -351,7 +366,7 @@ async def read_for_a_slice(filled: Filled, patch: pytest.MonkeyPatch, name: str)
 
     @asynccontextmanager
     async def measured(engine: AsyncEngine, log_id: int) -> AsyncIterator[AsyncConnection]:
-        async with bound(engine, log_id) as connection:
+        async with bound(engine, log_id, EVERYTHING) as connection:
             before = await fetched(connection)
             yield connection
             counts.append(await fetched(connection) - before)

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from audit_service import indexer
 from audit_service.core import terms
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.terms import NAMED, NO_SERVER, Term
 from audit_service.settings import Settings
 from audit_service.store import segments
@@ -218,8 +219,8 @@ async def test_no_event_is_too_long_for_the_index(
     (receipt,) = await log.accept(pools, event(1) | extra)
     await log.accept(pools, *(event(number) for number in range(SEGMENT)))
     assert await indexer.index_all(pools) == 4
-    selection = Selection((Filter(asked[0], (asked[1],)),))
-    async with bound(pools.reads, log.log_id) as connection:
+    selection = Selection((Filter(asked[0], (asked[1],)),), sight=EVERYTHING)
+    async with bound(pools.reads, log.log_id, EVERYTHING) as connection:
         page = await list_entries(connection, log.log_id, selection)
         assert await count_entries(connection, log.log_id, selection) == (1, False)
     assert [row.seq for row in page.rows] == [receipt.seq]
@@ -235,11 +236,11 @@ async def test_values_that_begin_alike_and_are_cut_are_told_apart(
     await log.accept(pools, *(event(number) for number in range(SEGMENT)))
     await indexer.index_all(pools)
     size = 3 * SEGMENT + 5 + len(roles) + SEGMENT
-    async with bound(pools.reads, log.log_id) as connection:
+    async with bound(pools.reads, log.log_id, EVERYTHING) as connection:
         for number, role in enumerate(roles):
-            found = await list_entries(connection, log.log_id, Selection((Filter("role", (role,)),)))
+            found = await list_entries(connection, log.log_id, Selection((Filter("role", (role,)),), sight=EVERYTHING))
             assert [row.id for row in found.rows] == [f"r{number}"]
-            rest = Selection((Filter("role", (role,), negated=True),))
+            rest = Selection((Filter("role", (role,), negated=True),), sight=EVERYTHING)
             assert await count_entries(connection, log.log_id, rest) == (size - 1, False)
             listed = await list_entries(connection, log.log_id, rest, limit=500)
             assert len(listed.rows) == size - 1
@@ -265,9 +266,11 @@ async def test_a_damaged_row_stops_no_indexer(log: TestLog, pools: Database, ass
         await connection.execute("ALTER TABLE audit.entry DISABLE TRIGGER ALL")
         await connection.execute(f"UPDATE audit.entry SET {assignment} WHERE log_id = $1 AND seq = 3", log.log_id)
     assert await indexer.index_all(pools) == 3
-    async with bound(pools.reads, log.log_id) as connection:
+    async with bound(pools.reads, log.log_id, EVERYTHING) as connection:
         found = await segments.fetch_postings(connection, log.log_id, [0], [Term.of("action", "server.created")])
-        page = await list_entries(connection, log.log_id, Selection(since=START), sort="seq", limit=500)
+        page = await list_entries(
+            connection, log.log_id, Selection(since=START, sight=EVERYTHING), sort="seq", limit=500
+        )
     assert found[0][0]
     assert len(page.rows) >= 3 * SEGMENT
 

@@ -10,6 +10,7 @@ import pytest
 from audit_service import export
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import ENTROPY_BYTES, prepare
+from audit_service.core.sight import EVERYTHING
 from audit_service.core.writer import Format
 from audit_service.store.append import Candidate, append_entries
 from audit_service.store.engine import Database, bound
@@ -77,7 +78,7 @@ async def test_an_export_of_large_events_holds_few_of_them(large: tuple[TestLog,
 
     async def work() -> None:
         nonlocal pieces
-        async for piece in export.export(pools.reads, log.log_id, Selection(), format_, {}):
+        async for piece in export.export(pools.reads, log.log_id, Selection(sight=EVERYTHING), format_, {}):
             pieces += 1
             assert len(piece) < 2 * BUDGET_BYTES
             if format_ == "ndjson" and not piece.startswith(b'{"trailer"'):
@@ -111,8 +112,10 @@ async def test_a_walk_through_pages_of_large_events_is_whole(
     async def work() -> None:
         after = None
         while True:
-            async with bound(pools.reads, log.log_id) as connection:
-                page = await list_entries(connection, log.log_id, Selection(), sort=sort, after=after, limit=limit)
+            async with bound(pools.reads, log.log_id, EVERYTHING) as connection:
+                page = await list_entries(
+                    connection, log.log_id, Selection(sight=EVERYTHING), sort=sort, after=after, limit=limit
+                )
             assert 1 <= len(page.rows) <= limit
             seqs.extend(row.seq for row in page.rows)
             after = page.next

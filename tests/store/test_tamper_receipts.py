@@ -7,6 +7,7 @@ import pytest
 from audit_service import verification as verifying
 from audit_service.core.chain import body_hash, entry_hash, header_bytes
 from audit_service.core.checker import EPOCH, Checker, Head
+from audit_service.core.sight import EVERYTHING
 from audit_service.store.engine import bound
 from audit_service.store.find import list_entries
 from audit_service.store.query import find_entry
@@ -147,12 +148,12 @@ async def test_a_forged_receipt_serves_no_other_event(lab: Lab) -> None:
     """Neither by its path nor by the filter; whoever asks for `e-6` is never shown another's deed."""
     await lab.execute(UPDATE.format("seq = 4"), lab.log_id)
     await lab.execute(FORGE.format(seq=7), lab.log_id)
-    async with bound(lab.pools.reads, lab.log_id) as connection:
+    async with bound(lab.pools.reads, lab.log_id, EVERYTHING) as connection:
         for event_id in ("e-6", "forged"):
-            assert await find_entry(connection, lab.log_id, event_id) is None
-            page = await list_entries(connection, lab.log_id, Selection((Filter("id", (event_id,)),)))
+            assert await find_entry(connection, lab.log_id, event_id, EVERYTHING) is None
+            page = await list_entries(connection, lab.log_id, Selection((Filter("id", (event_id,)),), sight=EVERYTHING))
             assert page.rows == []
-        found = await find_entry(connection, lab.log_id, "e-7")
+        found = await find_entry(connection, lab.log_id, "e-7", EVERYTHING)
         assert found is not None
         assert found.seq == 7
 

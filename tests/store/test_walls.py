@@ -23,6 +23,7 @@ from audit_service.core import terms
 from audit_service.core.canonical import JSONValue
 from audit_service.core.event import EventLimits
 from audit_service.core.redaction import compile_ruleset
+from audit_service.core.sight import EVERYTHING
 from audit_service.indexer import count_all, index_all
 from audit_service.ingest import Log, Receipt, Recipe, ingest
 from audit_service.store import credentials, sources
@@ -113,7 +114,7 @@ async def _create_log(database: TestDatabase, name: str) -> Log:
     engine = database.owner_engine()
     async with engine.begin() as connection:
         await connection.execute(text("SET LOCAL ROLE audit_owner"))
-        log_id = await credentials.create_tenant(connection, name, SERVICE_NAME)
+        log_id = (await credentials.create_tenant(connection, name)).log_id
         found = await credentials.find_tenant(connection, name)
     await engine.dispose()
     assert found is not None
@@ -206,7 +207,7 @@ async def test_a_binding_ends_with_its_transaction(
         "(SELECT count(*) FROM audit.bound_entry)"
     )
     with suppress(DBAPIError, asyncio.CancelledError):
-        async with bound(pools.reads, walled.first) as connection:
+        async with bound(pools.reads, walled.first, EVERYTHING) as connection:
             before = (await connection.execute(state)).one()
             await end(connection)
     async with pools.reads.connect() as connection:
@@ -219,7 +220,7 @@ async def test_a_binding_ends_with_its_transaction(
 
 async def test_what_follows_a_commit_within_a_bound_block_sees_the_same_log(walled: Walled) -> None:
     """The transaction is the block's own: a stray commit neither ends it nor widens what is seen."""
-    async with bound(walled.pools.reads, walled.first) as connection:
+    async with bound(walled.pools.reads, walled.first, EVERYTHING) as connection:
         await connection.commit()
         logs = (await connection.execute(text("SELECT DISTINCT log_id FROM audit.bound_entry"))).scalars()
         assert list(logs) == [walled.first]
@@ -230,7 +231,7 @@ async def test_bindings_side_by_side_do_not_mix(walled: Walled) -> None:
     all_bound = asyncio.Barrier(4)
 
     async def logs_seen(log_id: int) -> list[int]:
-        async with bound(walled.pools.reads, log_id) as connection:
+        async with bound(walled.pools.reads, log_id, EVERYTHING) as connection:
             await all_bound.wait()
             return list((await connection.execute(text("SELECT DISTINCT log_id FROM audit.bound_entry"))).scalars())
 
@@ -260,7 +261,7 @@ async def test_a_dropped_where_shows_only_the_bound_log(
     size = await owner.fetchval(f"SELECT count(*) FROM audit.{table} WHERE log_id = $1", walled.logs[tenant])
     assert size > 0
     assert table not in ROWS or size == ROWS[table][tenant]
-    async with bound(walled.pools.reads, walled.logs[tenant]) as connection:
+    async with bound(walled.pools.reads, walled.logs[tenant], EVERYTHING) as connection:
         rows = await connection.execute(text(f"SELECT log_id, count(*) FROM audit.{view} GROUP BY log_id"))
         found = {row[0]: row[1] for row in rows}
     assert found == {walled.logs[tenant]: size}
@@ -269,7 +270,7 @@ async def test_a_dropped_where_shows_only_the_bound_log(
 async def test_a_wrong_join_stays_within_the_bound_log(walled: Walled) -> None:
     """Both logs have every seq from 0: a join that forgot log_id would pair them."""
     wrong = "SELECT e.id, r.id FROM audit.bound_entry AS e JOIN audit.bound_receipt AS r USING (seq)"
-    async with bound(walled.pools.reads, walled.second) as connection:
+    async with bound(walled.pools.reads, walled.second, EVERYTHING) as connection:
         pairs = (await connection.execute(text(wrong))).all()
     assert len(pairs) == SIZES["second"]
     assert all(entry_id == receipt_id for entry_id, receipt_id in pairs)
@@ -277,11 +278,11 @@ async def test_a_wrong_join_stays_within_the_bound_log(walled: Walled) -> None:
 
 async def test_naming_another_log_than_the_bound_one_shows_nothing(walled: Walled) -> None:
     """The service's own statements, given the wrong log."""
-    async with bound(walled.pools.reads, walled.first) as connection:
-        assert (await find_entry(connection, walled.first, "first-7")) is not None
-        assert (await find_entry(connection, walled.second, "second-7")) is None
-        assert (await find_entry(connection, walled.first, "second-7")) is None
-        assert (await list_entries(connection, walled.second, Selection())).rows == []
+    async with bound(walled.pools.reads, walled.first, EVERYTHING) as connection:
+        assert (await find_entry(connection, walled.first, "first-7", EVERYTHING)) is not None
+        assert (await find_entry(connection, walled.second, "second-7", EVERYTHING)) is None
+        assert (await find_entry(connection, walled.first, "second-7", EVERYTHING)) is None
+        assert (await list_entries(connection, walled.second, Selection(sight=EVERYTHING))).rows == []
         with pytest.raises(NoResultFound):
             await fetch_head(connection, walled.second)
 
@@ -402,13 +403,13 @@ async def test_a_bound_transaction_is_read_only(walled: Walled) -> None:
         assert (await connection.execute(WRITE)).scalar_one() == 1
         await connection.rollback()
     with pytest.raises(DBAPIError, match="read-only transaction"):
-        async with bound(walled.pools.reads, walled.first) as connection:
+        async with bound(walled.pools.reads, walled.first, EVERYTHING) as connection:
             await connection.execute(WRITE)
 
 
 async def test_a_bound_transaction_stays_read_only(walled: Walled) -> None:
     """PostgreSQL itself refuses to lift it once something was read."""
-    async with bound(walled.pools.reads, walled.first) as connection:
+    async with bound(walled.pools.reads, walled.first, EVERYTHING) as connection:
         await connection.execute(text("SELECT 1"))
         with pytest.raises(DBAPIError, match="must be set before any query"):
             await connection.execute(text("SET TRANSACTION READ WRITE"))
@@ -446,7 +447,7 @@ async def _plans(
     def keep(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
         statements.append((statement, parameters))
 
-    async with bound(walled.pools.reads, walled.first) as connection:
+    async with bound(walled.pools.reads, walled.first, EVERYTHING) as connection:
         event.listen(connection.sync_connection, "before_cursor_execute", keep)
         await run(connection, walled.first)
         event.remove(connection.sync_connection, "before_cursor_execute", keep)
@@ -461,7 +462,7 @@ async def _plans(
 
 
 def _listing(*filters: Filter) -> Callable[[AsyncConnection, int], Awaitable[object]]:
-    return lambda connection, log_id: list_entries(connection, log_id, Selection(filters))
+    return lambda connection, log_id: list_entries(connection, log_id, Selection(filters, sight=EVERYTHING))
 
 
 LISTINGS = {

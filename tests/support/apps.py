@@ -15,7 +15,7 @@ from audit_service.embedded import program
 from audit_service.settings import Settings
 from audit_service.store import credentials
 from tests.support.api import Api
-from tests.support.postgres import BOOTSTRAP_KEY, SERVICE_NAME, TestDatabase
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
 
 @asynccontextmanager
@@ -33,7 +33,7 @@ async def add_tenant(database: TestDatabase, name: str) -> int:
     """A new tenant; its log id."""
     engine = database.owner_engine()
     async with engine.begin() as connection:
-        log_id = await credentials.create_tenant(connection, name, SERVICE_NAME)
+        log_id = (await credentials.create_tenant(connection, name)).log_id
     await engine.dispose()
     return log_id
 

@@ -9,14 +9,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING, log
+from audit_service.api.peer import peer_address
 from audit_service.core.api_key import is_mistyped, key_hash
+from audit_service.core.key_limits import KeyLimits
 from audit_service.core.sight import Sight
 from audit_service.core.token import looks_like_token
 from audit_service.errors import (
@@ -109,12 +111,12 @@ class Service:
         await self.database.dispose()
 
     async def log_of(self, credential: Credential) -> Log:
-        """The log of a credential's tenant."""
+        """The log of a credential's tenant, with what the credential may post there."""
         log = self._logs.get(credential.log_id)
         if log is None:
             log = Log(credential.log_id, (await self.installation()).service_name, credential.log_key)
             self._logs[credential.log_id] = log
-        return log
+        return log if credential.posting is None else replace(log, posting=credential.posting)
 
     async def tree_of(self, log_id: int, log_key: str) -> StoredTree:
         """The hash tree of a log, for proofs."""
@@ -131,19 +133,23 @@ class Service:
         return lambda field_, value: stored_form(field_, value, recipe, log)
 
     async def credential(self, key: str) -> Credential | None:
-        """The live credential of a key, from a cache that forgets after a second."""
+        """The live credential of a key or viewer token, from a cache that forgets after a second."""
         digest = key_hash(key)
         cached = self._cached(digest)
         if cached is not None:
             return cached
+        asked_at = time.monotonic()
         async with translated(), connected(self.database.reads) as connection:
             found = await credentials.find_credential(connection, key)
         if found is None:
             self._credentials.pop(digest, None)
             return None
-        self._cache(digest, found, CREDENTIAL_CACHE_SECONDS)
-        await self._touch(found.key_id, time.monotonic())
-        return found
+        credential, seconds_left = found
+        # From before the question: what is revoked while it is answered goes as soon as what is revoked after it.
+        self._cache(digest, credential, asked_at + min(CREDENTIAL_CACHE_SECONDS, seconds_left))
+        if credential.kind == "api_key":
+            await self._touch(credential.key_id, asked_at)
+        return credential
 
     async def token_credential(self, token: str, provider: IdentityProvider) -> Credential:
         """The credential of a bearer JWT, from the same cache, which never outlasts the token.
@@ -160,16 +166,18 @@ class Service:
         if tenant is None:
             raise UngrantedTokenError("no such tenant")
         sight = Sight(server_ids=grant.server_ids, own_entries="admin" in grant.scopes)
-        found = Credential(grant.key_id, grant.tenant, tenant.log_id, tenant.log_key, grant.scopes, sight)
-        self._cache(digest, found, min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant)))
+        of_tenant = (grant.key_id, grant.tenant, tenant.log_id, tenant.log_key)
+        found = Credential(*of_tenant, grant.scopes, sight, "jwt", posting=KeyLimits(sight).posting)
+        seconds = min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant))
+        self._cache(digest, found, time.monotonic() + seconds)
         return found
 
     def _cached(self, digest: bytes) -> Credential | None:
         until, credential = self._credentials.get(digest, (0.0, None))
         return credential if until > time.monotonic() else None
 
-    def _cache(self, digest: bytes, credential: Credential, seconds: float) -> None:
-        self._credentials[digest] = (time.monotonic() + seconds, credential)
+    def _cache(self, digest: bytes, credential: Credential, until: float) -> None:
+        self._credentials[digest] = (until, credential)
         self._credentials.move_to_end(digest)
         while len(self._credentials) > CREDENTIAL_CACHE_ENTRIES:
             self._credentials.popitem(last=False)
@@ -189,7 +197,8 @@ def service_of(request: Request) -> Service:
 
 
 _bearer = HTTPBearer(
-    auto_error=False, description="An API key, `aud_…`, or a JWT of the identity provider, where one is configured"
+    auto_error=False,
+    description="An API key, `aud_…`, a viewer token, `auv_…`, or a JWT of the identity provider, where one is configured",
 )
 
 
@@ -217,11 +226,19 @@ async def authenticate_token(request: Request, token: str, provider: IdentityPro
 
 
 async def authenticate_key(request: Request, key: str) -> Credential:
-    """Whose key it is. Raises UnauthenticatedError."""
+    """Whose API key or viewer token it is. Raises UnauthenticatedError."""
     if not key:
         raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
     possible = len(key) <= KEY_CHARACTERS and not is_mistyped(key)
     credential = await service_of(request).credential(key) if possible else None
+    if (
+        credential is not None
+        and credential.networks is not None
+        and not credential.limits.allows_peer(peer_address(request))
+    ):
+        # Whoever found the key is not told that it is one.
+        log.info("key refused", reason="its networks do not hold the peer's address", key=credential.key_id)
+        credential = None
     if credential is None:
         raise UnauthenticatedError("the API key is not valid")
     _note(request, credential)
@@ -269,6 +286,7 @@ Exporter = Annotated[Credential, Depends(scoped("export"))]
 WholeExporter = Annotated[Credential, Depends(scoped("export", whole=True))]
 Verifier = Annotated[Credential, Depends(scoped("verify", whole=True))]
 Admin = Annotated[Credential, Depends(scoped("admin"))]
+Issuer = Annotated[Credential, Depends(scoped("viewer"))]
 WholeAdmin = Annotated[Credential, Depends(scoped("admin", whole=True))]
 
 

@@ -6,9 +6,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from audit_service.api.new_credentials import NewKey, NewToken, Renewal
 from audit_service.api.routes import ingest
-from audit_service.api.routes.keys import NewKey
 from audit_service.api.routes.retention import AskedErasure, AskedRetention
+from audit_service.api.routes.tenants import NewTenant
 from audit_service.api.schemas import EXTRA_SCHEMAS
 
 _REFERENCES = "#/components/schemas/{model}"
@@ -33,7 +34,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         routes=[*ingest.documentation.routes, *app.routes],
     )
     schemas = document["components"]["schemas"]
-    for extra in (*EXTRA_SCHEMAS, NewKey, AskedRetention, AskedErasure):
+    for extra in (*EXTRA_SCHEMAS, NewKey, NewToken, Renewal, NewTenant, AskedRetention, AskedErasure):
         schema = TypeAdapter(extra).json_schema(ref_template=_REFERENCES)
         schemas.update(schema.pop("$defs", {}))
         schemas[extra.__name__] = schema

@@ -483,6 +483,22 @@ class ConsistencyProof(_Answer):
     checkpoint: str | None
 
 
+class LimitsView(_Answer):
+    """What a key or a viewer token is limited to; null: not limited. `actor_id`: only what this actor did."""
+
+    server_ids: list[str] | None
+    global_events: bool
+    categories: list[str] | None
+    actor_id: str | None
+    audit_entries: bool
+    ips: bool
+    emails: bool
+    staff_as: str | None
+    staff_types: list[str] | None
+    source_id: str | None
+    networks: list[str] | None
+
+
 class NewKeyAnswer(_Answer):
     """A new key; `key` is shown here and never again."""
 
@@ -490,6 +506,9 @@ class NewKeyAnswer(_Answer):
     key: str
     name: str
     scopes: list[str]
+    client: str | None
+    limits: LimitsView
+    expires_at: datetime | None
 
 
 class KeyView(_Answer):
@@ -499,6 +518,8 @@ class KeyView(_Answer):
     tenant: str
     name: str
     scopes: list[str]
+    client: str | None
+    limits: LimitsView
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -509,6 +530,59 @@ class KeyList(_Answer):
     """The keys of a tenant."""
 
     keys: list[KeyView]
+
+
+class TokenView(_Answer):
+    """A viewer token without its secret. `expires_at`: its own end, or its key's if that is sooner. `viewer`: keyed hash of who looks."""
+
+    token_id: str
+    key_id: str
+    scopes: list[str]
+    limits: LimitsView
+    viewer: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+class NewTokenAnswer(TokenView):
+    """A new viewer token; `token` is shown here and never again."""
+
+    token: str
+
+
+class TokenList(_Answer):
+    """Live viewer tokens, the oldest first."""
+
+    tokens: list[TokenView]
+
+
+class TenantView(_Answer):
+    """A tenant. `log_key`: the part of its log's origin that no other log has."""
+
+    name: str
+    log_key: str
+    created_at: datetime
+
+
+class FirstKey(_Answer):
+    """The first key of a tenant; `key` is shown here and never again."""
+
+    key_id: str
+    key: str
+    scopes: list[str]
+
+
+class NewTenantAnswer(TenantView):
+    """A new tenant, the origin of its log, and its first key."""
+
+    origin: str
+    key: FirstKey
+
+
+class TenantList(_Answer):
+    """Every tenant, by name."""
+
+    tenants: list[TenantView]
 
 
 class ForgetCounts(_Answer):
@@ -791,8 +865,20 @@ TLOG_TILE_RESPONSES = _responses({}, 400, 401, 403, 404, 500, 503) | _file(
     "Hashes of 32 bytes each, or entries, each behind its length in two bytes", "application/octet-stream"
 )
 KEY_BODY = _body({"$ref": "#/components/schemas/NewKey"})
-KEY_RESPONSES = _responses({201: NewKeyAnswer}, 400, 401, 403, 413, 422, 503)
+_TWO_LIVE = {**_responses({}, 409)[409], "description": "The client has two live keys"}
+KEY_RESPONSES = _responses({201: NewKeyAnswer}, 400, 401, 403, 413, 422, 503) | {409: _TWO_LIVE}
 KEYS_RESPONSES = _responses({200: KeyList}, 400, 401, 403, 503)
 REVOKE_RESPONSES = _responses({204: None}, 401, 403, 404, 503)
+TOKEN_BODY = _body({"$ref": "#/components/schemas/NewToken"})
+TOKEN_RESPONSES = _responses({201: NewTokenAnswer}, 400, 401, 403, 413, 422, 503)
+TOKENS_RESPONSES = _responses({200: TokenList}, 400, 401, 403, 503)
+RENEWAL_BODY = _body({"$ref": "#/components/schemas/Renewal"})
+RENEWAL_BODY["requestBody"]["required"] = False
+_ENDED = {**_responses({}, 409)[409], "description": "The token has ended"}
+RENEWAL_RESPONSES = _responses({200: TokenView}, 400, 401, 403, 404, 413, 422, 503) | {409: _ENDED}
+TENANT_BODY = _body({"$ref": "#/components/schemas/NewTenant"})
+_TAKEN = {**_responses({}, 409)[409], "description": "There is a tenant of that name"}
+TENANT_RESPONSES = _responses({201: NewTenantAnswer}, 400, 401, 403, 413, 422, 503) | {409: _TAKEN}
+TENANTS_RESPONSES = _responses({200: TenantList}, 400, 401, 403, 503)
 # Schemas that only `openapi_extra` and the problem answers name, so FastAPI does not find them by itself.
 EXTRA_SCHEMAS: tuple[Any, ...] = (Event, Problem)

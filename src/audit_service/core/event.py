@@ -397,6 +397,8 @@ _RULES: dict[str, str | Callable[[dict[str, Any]], str]] = {
     "dict_type": "must be an object",
     "list_type": "must be an array",
     "int_type": "must be an integer",
+    "bool_type": "must be true or false",
+    "too_short": "must not be empty",
     "string_too_short": "must not be empty",
     "string_pattern_mismatch": lambda context: _PATTERN_RULES[context["pattern"]],
     "string_too_long": lambda context: f"is longer than {context['max_length']} characters",

@@ -22,7 +22,7 @@ TOKEN_PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "JWT": (r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*(?:\.[\w-]+){0,2}",),
     "tunnel token": (r"eyJhIjoi[A-Za-z0-9+/]{60,}={0,2}",),
     "otpauth": (r"otpauth(?:-migration)?://[^\s\"'<>]+",),
-    "our keys": (r"\baud[a-z]?_[0-9A-Za-z][0-9A-Za-z_.\-]{38,}",),
+    "our keys": (r"\bau[dv][a-z]?_[0-9A-Za-z][0-9A-Za-z_.\-]{38,}",),
     "GitHub": (
         r"gh[pousr]_[A-Za-z0-9]{30,}",
         r"github_pat_\w{22,}",

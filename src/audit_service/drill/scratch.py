@@ -173,8 +173,7 @@ class Ground:
         try:
             async with engine.begin() as connection:
                 await connection.execute(text("SET LOCAL ROLE audit_owner"))
-                installed = await credentials.fetch_installation(connection)
-                await credentials.create_tenant(connection, OTHER_TENANT, installed.service_name)
+                await credentials.create_tenant(connection, OTHER_TENANT)
         finally:
             await engine.dispose()
 

@@ -1,26 +1,36 @@
-"""Tenants and API keys: small tables, read on (nearly) every request, written seldom."""
+"""Tenants and credentials: small tables, read on (nearly) every request, written seldom. Viewer tokens are made in `viewer_tokens`."""
 
 import hmac
+import math
+import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit_service.core import api_key, chain
+from audit_service.core import api_key
+from audit_service.core.key_limits import KeyLimits, Network, parse_limits
+from audit_service.core.posting import Posting
 from audit_service.core.sight import Sight
-from audit_service.errors import InvalidQueryError, NotFoundError
+from audit_service.errors import ConflictError, InvalidQueryError, NotFoundError
 from audit_service.store.tables import api_key as key_table
-from audit_service.store.tables import installation, log, tenant
+from audit_service.store.tables import installation, tenant
+from audit_service.store.tables import viewer_token as token_table
 
 BOOTSTRAP_KEY_ID = "bootstrap"
 DEFAULT_TENANT = "default"
+# Its log is the service's own: start and stop, settings, tenants, and failed authentication that is nobody's.
+SYSTEM_TENANT = "system"
+TENANT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
+TENANT_NAME_RULE = "must be 1 to 63 lower-case letters, digits and . _ -, with a letter or digit at both ends"
+CredentialKind: TypeAlias = Literal["api_key", "viewer_token", "jwt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,11 @@ class Installation:
 @dataclass(frozen=True, slots=True)
 class Credential:
     """Who asks: one tenant's log, what may be done with it, and what of it is seen. Comes from the key or the token alone, never from the
-    request."""
+    request.
+
+    `kind` says whose id `key_id` is. `posting`: what may be posted; None for everything. `networks`: the addresses it may be used from;
+    None for all. A token keeps to its own limits: `source_id` and `networks` are its key's alone.
+    """
 
     key_id: str
     tenant: str
@@ -42,6 +56,15 @@ class Credential:
     log_key: str
     scopes: frozenset[str]
     sight: Sight
+    kind: CredentialKind = "api_key"
+    posting: Posting | None = None
+    networks: tuple[Network, ...] | None = None
+
+    @property
+    def limits(self) -> KeyLimits:
+        """What it may hand on to others, at most."""
+        source_id = None if self.posting is None else self.posting.source_id
+        return KeyLimits(self.sight, source_id, self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +79,18 @@ class KeyRecord:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    client: str | None
+    limits: KeyLimits
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRecord:
+    """A tenant. `log_key`: the part of its log's origin that no other log has."""
+
+    name: str
+    log_id: int
+    log_key: str
+    created_at: datetime
 
 
 async def fetch_installation(connection: AsyncConnection) -> Installation:
@@ -85,17 +120,21 @@ async def ensure_installation(connection: AsyncConnection, service_name: str | N
     return found
 
 
-async def create_tenant(connection: AsyncConnection, name: str, service_name: str) -> int:
-    """A tenant with an empty log; its log id. As the owner role only. Raises IntegrityError when the name is taken."""
-    log_id, log_key = secrets.randbits(63), secrets.token_hex(16)
-    origin = chain.format_origin(service_name, log_key, 1)
-    await connection.execute(insert(tenant).values(name=name, log_id=log_id, log_key=log_key))
-    await connection.execute(
-        insert(log).values(
-            log_id=log_id, service_name=service_name, log_key=log_key, last_hash=chain.genesis_hash(origin)
-        )
-    )
-    return log_id
+def check_tenant_name(name: str) -> str:
+    """The name, if it is one for a new tenant. Raises InvalidQueryError."""
+    if not TENANT_NAME.fullmatch(name):
+        raise InvalidQueryError(TENANT_NAME_RULE)
+    return name
+
+
+async def create_tenant(connection: AsyncConnection, name: str) -> TenantRecord:
+    """A tenant with an empty log. Raises ConflictError when the name is taken; then only the caller's savepoint, or its transaction, can
+    be ended."""
+    try:
+        row = (await connection.execute(text("SELECT * FROM audit.create_tenant(:name)"), {"name": name})).one()
+    except IntegrityError:
+        raise ConflictError("there is a tenant of that name") from None
+    return TenantRecord(name, row.log_id, row.log_key, row.created_at)
 
 
 async def find_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any] | None:
@@ -105,9 +144,10 @@ async def find_tenant(connection: AsyncConnection, name: str) -> Row[Any, Any] |
     ).one_or_none()
 
 
-async def list_tenants(connection: AsyncConnection) -> Sequence[Row[Any, Any]]:
-    """(name, log id) of every tenant, by name."""
-    return (await connection.execute(select(tenant.c.name, tenant.c.log_id).order_by(tenant.c.name))).all()
+async def list_tenants(connection: AsyncConnection) -> list[TenantRecord]:
+    """Every tenant, by name."""
+    query = select(tenant.c.name, tenant.c.log_id, tenant.c.log_key, tenant.c.created_at).order_by(tenant.c.name)
+    return [TenantRecord(*row) for row in await connection.execute(query)]
 
 
 async def list_log_keys(connection: AsyncConnection) -> Sequence[Any]:
@@ -121,16 +161,16 @@ async def find_log_id(connection: AsyncConnection, log_key: str) -> int | None:
     return (await connection.execute(select(tenant.c.log_id).where(tenant.c.log_key == log_key))).scalar()
 
 
-async def ensure_default_tenant(connection: AsyncConnection, service_name: str) -> int:
-    """The log id of the tenant `default`, created at the first start."""
-    found = await find_tenant(connection, DEFAULT_TENANT)
+async def ensure_tenant(connection: AsyncConnection, name: str) -> int:
+    """The log id of a tenant, created at the first start."""
+    found = await find_tenant(connection, name)
     if found is not None:
         return int(found.log_id)
     try:
         async with connection.begin_nested():
-            return await create_tenant(connection, DEFAULT_TENANT, service_name)
-    except IntegrityError:  # another start was quicker
-        found = await find_tenant(connection, DEFAULT_TENANT)
+            return (await create_tenant(connection, name)).log_id
+    except ConflictError:  # another start was quicker
+        found = await find_tenant(connection, name)
         assert found is not None  # noqa: S101 - the other start committed it
         return int(found.log_id)
 
@@ -149,8 +189,12 @@ async def create_key(
     name: str,
     scopes: Sequence[str],
     expires_at: datetime | None = None,
+    *,
+    limits: KeyLimits | None = None,
+    client: str | None = None,
 ) -> tuple[str, str]:
-    """A new API key: (key id, key). The key is shown once; only its hash is stored."""
+    """A new API key: (key id, key). The key is shown once; only its hash is stored. Raises ConflictError (as the block of `translated`
+    says it) when `client` has two live keys."""
     key = api_key.format_key(secrets.token_bytes(api_key.ENTROPY_BYTES))
     key_id = api_key.public_id(key)
     await connection.execute(
@@ -161,6 +205,8 @@ async def create_key(
             scopes=check_scopes(scopes),
             secret_hash=api_key.key_hash(key),
             expires_at=expires_at,
+            client=client,
+            limits={} if limits is None else limits.as_json(),
         )
     )
     return key_id, key
@@ -190,19 +236,47 @@ async def set_bootstrap_key(connection: AsyncConnection, log_id: int, key: str |
     )
 
 
-async def find_credential(connection: AsyncConnection, key: str) -> Credential | None:
-    """The credential of a key that is neither revoked nor expired, or None."""
-    row = (
-        await connection.execute(
-            select(key_table.c.key_id, key_table.c.log_id, key_table.c.scopes, tenant.c.name, tenant.c.log_key)
-            .join(tenant, tenant.c.log_id == key_table.c.log_id)
-            .where(key_table.c.secret_hash == api_key.key_hash(key), *_live())
-        )
-    ).one_or_none()
+async def find_credential(connection: AsyncConnection, key: str) -> tuple[Credential, float] | None:
+    """The credential of a key or viewer token that is neither revoked nor expired, and the seconds until it expires (infinity for
+    never); or None. A token ends with the key that issued it."""
+    is_token = api_key.kind_of(key) == "viewer_token"
+    row = (await connection.execute((_find_token if is_token else _find_key)(key))).one_or_none()
     if row is None:
         return None
-    sight = Sight(own_entries="admin" in row.scopes)
-    return Credential(row.key_id, row.name, row.log_id, row.log_key, frozenset(row.scopes), sight)
+    limits, scopes = parse_limits(row.limits), frozenset(row.scopes)
+    found = Credential(row.id, row.tenant, row.log_id, row.log_key, scopes, limits.sight, "viewer_token")
+    if not is_token:
+        # Whoever may make any key sees what is noted of them.
+        sight = replace(limits.sight, own_entries=limits.sight.own_entries or "admin" in scopes)
+        found = replace(found, kind="api_key", sight=sight, posting=limits.posting, networks=limits.networks)
+    return found, math.inf if row.seconds is None else float(row.seconds)
+
+
+_TENANT = (tenant.c.name.label("tenant"), tenant.c.log_id, tenant.c.log_key)
+
+
+def _seconds_until(moment: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.extract("epoch", moment - func.clock_timestamp()).label("seconds")
+
+
+def _find_key(key: str) -> Select[Any]:
+    found = key_table.c
+    return (
+        select(found.key_id.label("id"), found.scopes, found.limits, _seconds_until(found.expires_at), *_TENANT)
+        .join(tenant, tenant.c.log_id == found.log_id)
+        .where(found.secret_hash == api_key.key_hash(key), *_live())
+    )
+
+
+def _find_token(token: str) -> Select[Any]:
+    found = token_table.c
+    ends = func.least(found.expires_at, key_table.c.expires_at)
+    return (
+        select(found.token_id.label("id"), found.scopes, found.limits, _seconds_until(ends), *_TENANT)
+        .join(tenant, tenant.c.log_id == found.log_id)
+        .join(key_table, key_table.c.key_id == found.key_id)
+        .where(found.secret_hash == api_key.key_hash(token), *live_token(), *_live())
+    )
 
 
 def _live() -> tuple[ColumnElement[bool], ...]:
@@ -211,6 +285,11 @@ def _live() -> tuple[ColumnElement[bool], ...]:
         key_table.c.revoked_at.is_(None),
         or_(key_table.c.expires_at.is_(None), key_table.c.expires_at > now),
     )
+
+
+def live_token() -> tuple[ColumnElement[bool], ...]:
+    """What holds of a viewer token that was not revoked and has not expired."""
+    return token_table.c.revoked_at.is_(None), token_table.c.expires_at > text("clock_timestamp()")
 
 
 async def touch_key(connection: AsyncConnection, key_id: str) -> None:
@@ -240,6 +319,8 @@ async def list_keys(connection: AsyncConnection, log_id: int | None = None) -> l
             key_table.c.expires_at,
             key_table.c.revoked_at,
             key_table.c.last_used_at,
+            key_table.c.client,
+            key_table.c.limits,
         )
         .join(tenant, tenant.c.log_id == key_table.c.log_id)
         .order_by(key_table.c.created_at, key_table.c.key_id)
@@ -247,7 +328,7 @@ async def list_keys(connection: AsyncConnection, log_id: int | None = None) -> l
     if log_id is not None:
         query = query.where(key_table.c.log_id == log_id)
     rows = (await connection.execute(query)).mappings()
-    return [KeyRecord(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
+    return [KeyRecord(**{**row, "scopes": tuple(row["scopes"]), "limits": parse_limits(row["limits"])}) for row in rows]
 
 
 async def revoke_key(connection: AsyncConnection, key_id: str, log_id: int | None = None) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import exc
 from audit_service.errors import (
     AuditError,
     ClockError,
+    ConflictError,
     HeldError,
     IntegrityError,
     MovedOnError,
@@ -24,6 +25,8 @@ _CODES: dict[str, AuditError] = {
     "AU011": HeldError("under legal hold"),
     "AU012": IntegrityError("what was to be recorded does not fit the log"),
     "AU013": UnavailableError("the signer's lease is not held"),
+    "AU020": ConflictError("the client has two live keys already: revoke one first"),
+    "AU021": ConflictError("the token has ended: issue another"),
 }
 # SQLSTATE classes and codes that pass by themselves or with an operator's help: connection, resources, operator
 # intervention (shutdown, crash), system error, lock not available, serialisation, read-only standby.

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -145,8 +146,37 @@ api_key = Table(
     Column("expires_at", _time),
     Column("revoked_at", _time),
     Column("last_used_at", _time),
+    Column("client", _c),
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'")),
     PrimaryKeyConstraint("key_id", name="api_key_pkey"),
     UniqueConstraint("secret_hash", name="api_key_hash"),
+    Index(
+        "api_key_client",
+        "log_id",
+        "client",
+        postgresql_where=text("client IS NOT NULL AND revoked_at IS NULL"),
+    ),
+)
+
+viewer_token = Table(
+    "viewer_token",
+    metadata,
+    Column("token_id", _c, nullable=False),
+    Column("log_id", BigInteger, nullable=False),
+    Column("key_id", _c, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("viewer", Text),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("expires_at", _time, nullable=False),
+    Column("revoked_at", _time),
+    PrimaryKeyConstraint("token_id", name="viewer_token_pkey"),
+    UniqueConstraint("secret_hash", name="viewer_token_hash"),
+    ForeignKeyConstraint(["key_id"], [api_key.c.key_id], name="viewer_token_key"),
+    CheckConstraint("isfinite(expires_at)", name="viewer_token_time"),
+    Index("viewer_token_expiry", "expires_at"),
+    Index("viewer_token_log", "log_id", "expires_at"),
 )
 
 

@@ -56,9 +56,9 @@ async def _find_stored(event_id: str, service: Service, credential: Credential) 
     event_id = (await service.stored_form(credential))("id", event_id)
     if 1 <= len(event_id) <= 255 and "\0" not in event_id:
         async with translated(), bound(service.database.reads, credential.log_id, credential.sight) as connection:
-            row = await query.find_entry(connection, credential.log_id, event_id)
+            row = await query.find_entry(connection, credential.log_id, event_id, credential.sight)
             if row is None:
-                forgotten = await query.is_forgotten(connection, credential.log_id, event_id)
+                forgotten = await query.is_forgotten(connection, credential.log_id, event_id, credential.sight)
     if forgotten:
         raise GoneError("the content of this event was removed by retention; what is left of it still verifies")
     if row is None or row.body is None:

@@ -1,27 +1,18 @@
-"""API keys over HTTP: an admin key manages the keys of its own tenant."""
+"""API keys over HTTP: an admin key manages the keys of its own tenant, and hands out no more than it has."""
 
 from datetime import UTC, datetime
-from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from audit_service.api import parameters, schemas
-from audit_service.api.body import read_body, require_text
-from audit_service.api.dependencies import Admin, ServiceOf, documented_security, require_whole
+from audit_service.api.body import read_body
+from audit_service.api.dependencies import Admin, ServiceOf, documented_security
+from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewKey, limits_of_key, parse_body
 from audit_service.core.entry import format_time
-from audit_service.core.event import EventLimits, check_limits, faults_of, parse_json
 from audit_service.core.redaction import redact_text
-from audit_service.errors import (
-    Fault,
-    ForbiddenError,
-    InputError,
-    InvalidEventError,
-    InvalidQueryError,
-    NotFoundError,
-)
+from audit_service.errors import BeyondLimitsError, Fault, InputError, InvalidEventError, NotFoundError
 from audit_service.ingest import without_secrets
 from audit_service.store import credentials
 from audit_service.store.credentials import KeyRecord
@@ -29,33 +20,6 @@ from audit_service.store.engine import connected
 from audit_service.store.failures import translated
 
 router = APIRouter(tags=["keys"], dependencies=documented_security)
-BODY_LIMIT_BYTES = 16_384
-
-
-def _is_written_out(value: object) -> object:
-    # pydantic would also take a number, or text of digits, for seconds since the epoch.
-    if value is not None and not (isinstance(value, str) and "T" in value.upper()):
-        raise ValueError("must be an RFC 3339 date-time with an offset")
-    return value
-
-
-def _is_storable(value: datetime) -> datetime:
-    # Near the ends of the calendar an offset leads out of it.
-    if not 2000 <= value.year < 9999:
-        raise ValueError("must be a year from 2000 to 9998")
-    return value
-
-
-Expiry = Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_is_storable)]
-
-
-class NewKey(BaseModel):
-    """What a new key may do."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    scopes: Annotated[list[str], Field(min_length=1, max_length=16)]
-    expires_at: Expiry | None = None
 
 
 @router.post(
@@ -66,37 +30,33 @@ class NewKey(BaseModel):
     response_model=None,
 )
 async def create_key(request: Request, service: ServiceOf, credential: Admin) -> Response:
-    """Create an API key. The answer is the only place that ever shows it."""
+    """Create an API key. The answer is the only place that ever shows it.
+
+    A `client` has two live keys at most, so that one can replace the other: create the second, use it, revoke the first.
+    """
     data = await read_body(request, BODY_LIMIT_BYTES)
-    require_text(data)
+    recipe, log = await service.recipe(), await service.log_of(credential)
     try:
-        wanted, scopes = _parse_new_key(data)
+        wanted = parse_body(data, NewKey, "the key")
+        if not set(wanted.scopes) <= credential.scopes:
+            detail = "holds a scope that the credential does not have"
+            raise BeyondLimitsError("a credential cannot hand out more than it has", [Fault(detail, "/scopes")])
+        if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
+            raise InvalidEventError("the key breaks its schema", [Fault("must be in the future", "/expires_at")])
+        limits = limits_of_key(wanted, credential.limits, recipe, log)
     except InputError as error:
-        raise without_secrets(error, (await service.recipe()).rules) from None
-    beyond = set(scopes) - credential.scopes
-    if beyond:
-        raise ForbiddenError("a key cannot hand out scopes it does not have")
-    require_whole(credential)  # a new key sees the whole log
-    if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
-        raise InvalidEventError("the key breaks its schema", [Fault("must be in the future", "/expires_at")])
-    name = redact_text(wanted.name, (await service.recipe()).rules)
+        raise without_secrets(error, recipe.rules) from None
+    name, scopes = redact_text(wanted.name, recipe.rules), credentials.check_scopes(wanted.scopes)
     async with translated(), connected(service.database.writes) as connection:
-        key_id, key = await credentials.create_key(connection, credential.log_id, name, scopes, wanted.expires_at)
+        key_id, key = await credentials.create_key(
+            connection, credential.log_id, name, scopes, wanted.expires_at, limits=limits, client=wanted.client
+        )
         await connection.commit()
-    body = {"key_id": key_id, "key": key, "name": name, "scopes": scopes}
+    body = {
+        "key_id": key_id, "key": key, "name": name, "scopes": scopes, "client": wanted.client, "limits": limits.as_json(),
+        "expires_at": None if wanted.expires_at is None else format_time(wanted.expires_at.astimezone(UTC)),
+    }  # fmt: skip
     return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
-
-
-def _parse_new_key(data: bytes) -> tuple[NewKey, list[str]]:
-    value = parse_json(data)
-    check_limits(value, EventLimits())
-    try:
-        wanted = NewKey.model_validate(value)
-        return wanted, credentials.check_scopes(wanted.scopes)
-    except ValidationError as error:
-        raise InvalidEventError("the key breaks its schema", faults_of(error)) from None
-    except InvalidQueryError as error:
-        raise InvalidEventError("the key breaks its schema", [Fault(error.detail, "/scopes")]) from None
 
 
 @router.get("/v1/keys", responses=schemas.KEYS_RESPONSES, response_model=None)
@@ -110,13 +70,18 @@ async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> 
 
 @router.delete("/v1/keys/{key_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
 async def revoke_key(key_id: str, service: ServiceOf, credential: Admin) -> Response:
-    """Revoke a key. Every worker refuses it within a second."""
-    if not key_id.isascii() or not key_id.isprintable():
-        raise NotFoundError("no such key")
+    """Revoke a key, and with it every viewer token that it issued. Every worker refuses them within a second."""
+    require_id(key_id, "no such key")
     async with translated(), connected(service.database.writes) as connection:
         await credentials.revoke_key(connection, key_id, credential.log_id)
         await connection.commit()
     return Response(status_code=204)
+
+
+def require_id(text: str, detail: str) -> None:
+    """Raises NotFoundError for what no key or token can be called."""
+    if not text.isascii() or not text.isprintable():
+        raise NotFoundError(detail)
 
 
 def key_view(record: KeyRecord) -> dict[str, object]:
@@ -128,5 +93,7 @@ def key_view(record: KeyRecord) -> dict[str, object]:
         "tenant": record.tenant,
         "name": record.name,
         "scopes": list(record.scopes),
+        "client": record.client,
+        "limits": record.limits.as_json(),
         **{name: None if at is None else format_time(at) for name, at in shown.items()},
     }

@@ -1,0 +1,94 @@
+"""Tenants over HTTP, for admin keys of the service's own tenant, `system`: the admin of one tenant must not learn of another."""
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from audit_service.api import parameters, schemas
+from audit_service.api.body import read_body
+from audit_service.api.dependencies import Admin, ServiceOf, documented_security
+from audit_service.api.new_credentials import BODY_LIMIT_BYTES, parse_body
+from audit_service.core.api_key import SCOPES
+from audit_service.core.chain import format_origin
+from audit_service.core.entry import format_time
+from audit_service.core.redaction import holds_token
+from audit_service.errors import Fault, ForbiddenError, InputError, InvalidEventError
+from audit_service.ingest import without_secrets
+from audit_service.store import credentials
+from audit_service.store.credentials import SYSTEM_TENANT, TENANT_NAME, TENANT_NAME_RULE, Credential, TenantRecord
+from audit_service.store.engine import connected
+from audit_service.store.failures import translated
+
+router = APIRouter(tags=["tenants"], dependencies=documented_security)
+FIRST_KEY_NAME = "first admin"
+
+
+def _is_tenant_name(value: str) -> str:
+    if not TENANT_NAME.fullmatch(value):
+        raise ValueError(TENANT_NAME_RULE)
+    return value
+
+
+class NewTenant(BaseModel):
+    """A tenant to be: it gets a log of its own."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "example-hosting"}]})
+    name: Annotated[str, AfterValidator(_is_tenant_name)]
+
+
+@router.post(
+    "/v1/tenants",
+    status_code=201,
+    openapi_extra=schemas.TENANT_BODY,
+    responses=schemas.TENANT_RESPONSES,
+    response_model=None,
+)
+async def create_tenant(request: Request, service: ServiceOf, credential: Admin) -> Response:
+    """Create a tenant with an empty log and a first key with every scope, which the answer alone ever shows. For admin keys of the tenant
+    `system`."""
+    _require_system(credential)
+    data = await read_body(request, BODY_LIMIT_BYTES)
+    installation, rules = await service.installation(), (await service.recipe()).rules
+    try:
+        name = parse_body(data, NewTenant, "the tenant").name
+        if holds_token(name, rules):
+            raise InvalidEventError("the tenant breaks its schema", [Fault("must not hold a secret", "/name")])
+    except InputError as error:
+        raise without_secrets(error, rules) from None
+    async with translated(), connected(service.database.writes) as connection:
+        record = await credentials.create_tenant(connection, name)
+        key_id, key = await credentials.create_key(connection, record.log_id, FIRST_KEY_NAME, SCOPES)
+        await connection.commit()
+    body = created_view(record, installation.service_name, key_id, key)
+    return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+
+
+@router.get("/v1/tenants", responses=schemas.TENANTS_RESPONSES, response_model=None)
+async def list_tenants(request: Request, service: ServiceOf, credential: Admin) -> Response:
+    """Every tenant, by name. For admin keys of the tenant `system`."""
+    _require_system(credential)
+    parameters.Query(request.query_params.multi_items(), ()).finish()
+    async with translated(), connected(service.database.reads) as connection:
+        records = await credentials.list_tenants(connection)
+    body = {"tenants": [tenant_view(record) for record in records]}
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+def _require_system(credential: Credential) -> None:
+    """Raises ForbiddenError."""
+    if credential.tenant != SYSTEM_TENANT:
+        raise ForbiddenError(f"tenants are managed with an admin key of the tenant {SYSTEM_TENANT}")
+
+
+def tenant_view(record: TenantRecord) -> dict[str, object]:
+    """A tenant as JSON."""
+    return {"name": record.name, "log_key": record.log_key, "created_at": format_time(record.created_at)}
+
+
+def created_view(record: TenantRecord, service_name: str, key_id: str, key: str) -> dict[str, object]:
+    """A tenant that has just been made, with its first key."""
+    origin = format_origin(service_name, record.log_key, 1)
+    return {**tenant_view(record), "origin": origin, "key": {"key_id": key_id, "key": key, "scopes": list(SCOPES)}}
