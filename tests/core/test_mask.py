@@ -26,7 +26,8 @@ VALUES: dict[str, Any] = {
     "metadata": {"amount": 3},
     "changes": [{"path": "/ram", "op": "replace", "old": 4, "new": 8}],
 }
-OF_USER, OF_STAFF = {"actor_type": "user"}, {"actor_type": "admin"}
+OF_USER: dict[str, Any] = {"actor_type": "user"}
+OF_STAFF: dict[str, Any] = {"actor_type": "admin"}
 
 
 def without(*groups: str) -> dict[str, Any]:
@@ -51,13 +52,13 @@ def test_emails_are_left_out_of_both_people() -> None:
 
 
 def test_an_email_in_place_of_a_name_or_an_id_is_one_all_the_same() -> None:
-    values = {
+    values: dict[str, Any] = {
         "actor": {"id": "ana@panel.test", "name": "Ana <ana@panel.test>", "role": "owner"},
         "on_behalf_of": {"id": "bo@panel.test", "name": "Bo"},
     }
     expected = {"actor": {"role": "owner"}, "on_behalf_of": {"name": "Bo"}}
     assert mask_values(OF_USER, values, NO_EMAILS) == (expected, ["actor", "on_behalf_of"])
-    only = {"actor": {"id": "ana@panel.test"}, "on_behalf_of": {"email": "x"}}
+    only: dict[str, Any] = {"actor": {"id": "ana@panel.test"}, "on_behalf_of": {"email": "x"}}
     assert mask_values(OF_USER, only, NO_EMAILS) == ({}, ["actor", "on_behalf_of"])
 
 

@@ -168,7 +168,7 @@ def selection(query: Query, *, sight: Sight, stored_form: StoredForm, server_id:
 
 
 def _check_sight(query: Query, sight: Sight, server_id: str | None) -> None:
-    if server_id is not None and sight.server_ids is not None and server_id not in sight.server_ids:
+    if server_id is not None and not sight.admits_server(server_id):
         raise NotFoundError("no such server")
     # Who is behind a hidden name or e-mail is kept back where filters are matched: those fields also hold what is shown.
     hidden = () if sight.ips else ("ip", f"ip{NOT_SUFFIX}")

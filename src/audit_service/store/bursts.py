@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.core.bursts import Act, Burst, Folder
+from audit_service.core.mask import mask_act
+from audit_service.core.sight import Sight
 from audit_service.store.find import list_positions
 from audit_service.store.rows import EVENT_COLUMNS, fetch_in_order
 from audit_service.store.selection import Position, Selection, Sort
@@ -40,7 +42,7 @@ async def list_bursts(
     reached, ended = after, False
     for size in _sizes(limit):
         positions = await list_positions(connection, log_id, selection, sort=sort, after=reached, limit=size)
-        acts = await _fetch_acts(connection, log_id, positions)
+        acts = await _fetch_acts(connection, log_id, positions, selection.sight)
         found += [burst for burst in map(folder.add, acts) if burst is not None]
         reached, ended = (positions[-1] if positions else reached), len(positions) < size
         if ended or len(found) >= limit:
@@ -63,12 +65,14 @@ def _sizes(limit: int) -> Iterator[int]:
         left, size = left - size, _SLICE_EVENTS
 
 
-async def _fetch_acts(connection: AsyncConnection, log_id: int, positions: Sequence[Position]) -> list[Act]:
+async def _fetch_acts(
+    connection: AsyncConnection, log_id: int, positions: Sequence[Position], sight: Sight
+) -> list[Act]:
     if not positions:
         return []
     # The projections: to group by, as filters do. What is shown of an event comes from what is hashed.
     brought = await fetch_in_order(connection, log_id, [position.seq for position in positions], Act._fields)
-    return [Act(*row[: len(Act._fields)]) for row in brought.rows]
+    return [mask_act(Act(*row[: len(Act._fields)]), sight) for row in brought.rows]
 
 
 async def _with_rows(connection: AsyncConnection, log_id: int, bursts: Sequence[Burst], *, complete: bool) -> BurstPage:

@@ -11,7 +11,6 @@ from audit_service.api.dependencies import ServiceOf, WholeExporter, documented_
 from audit_service.api.download import Download, in_slot
 from audit_service.core.sight import EVERYTHING
 from audit_service.evidence import MEDIA_TYPE, Wanted, filename, make_evidence, plan_evidence
-from audit_service.store.selection import Selection
 
 router = APIRouter(tags=["evidence"], dependencies=documented_security)
 _RANGE = ("from_seq", "to_seq", "checkpoint_size")
@@ -46,7 +45,7 @@ def evidence_wanted(pairs: Sequence[tuple[str, str]], stored_form: parameters.St
         parameters.whole_number(asked, name, default=0) if asked.has(name) else None for name in _RANGE
     )
     asked.finish()
-    if selection == Selection(sight=EVERYTHING):
+    if selection.is_whole:
         return Wanted(from_seq, to_seq, checkpoint_size)
     filters = urlencode([pair for pair in pairs if pair[0] not in _RANGE])
     return Wanted(from_seq, to_seq, checkpoint_size, selection, filters)
