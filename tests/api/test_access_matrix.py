@@ -40,6 +40,7 @@ from tests.support.yard import (
     mixed,
 )
 
+READING = ("read", "export", "verify")
 NO_FIELDS_HIDDEN = {"ips": True, "emails": True, "staff_as": None}
 TOKENS: Mapping[str, tuple[dict[str, Any], tuple[Place, ...]]] = {
     "a token of one server": ({"server_ids": [SHARED_SERVER]}, (OWN, GLOBAL)),
@@ -64,6 +65,7 @@ class Yard:
 
     api: Api
     personas: Mapping[str, Persona]
+    indexed: bool
 
 
 async def _issue(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -85,9 +87,9 @@ async def _personas(first: Api, second_key: str) -> AsyncIterator[Persona]:
         body = {**NO_FIELDS_HIDDEN, "export": True, "expires_in_seconds": 3600, **limits}
         yield Persona(name, first, (await _issue(first, "/v1/viewer-tokens", body))["token"], places)
     for name, (limits, places) in KEYS.items():
-        body = {"name": name, "scopes": ["read", "export", "verify"], **limits}
+        body = {"name": name, "scopes": [*READING], **limits}
         yield Persona(name, first, (await _issue(first, "/v1/keys", body))["key"], places)
-    whole = await _issue(first, "/v1/keys", {"name": "whole", "scopes": ["read", "export", "verify"]})
+    whole = await _issue(first, "/v1/keys", {"name": "whole", "scopes": [*READING]})
     yield Persona(WHOLE, first, whole["key"], OF_FIRST)
     yield Persona(SECOND, first, second_key, OF_SECOND)
 
@@ -103,15 +105,15 @@ async def yard(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[
         stack.push_async_callback(server.drop, database)
         first = await stack.enter_async_context(open_api(database))
         log_id = await add_tenant(database, "second")
-        second_key = await add_key(database, log_id)
-        second = await stack.enter_async_context(open_api(database, key=second_key))
+        second = await stack.enter_async_context(open_api(database, key=await add_key(database, log_id)))
+        second_key = await add_key(database, log_id, READING)
         for api, places in ((first, OF_FIRST), (second, OF_SECOND)):
             await api.accept(*mixed(places))
         if indexed:
             await index_all(first.service.database)
         for one in (await default_log_id(database), log_id):
             await _sign(database, one)
-        yield Yard(first, {persona.name: persona async for persona in _personas(first, second_key)})
+        yield Yard(first, {persona.name: persona async for persona in _personas(first, second_key)}, indexed)
         for api in (first, second):
             assert (await api.verify())["status"] == "ok"
 
@@ -195,6 +197,8 @@ async def test_an_answer_shows_and_counts_what_is_ones_own_and_nothing_else(
 async def test_a_filter_finds_nothing_foreign_and_says_nothing_of_it(yard: Yard, name: str, endpoint: str) -> None:
     """Asked for what only foreign events have, by every filter."""
     persona = yard.personas[name]
+    if not yard.indexed and endpoint not in {"list", "timeline"}:
+        return  # found without the index, the rows are the same for all
     for field, value in _foreign_values(persona, endpoint):
         response, count = await _ask(persona, endpoint, **{field: value})
         assert (count, leaks(response, persona.foreign)) == (0, []), (field, value)

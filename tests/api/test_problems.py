@@ -143,6 +143,7 @@ def test_only_what_is_the_service_s_own_fault_is_a_500() -> None:
         "Malformed": 400, "InvalidQuery": 400, "InvalidEvent": 422, "TooLarge": 413, "UnsupportedMedia": 415, "IdempotencyConflict": 409,
         "Unauthenticated": 401, "Forbidden": 403, "NotFound": 404, "Unavailable": 503, "Clock": 503,
         "InvalidToken": 401, "UngrantedToken": 403, "HiddenField": 403, "Provider": 503, "NotSigned": 409, "MovedOn": 503, "Gone": 410,
+        "RateLimited": 429, "Conflict": 409, "BeyondLimits": 403,
         **dict.fromkeys(("Audit", "Input", "Credential", "Canonical", "Integrity", "Proof", "ChainBroken", "Held"), 500),
         **dict.fromkeys(("TreeDamaged", "SigningRefused"), 500),
         **dict.fromkeys(("MalformedNote", "TrustInput", "Signature", "InvalidSignature", "UnknownSigner", "Quorum"), 500),
@@ -152,7 +153,7 @@ def test_only_what_is_the_service_s_own_fault_is_a_500() -> None:
 def _made(kind: type[errors.AuditError]) -> errors.AuditError:
     """An error of this kind, whatever it is made of."""
     error = kind.__new__(kind)
-    error.__dict__.update(detail="x", faults=())
+    error.__dict__.update(detail="x", faults=(), policy="requests")
     return error
 
 
