@@ -16,7 +16,7 @@ import pytest
 from audit_service.api import parameters
 from audit_service.core.sight import EVERYTHING, Sight
 from audit_service.indexer import index_all
-from audit_service.store import engine, selection
+from audit_service.store import engine, find, selection
 from audit_service.store.limits import binding
 from tests.api.test_keys import CALLS, call
 from tests.support.api import Api
@@ -403,6 +403,7 @@ async def test_what_is_no_credential_any_more_opens_nothing(
 def first_wall_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every WHERE that a sight adds, forgotten; also by what the index counts."""
     monkeypatch.setattr(selection, "row_conditions", lambda *_, **__: [])
+    monkeypatch.setattr(find, "_sight_clauses", lambda _: [])
     monkeypatch.setattr(Sight, "admits_server", lambda *_: True)
 
 
