@@ -124,13 +124,13 @@ async def yard(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[
 def _rows(response: httpx.Response) -> int:
     body = response.json()
     shown = sum(1 if (event.get("burst") or None) is None else event["burst"]["count"] for event in body["events"])
-    return max(shown, body.get("count", 0))
+    return int(max(shown, body.get("count", 0)))
 
 
 def _counted(response: httpx.Response) -> int:
     body = response.json()
     largest = [value["count"] for facet in body["facets"].values() for value in facet["values"]]
-    return max([body["counted"], *largest])
+    return int(max([body["counted"], *largest]))
 
 
 def _lines(response: httpx.Response) -> int:
