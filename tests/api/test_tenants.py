@@ -12,7 +12,7 @@ from audit_service.core.api_key import SCOPES
 from audit_service.core.chain import genesis_hash
 from audit_service.errors import InvalidQueryError
 from audit_service.store import credentials
-from audit_service.store.credentials import SYSTEM_TENANT, check_tenant_name
+from audit_service.store.credentials import DEFAULT_TENANT, SYSTEM_TENANT, check_tenant_name
 from tests.support.api import Api
 from tests.support.apps import add_key, dump, open_api
 from tests.support.credentials import ask, places
@@ -80,15 +80,24 @@ async def test_nothing_crosses(module_database: TestDatabase, shared_api: Api, s
 async def test_no_other_tenant_s_admin_makes_or_lists_tenants(
     module_database: TestDatabase, shared_api: Api, system: str
 ) -> None:
-    """Neither the tenant `default`, with its bootstrap key, nor one that was just made; nor a key of `system` without `admin`."""
+    """Neither of the tenant `default` nor of one that was just made; nor a key of `system` without `admin`."""
     made = await create(shared_api, system)
     reader = await add_key(module_database, await log_id_of(module_database, SYSTEM_TENANT), ["read", "viewer"])
-    for key in (None, made["key"]["key"], reader):
+    admin = await add_key(module_database, await log_id_of(module_database, DEFAULT_TENANT))
+    for key in (admin, made["key"]["key"], reader):
         for method, body in (("GET", None), ("POST", {"name": "theirs"})):
             response = await ask(shared_api, method, "/v1/tenants", key, body)
             assert (response.status_code, response.headers["content-type"]) == (403, "application/problem+json")
             assert made["log_key"] not in response.text
     assert "theirs" not in (await ask(shared_api, "GET", "/v1/tenants", system)).text
+
+
+async def test_the_bootstrap_key_is_the_operator_s(shared_api: Api, system: str) -> None:
+    name = f"theirs-{secrets.token_hex(4)}"
+    assert (await ask(shared_api, "POST", "/v1/tenants", None, {"name": name})).status_code == 201
+    assert (await ask(shared_api, "GET", "/v1/tenants")).json() == (
+        await ask(shared_api, "GET", "/v1/tenants", system)
+    ).json()
 
 
 async def test_tenants_are_listed_by_name(shared_api: Api, system: str) -> None:

@@ -236,6 +236,11 @@ async def set_bootstrap_key(connection: AsyncConnection, log_id: int, key: str |
     )
 
 
+def is_bootstrap(key_id: str) -> bool:
+    """Whether it is the id of AUDIT_BOOTSTRAP_KEY: no other has a hyphen."""
+    return key_id.startswith(f"{BOOTSTRAP_KEY_ID}-")
+
+
 async def find_credential(connection: AsyncConnection, key: str) -> tuple[Credential, float] | None:
     """The credential of a key or viewer token that is neither revoked nor expired, and the seconds until it expires (infinity for
     never); or None. A token ends with the key that issued it."""

@@ -21,7 +21,14 @@ from audit_service.core.redaction import holds_token
 from audit_service.errors import Fault, ForbiddenError, InputError, InvalidEventError
 from audit_service.ingest import without_secrets
 from audit_service.store import credentials
-from audit_service.store.credentials import SYSTEM_TENANT, TENANT_NAME, TENANT_NAME_RULE, Credential, TenantRecord
+from audit_service.store.credentials import (
+    SYSTEM_TENANT,
+    TENANT_NAME,
+    TENANT_NAME_RULE,
+    Credential,
+    TenantRecord,
+    is_bootstrap,
+)
 from audit_service.store.engine import connected
 from audit_service.store.failures import translated
 
@@ -50,9 +57,9 @@ class NewTenant(BaseModel):
     response_model=None,
 )
 async def create_tenant(request: Request, service: ServiceOf, credential: Admin) -> Response:
-    """Create a tenant with an empty log and a first key with every scope, which the answer alone ever shows. For admin keys of the tenant
-    `system`."""
-    _require_system(credential)
+    """Create a tenant with an empty log and a first key with every scope, which the answer alone ever shows. For the bootstrap key,
+    and admin keys of the tenant `system`."""
+    _require_operator(credential)
     data = await read_body(request, BODY_LIMIT_BYTES)
     installation, rules = await service.installation(), (await service.recipe()).rules
     try:
@@ -77,8 +84,8 @@ async def create_tenant(request: Request, service: ServiceOf, credential: Admin)
 
 @router.get("/v1/tenants", responses=schemas.TENANTS_RESPONSES, response_model=None)
 async def list_tenants(request: Request, service: ServiceOf, credential: Admin) -> Response:
-    """Every tenant, by name. For admin keys of the tenant `system`."""
-    _require_system(credential)
+    """Every tenant, by name. For the bootstrap key, and admin keys of the tenant `system`."""
+    _require_operator(credential)
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), connected(service.database.reads) as connection:
         records = await credentials.list_tenants(connection)
@@ -86,10 +93,13 @@ async def list_tenants(request: Request, service: ServiceOf, credential: Admin) 
     return Response(orjson.dumps(body), media_type="application/json")
 
 
-def _require_system(credential: Credential) -> None:
-    """Raises ForbiddenError."""
-    if credential.tenant != SYSTEM_TENANT:
-        raise ForbiddenError(f"tenants are managed with an admin key of the tenant {SYSTEM_TENANT}")
+def _require_operator(credential: Credential) -> None:
+    """Raises ForbiddenError for whoever does not run the service: its settings name the bootstrap key, and only its command line makes keys
+    of the tenant `system`."""
+    if credential.tenant != SYSTEM_TENANT and not is_bootstrap(credential.key_id):
+        raise ForbiddenError(
+            f"tenants are managed with the bootstrap key, or an admin key of the tenant {SYSTEM_TENANT}"
+        )
 
 
 def tenant_view(record: TenantRecord) -> dict[str, object]:
