@@ -93,7 +93,7 @@ async def test_no_other_tenant_s_admin_makes_or_lists_tenants(
 
 
 async def test_the_bootstrap_key_is_the_operator_s(shared_api: Api, system: str) -> None:
-    name = f"theirs-{secrets.token_hex(4)}"
+    name = f"bootstrapped-{secrets.token_hex(4)}"
     assert (await ask(shared_api, "POST", "/v1/tenants", None, {"name": name})).status_code == 201
     assert (await ask(shared_api, "GET", "/v1/tenants")).json() == (
         await ask(shared_api, "GET", "/v1/tenants", system)
