@@ -1,5 +1,6 @@
 """What every route needs: the service behind the app, and who is asking."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
@@ -55,6 +56,8 @@ class Service:
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
+    # What the database is being asked about keys, and since when.
+    _asked: dict[bytes, tuple[float, asyncio.Task[Credential | None]]] = field(default_factory=dict)
     _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
 
@@ -130,13 +133,32 @@ class Service:
         cached = self._cached(digest)
         if cached is not None:
             return cached
+        # All clients of a busy key miss the cache at the same moment, every second: one question for all of them, as old as the cache
+        # may be at most.
+        now = time.monotonic()
+        began, question = self._asked.get(digest, (0.0, None))
+        if question is None or question.done() or began + CREDENTIAL_CACHE_SECONDS <= now:
+            question = asyncio.create_task(self._find(key, digest, now))
+            self._asked[digest] = now, question
+            question.add_done_callback(lambda done: self._answered(digest, done))
+        return await asyncio.shield(question)  # who asked first may go away
+
+    def _answered(self, digest: bytes, question: asyncio.Task[Credential | None]) -> None:
+        if self._asked[digest][1] is question:
+            del self._asked[digest]
+        if not question.cancelled():
+            question.exception()  # whoever asked may be gone: then it is nobody's
+
+    async def _find(self, key: str, digest: bytes, began: float) -> Credential | None:
+        """The live credential of a key, from the database into the cache."""
         async with translated(), connected(self.database.reads) as connection:
             found = await credentials.find_credential(connection, key)
         if found is None:
             self._credentials.pop(digest, None)
             return None
-        self._cache(digest, found, CREDENTIAL_CACHE_SECONDS)
-        await self._touch(found.key_id, time.monotonic())
+        # Counted from the question: what is revoked after it is not in the answer.
+        self._cache(digest, found, began + CREDENTIAL_CACHE_SECONDS)
+        await self._touch(found.key_id, began)
         return found
 
     async def token_credential(self, token: str, provider: IdentityProvider) -> Credential:
@@ -156,15 +178,15 @@ class Service:
         found = Credential(
             grant.key_id, grant.tenant, tenant.log_id, tenant.log_key, grant.scopes, server_ids=grant.server_ids
         )
-        self._cache(digest, found, min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant)))
+        self._cache(digest, found, time.monotonic() + min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant)))
         return found
 
     def _cached(self, digest: bytes) -> Credential | None:
         until, credential = self._credentials.get(digest, (0.0, None))
         return credential if until > time.monotonic() else None
 
-    def _cache(self, digest: bytes, credential: Credential, seconds: float) -> None:
-        self._credentials[digest] = (time.monotonic() + seconds, credential)
+    def _cache(self, digest: bytes, credential: Credential, until: float) -> None:
+        self._credentials[digest] = (until, credential)
         self._credentials.move_to_end(digest)
         while len(self._credentials) > CREDENTIAL_CACHE_ENTRIES:
             self._credentials.popitem(last=False)
