@@ -129,7 +129,7 @@ async def test_a_whole_answer_is_one_write() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value", [(b"x-a", b"1\r\nx-b: 2"), (b"x-a\r\nx-b", b"1"), (b"x a", b"1"), (b"x", b"\0")]
+    ("name", "value"), [(b"x-a", b"1\r\nx-b: 2"), (b"x-a\r\nx-b", b"1"), (b"x a", b"1"), (b"x", b"\0")]
 )
 async def test_no_header_becomes_two(name: bytes, value: bytes) -> None:
     messages = [start(200, length(b"{}"), (name, value)), body(b"{}")]

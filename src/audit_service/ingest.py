@@ -23,10 +23,10 @@ from hashlib import sha256
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from audit_service.core import diff, entry, redaction, verb
-from audit_service.core.canonical import JSONValue, canonical_bytes
+from audit_service.core.canonical import JSONValue, canonical_bytes, plain_bytes
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import JSONObject
-from audit_service.core.event import EventLimits, validate
+from audit_service.core.event import EventLimits, check_limits, settle
 from audit_service.core.redaction import Ruleset
 from audit_service.errors import (
     AuditError,
@@ -161,7 +161,8 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     """Steps 2 to 5 for one event. `default_id` is for an event that brings none: an id, or what makes one of the redacted
     content. Raises InvalidEventError."""
     # 2. validate
-    event = validate(value, now=now, limits=recipe.limits)
+    write = plain_bytes if check_limits(value, recipe.limits) else canonical_bytes
+    event = settle(value, now=now, limits=recipe.limits)
     if _holds_token(cast("str", event["action"]), recipe.rules):
         # It stays for ever, even after an erasure, and cannot be redacted and still be an action.
         raise InvalidEventError("the event breaks its schema", [Fault("must not hold a secret", "/action")])
@@ -172,21 +173,23 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
         event["changes"] = cast("JSONValue", changes)
     # 4. redact
     _hash_session(event, recipe.secret, log.log_id)
-    sent_id = cast("str | None", event.pop("id", None))
     server_id = cast("str | None", event.get("server_id"))
     if server_id is not None and _holds_token(server_id, recipe.rules):
         # Two servers must never share a feed, whatever they are called.
         event["server_id"] = safe_id(server_id, recipe, log)
+    sent_id = event.get("id")
     event, changes = redaction.redact_event(event, changes, recipe.rules)
+    # An id is redacted as `holds_token` judges it: one that comes back as it was holds nothing.
+    clean_id = event.pop("id", None)
     # 5. seal
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
-    content = canonical_bytes(event)
+    content = write(event)
     if sent_id is not None:
-        event_id = safe_id(sent_id, recipe, log)
+        event_id = cast("str", sent_id) if clean_id == sent_id else hashed_id(cast("str", sent_id), recipe, log)
     else:
         event_id = (default_id(content) if callable(default_id) else default_id) or new_id()
     sealed_event = with_defaults(event, event_id, now)
-    prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
+    prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES), write)
     keep = bool(changes) or not brought_rows or recipe.keep_noop
     return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
 
@@ -197,8 +200,11 @@ _holds_token = lru_cache(maxsize=8192)(redaction.holds_token)
 
 def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
     """The id as it is stored: itself, or a keyed hash of it when it holds a secret, so that such ids stay apart and retries safe."""
-    if not redaction.holds_token(sent, recipe.rules):
-        return sent
+    return hashed_id(sent, recipe, log) if redaction.holds_token(sent, recipe.rules) else sent
+
+
+def hashed_id(sent: str, recipe: Recipe, log: Log) -> str:
+    """The keyed hash that stands for an id which holds a secret."""
     return "redacted:" + hmac.new(recipe.secret, f"id\n{log.log_id}\n{sent}".encode(), sha256).hexdigest()[:32]
 
 
