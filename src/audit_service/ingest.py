@@ -43,6 +43,8 @@ FINGERPRINT_SALT_BYTES = 16
 POINTER_NAME_CHARACTERS = 64
 # Events sealed before other requests get their turn.
 TURN_EVENTS = 25
+# Of a larger batch, so many are appended while the next are sealed.
+PART_EVENTS = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,30 @@ async def ingest(
     An item that is already an error (a line that could not be parsed) keeps it. Durable when it returns. Raises
     UnavailableError, ClockError or NotFoundError when nothing could be appended.
     """
+    if len(values) > PART_EVENTS:
+        with appender.room(len(values)):
+            return await _ingest_parts(appender, recipe, log, values, default_ids)
     return await append_sealed(appender, recipe, log, await seal_all(recipe, log, values, default_ids))
+
+
+async def _ingest_parts(
+    appender: GroupCommit, recipe: Recipe, log: Log, values: Sequence[Item], default_ids: Sequence[str | None] | None
+) -> list[Outcome]:
+    """`ingest` for many values in room that is taken: while PostgreSQL commits one part, the next is sealed. When a part cannot be
+    appended, those before it stay, and the sender, who is told that nothing is known, asks again with the same ids."""
+    outcomes: list[Outcome] = []
+    committing: asyncio.Task[list[Outcome]] | None = None
+    try:
+        for start in range(0, len(values), PART_EVENTS):
+            part = slice(start, start + PART_EVENTS)
+            sealed = await seal_all(recipe, log, values[part], default_ids[part] if default_ids else None)
+            if committing is not None:
+                outcomes += await committing
+            committing = asyncio.create_task(append_sealed(appender, recipe, log, sealed, in_room=True))
+        return outcomes + (await committing if committing else [])
+    finally:
+        if committing is not None:
+            committing.cancel()
 
 
 async def seal_all(
@@ -277,11 +302,17 @@ def _hash_session(event: JSONObject, secret: bytes, log_id: int) -> None:
 
 
 async def append_sealed(
-    appender: GroupCommit, recipe: Recipe, log: Log, sealed: Sequence[Sealed | AuditError]
+    appender: GroupCommit,
+    recipe: Recipe,
+    log: Log,
+    sealed: Sequence[Sealed | AuditError],
+    *,
+    in_room: bool = False,
 ) -> list[Outcome]:
-    """Steps 6 and 7."""
+    """Steps 6 and 7. `in_room`: the caller has taken room for them."""
     # 6. append
-    answers = iter(await appender.append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
+    append = appender.append_in_room if in_room else appender.append
+    answers = iter(await append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
     # 7. settle
     outcomes: list[Outcome] = []
     for item in sealed:
