@@ -7,7 +7,7 @@ from importlib.metadata import version
 import yaml
 from fastapi import FastAPI
 from pydantic import SecretStr
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from audit_service.api import openapi, problems
 from audit_service.api.cors import Cors
@@ -55,6 +55,14 @@ class AuditApp(FastAPI):
         service: Service = self.state.service
         rest = Cors(AddressLimit(super().build_middleware_stack()), service.settings.cors_origins)
         return AccessLog(ingest.IngestFirst(self, rest))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As FastAPI does it; but what `IngestFirst` takes goes there at once. FastAPI would first look through the environment for
+        settings of OpenTelemetry, at every request."""
+        if self.middleware_stack is not None and ingest.is_post(scope):
+            await self.middleware_stack(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from audit_service.api.logs import REQUESTS
 from audit_service.api.middleware import REFUSED_STATUS, AccessLog
+from audit_service.http_answer import Answer
 
 HEADER_LIMIT_BYTES = 16 * 1024
 # A client that should send must manage this many bytes between two looks.
@@ -122,6 +123,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_headers = False
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            self.cycle.__class__ = Answer  # uvicorn makes it, and has begun nothing with it
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

@@ -23,10 +23,10 @@ from hashlib import sha256
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from audit_service.core import diff, entry, redaction, verb
-from audit_service.core.canonical import JSONValue, canonical_bytes
+from audit_service.core.canonical import JSONValue, canonical_bytes, plain_bytes
 from audit_service.core.chain import format_origin
 from audit_service.core.entry import JSONObject
-from audit_service.core.event import EventLimits, validate
+from audit_service.core.event import EventLimits, check_limits, settle
 from audit_service.core.posting import Posting
 from audit_service.core.redaction import Ruleset
 from audit_service.errors import (
@@ -45,6 +45,8 @@ FINGERPRINT_SALT_BYTES = 16
 POINTER_NAME_CHARACTERS = 64
 # Events sealed before other requests get their turn.
 TURN_EVENTS = 25
+# Of a larger batch, so many are appended while the next are sealed.
+PART_EVENTS = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,30 @@ async def ingest(
     An item that is already an error (a line that could not be parsed) keeps it. Durable when it returns. Raises
     UnavailableError, ClockError or NotFoundError when nothing could be appended.
     """
+    if len(values) > PART_EVENTS:
+        with appender.room(len(values)):
+            return await _ingest_parts(appender, recipe, log, values, default_ids)
     return await append_sealed(appender, recipe, log, await seal_all(recipe, log, values, default_ids))
+
+
+async def _ingest_parts(
+    appender: GroupCommit, recipe: Recipe, log: Log, values: Sequence[Item], default_ids: Sequence[str | None] | None
+) -> list[Outcome]:
+    """`ingest` for many values in room that is taken: while PostgreSQL commits one part, the next is sealed. When a part cannot be
+    appended, those before it stay, and the sender, who is told that nothing is known, asks again with the same ids."""
+    outcomes: list[Outcome] = []
+    committing: asyncio.Task[list[Outcome]] | None = None
+    try:
+        for start in range(0, len(values), PART_EVENTS):
+            part = slice(start, start + PART_EVENTS)
+            sealed = await seal_all(recipe, log, values[part], default_ids[part] if default_ids else None)
+            if committing is not None:
+                outcomes += await committing
+            committing = asyncio.create_task(append_sealed(appender, recipe, log, sealed, in_room=True))
+        return outcomes + (await committing if committing else [])
+    finally:
+        if committing is not None:
+            committing.cancel()
 
 
 async def seal_all(
@@ -165,16 +190,25 @@ def seal(recipe: Recipe, log: Log, value: JSONValue, default_id: DefaultId, now:
     """Steps 2 to 5 for one event. `default_id` is for an event that brings none: an id, or what makes one of the redacted
     content. Raises InvalidEventError, BeyondLimitsError."""
     # 2. validate
-    return seal_valid(recipe, log, validate(value, now=now, limits=recipe.limits), default_id, now)
+    write = plain_bytes if check_limits(value, recipe.limits) else canonical_bytes
+    event = settle(value, now=now, limits=recipe.limits)
+    return seal_valid(recipe, log, event, default_id, now, write)
 
 
 def seal_own(recipe: Recipe, log: Log, event: JSONObject, now: datetime) -> Sealed:
     """The same for what the service notes about itself: as `validate` would leave it, but for the reserved prefix of its action."""
-    return seal_valid(recipe, log, event, None, now)
+    return seal_valid(recipe, log, event, None, now, canonical_bytes)
 
 
-def seal_valid(recipe: Recipe, log: Log, event: JSONObject, default_id: DefaultId, now: datetime) -> Sealed:
-    """Steps 3 to 5 for a valid event. Raises InvalidEventError."""
+def seal_valid(
+    recipe: Recipe,
+    log: Log,
+    event: JSONObject,
+    default_id: DefaultId,
+    now: datetime,
+    write: Callable[[JSONValue], bytes],
+) -> Sealed:
+    """Steps 3 to 5 for a valid event. `write` makes its canonical JSON. Raises InvalidEventError."""
     if _holds_token(cast("str", event["action"]), recipe.rules):
         # It stays for ever, even after an erasure, and cannot be redacted and still be an action.
         raise InvalidEventError("the event breaks its schema", [Fault("must not hold a secret", "/action")])
@@ -185,26 +219,28 @@ def seal_valid(recipe: Recipe, log: Log, event: JSONObject, default_id: DefaultI
         event["changes"] = cast("JSONValue", changes)
     # 4. redact
     _hash_session(event, recipe.secret, log.log_id)
-    sent_id = cast("str | None", event.pop("id", None))
     server_id = cast("str | None", event.get("server_id"))
     if server_id is not None and _holds_token(server_id, recipe.rules):
         # Two servers must never share a feed, whatever they are called.
         event["server_id"] = safe_id(server_id, recipe, log)
     if log.posting is not None:
         _require_posting(event, log.posting)
+    sent_id = event.get("id")
     event, changes = redaction.redact_event(event, changes, recipe.rules)
+    # An id is redacted as `holds_token` judges it: one that comes back as it was holds nothing.
+    clean_id = event.pop("id", None)
     # 5. seal
     salt = os.urandom(FINGERPRINT_SALT_BYTES)
-    content = canonical_bytes(event)
+    content = write(event)
     if sent_id is not None:
-        event_id = safe_id(sent_id, recipe, log)
+        event_id = cast("str", sent_id) if clean_id == sent_id else hashed_id(cast("str", sent_id), recipe, log)
     else:
         event_id = (default_id(content) if callable(default_id) else default_id) or new_id()
     sealed_event = with_defaults(event, event_id, now)
     if log.posting is not None and log.posting.source_id is not None:
         # A default like the others: a retry that names the source, or comes by another key, is the same event.
         sealed_event["source"] = {**cast("JSONObject", sealed_event.get("source", {})), "id": log.posting.source_id}
-    prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES))
+    prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES), write)
     keep = bool(changes) or not brought_rows or recipe.keep_noop
     return Sealed(Candidate(event_id, keep, salt, sha256(salt + content).digest(), prepared), content)
 
@@ -223,8 +259,11 @@ _holds_token = lru_cache(maxsize=8192)(redaction.holds_token)
 
 def safe_id(sent: str, recipe: Recipe, log: Log) -> str:
     """The id as it is stored: itself, or a keyed hash of it when it holds a secret, so that such ids stay apart and retries safe."""
-    if not redaction.holds_token(sent, recipe.rules):
-        return sent
+    return hashed_id(sent, recipe, log) if redaction.holds_token(sent, recipe.rules) else sent
+
+
+def hashed_id(sent: str, recipe: Recipe, log: Log) -> str:
+    """The keyed hash that stands for an id which holds a secret."""
     return "redacted:" + hmac.new(recipe.secret, f"id\n{log.log_id}\n{sent}".encode(), sha256).hexdigest()[:32]
 
 
@@ -297,11 +336,17 @@ def _hash_session(event: JSONObject, secret: bytes, log_id: int) -> None:
 
 
 async def append_sealed(
-    appender: GroupCommit, recipe: Recipe, log: Log, sealed: Sequence[Sealed | AuditError]
+    appender: GroupCommit,
+    recipe: Recipe,
+    log: Log,
+    sealed: Sequence[Sealed | AuditError],
+    *,
+    in_room: bool = False,
 ) -> list[Outcome]:
-    """Steps 6 and 7."""
+    """Steps 6 and 7. `in_room`: the caller has taken room for them."""
     # 6. append
-    answers = iter(await appender.append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
+    append = appender.append_in_room if in_room else appender.append
+    answers = iter(await append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
     # 7. settle
     outcomes: list[Outcome] = []
     for item in sealed:

@@ -94,6 +94,8 @@ class Service:
     _recipe: Recipe | None = None
     _appender: GroupCommit | None = None
     _credentials: OrderedDict[bytes, tuple[float, Credential]] = field(default_factory=OrderedDict)
+    # What the database is being asked about keys, and since when.
+    _asked: dict[bytes, tuple[float, asyncio.Task[Credential | None]]] = field(default_factory=dict)
     _logs: dict[int, Log] = field(default_factory=dict)  # a tenant's never changes
     _touched: dict[str, float] = field(default_factory=dict)
     _tools: Tools | None = None
@@ -188,17 +190,34 @@ class Service:
         cached = self._cached(digest, scope)
         if cached is not None:
             return cached
-        asked_at = time.monotonic()
+        # All clients of a busy key miss the cache at the same moment, every second: one question for all of them, as old as the cache
+        # may be at most.
+        now = time.monotonic()
+        began, question = self._asked.get(digest, (0.0, None))
+        if question is None or question.done() or began + CREDENTIAL_CACHE_SECONDS <= now:
+            question = asyncio.create_task(self._find(key, digest, now))
+            self._asked[digest] = now, question
+            question.add_done_callback(lambda done: self._answered(digest, done))
+        return await asyncio.shield(question)  # who asked first may go away
+
+    def _answered(self, digest: bytes, question: asyncio.Task[Credential | None]) -> None:
+        if self._asked.get(digest, (0.0, None))[1] is question:
+            del self._asked[digest]
+        if not question.cancelled():
+            question.exception()  # whoever asked may be gone: then it is nobody's
+
+    async def _find(self, key: str, digest: bytes, began: float) -> Credential | None:
+        """The live credential of a key or viewer token, from the database into the cache."""
         async with translated(), connected(self.database.reads) as connection:
             found = await credentials.find_credential(connection, key)
         if found is None:
             self._credentials.pop(digest, None)
             return None
         credential, seconds_left = found
-        # From before the question: what is revoked while it is answered goes as soon as what is revoked after it.
-        self._cache(digest, credential, asked_at + min(CREDENTIAL_CACHE_SECONDS, seconds_left))
+        # Counted from the question: what is revoked after it is not in the answer.
+        self._cache(digest, credential, began + min(CREDENTIAL_CACHE_SECONDS, seconds_left))
         if credential.kind == "api_key":
-            await self._touch(credential.key_id, asked_at)
+            await self._touch(credential.key_id, began)
         return credential
 
     async def why_dead(self, key: str) -> Refused:

@@ -29,7 +29,7 @@ import orjson
 
 from audit_service.errors import CanonicalError
 
-__all__ = ["DEPTH_LIMIT", "JSONValue", "canonical_bytes", "canonical_text"]
+__all__ = ["DEPTH_LIMIT", "JSONValue", "canonical_bytes", "canonical_text", "plain_bytes"]
 
 JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
@@ -55,6 +55,18 @@ def canonical_bytes(value: JSONValue) -> bytes:
     except TypeError:
         written = None  # falls through, so that orjson's error does not ride along with ours
     if written and (written.isascii() or not any(lead in written for lead in _ASTRAL_LEADS)) and _in_profile(value):
+        return written
+    return _slow_bytes(value)
+
+
+def plain_bytes(value: JSONValue) -> bytes:
+    """The same for a value that is known to be plain: null, bool, integers of 64 bits, str, list and dict only, in fewer than
+    DEPTH_LIMIT levels, as `event.check_limits` says of what it has walked through. Whatever else it holds, the answer is undefined."""
+    try:
+        written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return _slow_bytes(value)
+    if written.isascii() or not any(lead in written for lead in _ASTRAL_LEADS):
         return written
     return _slow_bytes(value)
 

@@ -11,7 +11,7 @@ r"""From an event to what is sealed: body, disclosures, projections (DESIGN 3.2)
 
 import base64
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -85,21 +85,31 @@ def disclosure_prefix(group: str) -> bytes:
     return b"audit-service/disclosure/v1\n%b\n" % group.encode()
 
 
-def prepare(event: Mapping[str, JSONValue], changes: list[JSONObject], fields: list[str], entropy: bytes) -> Prepared:
+_PREFIX_OF = {group: disclosure_prefix(group) for group in GROUPS}
+
+
+def prepare(
+    event: Mapping[str, JSONValue],
+    changes: list[JSONObject],
+    fields: list[str],
+    entropy: bytes,
+    write: Callable[[JSONValue], bytes] = canonical_bytes,
+) -> Prepared:
     """Body, disclosures and projection of a redacted event with its defaults filled in.
 
     `entropy` is ENTROPY_BYTES of fresh randomness: the nonce, then a salt for each possible group. `fields` are the
-    first path segments of what changed. Raises CanonicalError for a value JSON cannot carry exactly.
+    first path segments of what changed. `write` makes canonical JSON: `plain_bytes` for an event that is known to be plain. Raises
+    CanonicalError for a value JSON cannot carry exactly.
     """
     values = disclosed_values(event, changes)
     disclosures: dict[str, bytes] = {}
     commitments: JSONObject = {}
     for group, value in values.items():
-        salted = entropy[_SALT_OF[group]] + canonical_bytes(value)
+        salted = entropy[_SALT_OF[group]] + write(value)
         disclosures[group] = salted
-        commitments[group] = disclosure_hash(group, salted).hex()
+        commitments[group] = sha256(_PREFIX_OF[group] + salted).hexdigest()
     body = body_members(event, fields, commitments, entropy[:NONCE_BYTES])
-    return Prepared(canonical_text(body), disclosures, project(body, values))
+    return Prepared(write(body).decode(), disclosures, project(body, values))
 
 
 def disclosed_values(event: Mapping[str, JSONValue], changes: list[JSONObject]) -> JSONObject:

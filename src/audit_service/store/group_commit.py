@@ -15,7 +15,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -75,11 +76,27 @@ class GroupCommit:
         """
         if not candidates:
             return []
+        with self.room(len(candidates)):
+            return await self.append_in_room(log_id, candidates)
+
+    @contextmanager
+    def room(self, events: int) -> Iterator[None]:
+        """Room for so many events among those that wait, for whoever appends them part by part. Raises UnavailableError when there is
+        none."""
         # A batch larger than the whole limit still goes through when nothing else waits.
-        if self.pending_events and self.pending_events + len(candidates) > self._pending_limit_events:
+        if self.pending_events and self.pending_events + events > self._pending_limit_events:
             raise UnavailableError("too many events are waiting for the database")
+        self.pending_events += events
+        try:
+            yield
+        finally:
+            self.pending_events -= events
+
+    async def append_in_room(self, log_id: int, candidates: Sequence[Candidate]) -> list[Appended | InvalidEventError]:
+        """`append` for whoever has taken room already."""
+        if not candidates:
+            return []
         answer: asyncio.Future[list[Appended | InvalidEventError]] = asyncio.get_running_loop().create_future()
-        self.pending_events += len(candidates)
         waiting = _Waiting(candidates, sum(map(_size_bytes, candidates)), answer)
         queue = self._queues.get(log_id)
         if queue is None:
@@ -89,10 +106,7 @@ class GroupCommit:
             flusher.add_done_callback(self._flushers.discard)
         else:
             queue.append(waiting)
-        try:
-            return await answer
-        finally:
-            self.pending_events -= len(candidates)
+        return await answer
 
     async def close(self) -> None:
         """Wait until everything that waits is flushed."""

@@ -8,12 +8,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,6 +48,7 @@ LOOSE_TYPES = frozenset({"text/plain", ""})
 NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 CLOUDEVENT_TYPE = "application/cloudevents+json"
 CLOUDEVENTS_TYPE = "application/cloudevents-batch+json"
+TAKEN_TYPES = JSON_TYPES | LOOSE_TYPES | NDJSON_TYPES | {CLOUDEVENT_TYPE, CLOUDEVENTS_TYPE}
 ADVICE = (
     "send JSON with the header Content-Type: application/json, lines of JSON with application/x-ndjson, "
     "or a CloudEvent with application/cloudevents+json"
@@ -128,12 +129,14 @@ def _or_error(envelope: JSONValue) -> Item:
 
 def _media_type(request: Request) -> str:
     """The media type without options, if it is one we take."""
-    media_type, _, options = request.headers.get("content-type", "").partition(";")
+    sent = request.headers.get("content-type", "")
+    if sent in JSON_TYPES:  # nearly every one
+        return sent
+    media_type, _, options = sent.partition(";")
     media_type = media_type.strip().lower()
     if "charset" in options.lower() and "utf-8" not in options.lower().replace('"', ""):
         raise UnsupportedMediaError("the body must be UTF-8: send Content-Type: application/json")
-    taken = JSON_TYPES | LOOSE_TYPES | NDJSON_TYPES | {CLOUDEVENT_TYPE, CLOUDEVENTS_TYPE}
-    if media_type not in taken and not cloudevent.is_binary(request.headers):
+    if media_type not in TAKEN_TYPES and not cloudevent.is_binary(request.headers):
         raise UnsupportedMediaError(ADVICE)
     return media_type
 
@@ -210,8 +213,17 @@ def _single(outcome: Outcome) -> Response:
     _COUNTERS[_fate(outcome)].inc()
     if isinstance(outcome, AuditError):
         return respond(outcome)
-    headers = {"Idempotent-Replayed": "true"} if outcome.replayed else None
-    return Response(orjson.dumps(receipt_view(outcome)), status_of(outcome), headers, "application/json")
+    return _ReceiptResponse(orjson.dumps(receipt_view(outcome)), status_of(outcome), replayed=outcome.replayed)
+
+
+class _ReceiptResponse(Response):
+    """One receipt. Its headers are written here: Starlette's way of making them takes as long as a diff."""
+
+    def __init__(self, body: bytes, status: int, *, replayed: bool) -> None:
+        self.body, self.status_code, self.background = body, status, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        if replayed:
+            self.raw_headers.append((b"idempotent-replayed", b"true"))
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -379,9 +391,16 @@ class _Headers(dict[str, str]):
 class _Request(Request):
     """A request whose headers are looked up often."""
 
-    @cached_property
-    def headers(self) -> _Headers:  # type: ignore[override]  # what is asked of it here, it answers alike
-        return _Headers(self.scope["headers"])
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises MalformedError, as `_Headers` does."""
+        super().__init__(scope, receive, send)
+        # Where Starlette keeps its own once they are asked for; what is asked of them here, ours answer alike.
+        self._headers = cast("Headers", _Headers(scope["headers"]))
+
+
+def is_post(scope: Scope) -> bool:
+    """Whether this is what `IngestFirst` takes."""
+    return bool(scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST")
 
 
 class IngestFirst:
@@ -392,7 +411,7 @@ class IngestFirst:
         self._application, self._rest = application, rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+        if not is_post(scope):
             await self._rest(scope, receive, send)
             return
         scope["app"] = self._application
