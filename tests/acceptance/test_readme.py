@@ -11,7 +11,8 @@ from tests.support.processes import start_service
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```sh\n(curl .*?)```\n(?:```json\n(.*?)```)?", re.DOTALL)
 VARIES = re.compile(
-    r"[0-9a-f]{64}|auv_[0-9A-Za-z]{61}|(?<=_id\": \")[0-9A-Za-z-]+|(?<=\"viewer\": \")[0-9a-f]{32}|/t/[0-9a-f]{32}/|\d{4}-\d\d-\d\dT[\d:.]+Z"
+    r"[0-9a-f]{64}|auv_[0-9A-Za-z]{61}|(?<=_id\": \")[0-9A-Za-z-]+|(?<=\"viewer\": \")[0-9a-f]{32}|"
+    r"/t/[0-9a-f]{32}/|\d{4}-\d\d-\d\dT[\d:.]+Z"
 )
 
 

@@ -623,7 +623,8 @@ _DESCRIPTIONS = {
     400: "Not well-formed", 401: "No usable credential", 403: "The key lacks the scope", 404: "Not found",
     409: "The id is used by an event with other content", 413: "Over a limit", 415: "Media type not taken",
     422: "Breaks a rule; errors[] says where",
-    429: "Too much at a time; try again after Retry-After", 500: "What is stored is damaged: verify the log", 503: "Try again after Retry-After",
+    429: "Too much at a time; try again after Retry-After",
+    500: "What is stored is damaged: verify the log", 503: "Try again after Retry-After",
 }  # fmt: skip
 
 
