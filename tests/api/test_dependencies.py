@@ -29,7 +29,8 @@ def routes(of: list[BaseRoute]) -> Iterator[APIRoute]:
 
 def is_coroutine(call: Any) -> bool:
     """Whether a function, or an object that can be called, is awaited."""
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    return any(kind(call) for kind in kinds) or inspect.iscoroutinefunction(type(call).__call__)
 
 
 def test_no_request_waits_for_a_thread_before_it_is_answered() -> None:
