@@ -170,6 +170,7 @@ async def _ask(persona: Persona, endpoint: str, **asked: Any) -> tuple[httpx.Res
         assert response.status_code == 404, response.text
         return response, 0
     assert response.status_code == 200, (persona.name, endpoint, asked, response.text)
+    assert "log_size" not in response.text or persona.name not in LIMITED
     return response, count(response)
 
 

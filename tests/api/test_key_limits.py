@@ -306,3 +306,55 @@ async def test_a_worker_cannot_take_a_revocation_back(module_database: TestDatab
     finally:
         await worker.close()
     assert (await ask(shared_api, "GET", "/v1/events", created["key"])).status_code == 401
+
+
+# --- an admin of a part ---
+
+
+@pytest.fixture
+async def part(shared_api: Api) -> dict[str, str]:
+    """The keys of an admin of one server and of others of theirs, and another's token."""
+    own = {"server_ids": ["s1"], "global_events": False}
+    admin = await create_key(shared_api, ["read", "admin", "viewer"], **own)
+    theirs = await create_key(shared_api, ["read"], **own)
+    other = await create_key(shared_api, ["read"], server_ids=["secret-server"], global_events=True)
+    token = await ask(shared_api, "POST", "/v1/viewer-tokens", None, {"server_ids": ["secret-server"]})
+    assert token.status_code == 201
+    return {
+        "admin": admin["key"],
+        "theirs": theirs["key_id"],
+        "other": other["key_id"],
+        "token": token.json()["token_id"],
+    }
+
+
+async def test_an_admin_of_a_part_is_told_of_its_part_alone(shared_api: Api, part: dict[str, str]) -> None:
+    listed = await ask(shared_api, "GET", "/v1/keys", part["admin"])
+    assert part["theirs"] in listed.text
+    assert part["other"] not in listed.text
+    tokens = await ask(shared_api, "GET", "/v1/viewer-tokens", part["admin"])
+    notes = await ask(shared_api, "GET", "/v1/events?action=audit.*", part["admin"])
+    assert [answer.status_code for answer in (listed, tokens, notes)] == [200, 200, 200]
+    assert all("secret-server" not in answer.text for answer in (listed, tokens, notes))
+    assert notes.json()["events"] == []
+
+
+async def test_an_admin_of_a_part_ends_and_renews_nothing_beyond_it(shared_api: Api, part: dict[str, str]) -> None:
+    renewal = f"/v1/viewer-tokens/{part['token']}/renew"
+    for method, path in (
+        ("DELETE", f"/v1/keys/{part['other']}"),
+        ("DELETE", f"/v1/viewer-tokens/{part['token']}"),
+        ("POST", renewal),
+    ):
+        body = {"expires_in_seconds": 3600} if method == "POST" else None
+        assert (await ask(shared_api, method, path, part["admin"], body)).status_code == 404
+    assert (await ask(shared_api, "POST", renewal, None, {"expires_in_seconds": 600})).status_code == 200
+    assert (await ask(shared_api, "DELETE", f"/v1/keys/{part['theirs']}", part["admin"])).status_code == 204
+
+
+async def test_no_sender_passes_for_the_service(shared_api: Api) -> None:
+    for name in ("audit-service", "Audit-Service"):
+        answer = await shared_api.post({"action": "key.created", "source": {"id": name, "seq": 1}})
+        assert (answer.status_code, places(answer)) == (422, ["/source/id"])
+        key = await ask(shared_api, "POST", "/v1/keys", None, {"name": "x", "scopes": ["ingest"], "source_id": name})
+        assert (key.status_code, places(key)) == (422, ["/source_id"])

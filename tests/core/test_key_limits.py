@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audit_service.core import key_limits, posting
 from audit_service.core.key_limits import KeyLimits, Network, parse_limits
-from audit_service.core.sight import EVERYTHING, STAFF_TYPES, Sight
+from audit_service.core.sight import EVERYTHING, NOTHING, STAFF_TYPES, Sight
 
 names = st.sampled_from(["a", "b", "c"])
 sets = st.none() | st.frozensets(names)
@@ -138,3 +138,12 @@ def test_what_may_be_posted(event: dict[str, Any], pointers: list[str]) -> None:
     assert NARROW.posting is not None
     assert [fault.pointer for fault in NARROW.posting.faults(event, "c")] == pointers
     assert {fault.pointer for fault in NARROW.posting.faults(event, "d")} == {*pointers, "/category"}
+
+
+def test_a_limit_that_is_not_known_keeps_everything_out() -> None:
+    """One that a newer version has stored."""
+    for stored in ({"server_idz": ["s1"]}, KeyLimits(EVERYTHING).as_json() | {"rooms": ["r1"]}):
+        found = parse_limits(stored)
+        assert found.sight == NOTHING
+        assert found.posting is not None
+        assert found.posting.faults({"action": "x"}, "x")

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from audit_service.core.sight import EVERYTHING
+from audit_service.core.sight import EVERYTHING, Sight
 from audit_service.core.table import HEADER_LINE
 from audit_service.core.view import Stored, event_view
 from audit_service.core.writer import Format, Writer
@@ -75,3 +75,9 @@ def test_what_cannot_be_written_is_a_stub_between_its_neighbours(format_: Format
     text = written(format_, [stored(), deep, stored()]).decode()
     assert text.count("This entry is damaged") == 1
     assert text.count("Ana on behalf of c@example.com updated server web (77)") == 2
+
+
+def test_who_sees_a_part_is_not_told_how_much_there_is() -> None:
+    for format_ in ("json", "ndjson"):
+        for sight, told in ((Sight(), True), (Sight(server_ids=frozenset({"s1"})), False), (Sight(ips=False), True)):
+            assert (b"log_size" in Writer(format_, {}, sight).end(9)) is told

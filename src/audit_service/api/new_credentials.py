@@ -8,7 +8,15 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from audit_service.api.body import require_text
 from audit_service.core.api_key import SCOPES
-from audit_service.core.event import PRINTABLE_PATTERN, EventLimits, check_limits, faults_of, parse_json, pointer
+from audit_service.core.event import (
+    PRINTABLE_PATTERN,
+    EventLimits,
+    check_limits,
+    faults_of,
+    parse_json,
+    pointer,
+    refuse_own_source,
+)
 from audit_service.core.key_limits import KeyLimits
 from audit_service.core.redaction import Ruleset, holds_token
 from audit_service.core.sight import STAFF_TYPES, Sight
@@ -117,7 +125,7 @@ class NewKey(_Limited):
     ips: Flag = Field(True, description="Whether addresses are shown")
     emails: Flag = Field(True, description="Whether e-mail addresses are shown")
     staff_as: Label | None = Field(None, description="What is shown for the names of staff; null: the names")
-    source_id: Id | None = Field(
+    source_id: Annotated[Id, AfterValidator(refuse_own_source)] | None = Field(
         None, description="The one `source.id` that events posted have; filled in where absent"
     )
     networks: Annotated[list[NetworkText], Field(min_length=1, max_length=NETWORKS_LIMIT)] | None = Field(

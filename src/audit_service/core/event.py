@@ -20,6 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict
 
 from audit_service.core.canonical import DEPTH_LIMIT, JSONValue
+from audit_service.core.control import SOURCE_ID
 from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.verb import Verb
 from audit_service.errors import Fault, InvalidEventError, MalformedError
@@ -72,6 +73,13 @@ def _address(value: str) -> str:
         ipaddress.ip_address(value)
     except ValueError:
         raise ValueError("must be an IPv4 or IPv6 address") from None
+    return value
+
+
+def refuse_own_source(value: str) -> str:
+    """The value, if it is not what the service calls itself. Raises ValueError."""
+    if value.lower() == SOURCE_ID:
+        raise ValueError(f"{SOURCE_ID} is the service itself")
     return value
 
 
@@ -130,7 +138,7 @@ class Context(TypedDict):
 class Source(TypedDict):
     """The producer and its own count, so that an event never sent can be noticed."""
 
-    id: NotRequired[Id | None]
+    id: NotRequired[Annotated[Id, AfterValidator(refuse_own_source)] | None]
     seq: NotRequired[UnsignedInteger | None]
 
 

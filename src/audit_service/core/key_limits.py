@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from typing import Any, TypeAlias
 
 from audit_service.core.posting import Posting
-from audit_service.core.sight import STAFF_TYPES, Sight
+from audit_service.core.sight import EVERYTHING, NOTHING, STAFF_TYPES, Sight
 from audit_service.errors import Fault
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -86,7 +86,9 @@ class KeyLimits:
 
 
 def parse_limits(stored: dict[str, Any]) -> KeyLimits:
-    """What `as_json` made."""
+    """What `as_json` made. A limit that this version does not know is kept by showing and taking nothing."""
+    if not stored.keys() <= KeyLimits(EVERYTHING).as_json().keys():
+        return KeyLimits(NOTHING)
     server_ids, categories, types = (stored.get(name) for name in ("server_ids", "categories", "staff_types"))
     networks = stored.get("networks")
     sight = Sight(

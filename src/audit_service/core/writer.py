@@ -44,8 +44,9 @@ class Writer:
         return self._packed(b"\n".join(texts) + b"\n")
 
     def end(self, log_size: int) -> bytes:
-        """What stands behind the last entry: how many they are, and how many the log had."""
-        count = b'"count":%d,"log_size":%d,"complete":true}\n' % (self._count, log_size)
+        """What stands behind the last entry: how many they are, and, for who sees them all, how many the log had."""
+        of_all = b'"log_size":%d,' % log_size if self._sight.sees_every_row else b""
+        count = b'"count":%d,%b"complete":true}\n' % (self._count, of_all)
         text = {"csv": b"", "json": b"\n]," + count, "ndjson": b'{"trailer":true,' + count}[self._format]
         return self._packed(text) + (b"" if self._gzip is None else self._gzip.flush())
 

@@ -251,8 +251,9 @@ async def find_credential(connection: AsyncConnection, key: str) -> tuple[Creden
     limits, scopes = parse_limits(row.limits), frozenset(row.scopes)
     found = Credential(row.id, row.tenant, row.log_id, row.log_key, scopes, limits.sight, "viewer_token")
     if not is_token:
-        # Whoever may make any key sees what is noted of them.
-        sight = replace(limits.sight, own_entries=limits.sight.own_entries or "admin" in scopes)
+        # Whoever may make any key sees what is noted of them; not so who may make only some: notes speak of all.
+        granted = "admin" in scopes and limits.sight.is_whole
+        sight = replace(limits.sight, own_entries=limits.sight.own_entries or granted)
         found = replace(found, kind="api_key", sight=sight, posting=limits.posting, networks=limits.networks)
     return found, math.inf if row.seconds is None else float(row.seconds)
 
@@ -336,12 +337,18 @@ async def list_keys(connection: AsyncConnection, log_id: int | None = None) -> l
     return [KeyRecord(**{**row, "scopes": tuple(row["scopes"]), "limits": parse_limits(row["limits"])}) for row in rows]
 
 
-async def revoke_key(connection: AsyncConnection, key_id: str, log_id: int | None = None) -> None:
+async def revoke_key(
+    connection: AsyncConnection, key_id: str, log_id: int | None = None, *, within: KeyLimits | None = None
+) -> None:
     """Revoke a key, of one log or of any; at once for new requests (workers cache a key for a second at most).
 
-    Revoking twice is no error. Raises NotFoundError.
+    `within`: only a key with no more than these limits. Revoking twice is no error. Raises NotFoundError.
     """
     where = [key_table.c.key_id == key_id]
+    if within is not None:
+        limits = await connection.scalar(select(key_table.c.limits).where(*where))  # they never change
+        if limits is None or parse_limits(limits).beyond(within):
+            raise NotFoundError("no such key")
     if log_id is not None:
         where.append(key_table.c.log_id == log_id)
     found = await connection.execute(

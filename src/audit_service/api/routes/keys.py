@@ -13,12 +13,13 @@ from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewKey, limits_o
 from audit_service.api.noting import note
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
+from audit_service.core.key_limits import KeyLimits
 from audit_service.core.own_event import Target
 from audit_service.core.redaction import redact_text
 from audit_service.errors import BeyondLimitsError, Fault, InputError, InvalidEventError, NotFoundError
 from audit_service.ingest import without_secrets
 from audit_service.store import credentials
-from audit_service.store.credentials import KeyRecord
+from audit_service.store.credentials import Credential, KeyRecord
 from audit_service.store.engine import connected
 from audit_service.store.failures import translated
 
@@ -66,10 +67,12 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
 
 @router.get("/v1/keys", responses=schemas.KEYS_RESPONSES, response_model=None)
 async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> Response:
-    """Every key of the tenant, live and revoked; never a secret."""
+    """Every key of the tenant, live and revoked; never a secret. For an admin key with limits, those that have no more than it."""
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), connected(service.database.reads) as connection:
         records = await credentials.list_keys(connection, credential.log_id)
+    own = own_limits(credential)
+    records = [record for record in records if own is None or not record.limits.beyond(own)]
     return Response(orjson.dumps({"keys": [key_view(record) for record in records]}), media_type="application/json")
 
 
@@ -78,11 +81,16 @@ async def revoke_key(request: Request, key_id: str, service: ServiceOf, credenti
     """Revoke a key, and with it every viewer token that it issued. Every worker refuses them within a second."""
     require_id(key_id, "no such key")
     async with translated(), connected(service.database.writes) as connection:
-        await credentials.revoke_key(connection, key_id, credential.log_id)
+        await credentials.revoke_key(connection, key_id, credential.log_id, within=own_limits(credential))
         await connection.commit()
     # After it: a key that leaked must go although the log cannot be written. Who gets a 503 asks again.
     await note(request, credential, "audit.key.revoked", target=Target("api_key", key_id))
     return Response(status_code=204)
+
+
+def own_limits(credential: Credential) -> KeyLimits | None:
+    """What a credential may be told of others' credentials and do with them: None for one that sees the whole log, all."""
+    return None if credential.sight.is_whole else credential.limits
 
 
 def require_id(text: str, detail: str) -> None:

@@ -126,7 +126,8 @@ def _require_key(credential: Credential) -> None:
 
 
 def _whose(credential: Credential) -> str | None:
-    return None if "admin" in credential.scopes else credential.key_id
+    """Whose tokens it manages: its own, or everybody's (None) as an admin who sees the whole log."""
+    return None if "admin" in credential.scopes and credential.sight.is_whole else credential.key_id
 
 
 def _viewer_hash(viewer: str, secret: bytes, log_id: int) -> str:
