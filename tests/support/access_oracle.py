@@ -103,8 +103,15 @@ class OracleReader:
         return asked
 
     def hashes(self) -> set[str]:
-        """The rows that this reader may see, as long as nothing new is noted."""
+        """All rows that this reader may see."""
         return {event["hash"] for event in self.events if admitted(event, self.sight)}
+
+    def wanted(self, question: Question) -> list[Event]:
+        """What the list of a question has to show, on all its pages."""
+        asked = self.filters(question)
+        if question.server_id is not None:
+            asked.append(("server_id", question.server_id))
+        return ordered(seen([*self.events], self.sight, asked), question.sort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,20 +249,19 @@ async def check(reader: OracleReader, question: Question) -> None:
     """Every answer to the question is what the naive reader says. A filter on what is hidden is refused, a server that is not seen is
     unknown, wherever they are asked for."""
     asked = reader.filters(question)
-    of_server = [*asked] if question.server_id is None else [*asked, ("server_id", question.server_id)]
     is_hidden = not reader.sight.ips and any(name in ("ip", "ip.not") for name, _ in asked)
     is_foreign = question.server_id is not None and not reader.sight.admits_server(question.server_id)
     if is_foreign or is_hidden:
         await _check_refused(reader, question, asked, 404 if is_foreign else 403)
     else:
-        wanted = seen([*reader.events], reader.sight, of_server)
-        await check_list(reader, question, ordered(wanted, question.sort))
+        wanted = reader.wanted(question)
+        await _check_list(reader, question, wanted)
         await _check_facets(reader, question, wanted)
         await _check_timeline(reader, question, wanted)
     if is_hidden:
         await _check_refusal(reader, "/v1/export", [*asked, ("format", "ndjson")], 403)
     else:
-        await check_export(reader, asked)
+        await _check_export(reader, asked)
 
 
 def _path(question: Question, what: str) -> str:
@@ -264,6 +270,16 @@ def _path(question: Question, what: str) -> str:
 
 def _list_path(question: Question) -> str:
     return _path(question, "events" if question.server_id is None else "activity")
+
+
+async def listed(reader: OracleReader, question: Question) -> list[str] | None:
+    """The hashes of the first page; None when it is refused."""
+    paging = [("sort", question.sort), ("limit", question.limit)]
+    response = await reader.get(_list_path(question), [*reader.filters(question), *paging])
+    if response.status_code in (403, 404):
+        return None
+    assert response.status_code == 200, response.text
+    return [row["proof"]["hash"] for row in response.json()["events"]]
 
 
 async def _check_refused(reader: OracleReader, question: Question, asked: Asked, status: int) -> None:
@@ -280,7 +296,7 @@ async def _check_refusal(reader: OracleReader, path: str, asked: Asked, status: 
         assert {fault["parameter"] for fault in problem["errors"]} <= {"ip", "ip.not"}
 
 
-async def check_list(reader: OracleReader, question: Question, wanted: Sequence[Event]) -> None:
+async def _check_list(reader: OracleReader, question: Question, wanted: Sequence[Event]) -> None:
     """A page, its count, and the pages behind it."""
     hashes = [event["hash"] for event in wanted]
     paging: dict[str, Any] = {"sort": question.sort, "limit": question.limit, "count": "capped"}
@@ -289,7 +305,7 @@ async def check_list(reader: OracleReader, question: Question, wanted: Sequence[
         page = await _json(reader, _list_path(question), [*reader.filters(question), *paging.items()])
         found += [row["proof"]["hash"] for row in page["events"]]
         for row in page["events"]:
-            check_hidden(row, reader.sight)
+            _check_hidden(row, reader.sight)
         assert found == hashes[: len(found)]
         assert len(page["events"]) == question.limit or len(found) == len(hashes)
         assert (page["next_cursor"] is None) is (len(found) == len(hashes))
@@ -299,7 +315,7 @@ async def check_list(reader: OracleReader, question: Question, wanted: Sequence[
         paging["cursor"] = page["next_cursor"]
 
 
-def check_hidden(row: Event, sight: Sight) -> None:
+def _check_hidden(row: Event, sight: Sight) -> None:
     """A row as shown has nothing that the sight hides, neither where it belongs nor in its sentence."""
     context = row["context"] or {}
     if not sight.ips:
@@ -313,7 +329,7 @@ def check_hidden(row: Event, sight: Sight) -> None:
         assert not any(context.values())
 
 
-async def check_export(reader: OracleReader, asked: Asked) -> None:
+async def _check_export(reader: OracleReader, asked: Asked) -> None:
     """An export has the selected rows in the order of the log, and says how many."""
     response = await reader.get("/v1/export", [*asked, ("format", "ndjson")])
     assert response.status_code == 200, response.text
@@ -322,7 +338,7 @@ async def check_export(reader: OracleReader, asked: Asked) -> None:
     assert [row["proof"]["hash"] for row in rows] == [event["hash"] for event in wanted]
     assert trailer["count"] == len(wanted)
     for row in rows:
-        check_hidden(row, reader.sight)
+        _check_hidden(row, reader.sight)
 
 
 async def _check_facets(reader: OracleReader, question: Question, wanted: Sequence[Event]) -> None:
