@@ -173,7 +173,7 @@ def use_commands(holder: Holder, canaries: Canaries) -> None:
     made = json.loads(holder.run("key of system", "keys", "create", "owner", *system, shows="key"))
     holder.make("tenant", "/v1/tenants", "key", {"name": "second"}, key=made["key"])
     holder.ask("tenants", "GET", "/v1/tenants", 200, key=made["key"])
-    holder.ask("refused tenant", "POST", "/v1/tenants", 422, key=made["key"], json={"name": canaries.token("tenant")})
+    holder.ask("refused tenant", "POST", "/v1/tenants", 422, key=made["key"], json={"name": canaries.token("name of a tenant")})
     for kind in ("api_key", "viewer_token"):
         key = plant_key(canaries, f"checked {kind}", format_key(os.urandom(48), kind))
         holder.run(f"{kind} checked", "keys", "check", piped=key)
@@ -191,7 +191,7 @@ def send_refused(holder: Holder, canaries: Canaries, secrets_: dict[str, str]) -
         holder.ask(f"forwarded {n}", "GET", "/v1/events", 200, headers=headers)
         holder.ask(f"forwarded {n}, refused", "GET", "/v1/events", 401, anonymous=True, headers=headers)
     signature = {"X-Hook-Signature": canaries.plain("X-Hook-Signature")}
-    holder.ask("webhook", "POST", "/v1/adapters/netbox", 400, 401, 422, json={}, headers=signature)
+    holder.ask("webhook", "POST", "/adapters/netbox", 400, 401, 422, json={}, headers=signature)
     holder.ask("metrics", "GET", "/metrics", 200, key=secrets_["AUDIT_METRICS_KEY"])
 
 

@@ -1,6 +1,7 @@
 """Canaries for the ways of credentials: keys, tokens and secret files that are real, and whatever somebody may send in their place.
 
-Of a real key only a piece of its secret is searched for, so that half a key in a log line would be found as well. Its public id is no secret.
+Of a real key only a piece of its secret is searched for, so that half a key in a log line would be found as well. Its public id may be
+shown.
 """
 
 import os
