@@ -10,11 +10,13 @@ import socket
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from audit_service import ingest
+from audit_service.api.routes import keys
 from audit_service.core import redaction, redaction_tree
 from audit_service.core.api_key import format_key
 from audit_service.embedded import EmbeddedPostgres
@@ -119,6 +121,13 @@ def test_no_canary_is_found_anywhere(tmp_path: Path) -> None:
     assert canaries.found_under(tmp_path / "var") == {}
 
 
+def without_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redaction of events does nothing."""
+    monkeypatch.setattr(redaction, "redact_event", lambda event, changes, _rules: (event, changes))
+    for module in (redaction, redaction_tree):
+        monkeypatch.setattr(module, "redact_text", lambda text, _rules, **_: text)
+
+
 # --- credentials ---
 
 LIMITS = {
@@ -173,7 +182,9 @@ def use_commands(holder: Holder, canaries: Canaries) -> None:
     made = json.loads(holder.run("key of system", "keys", "create", "owner", *system, shows="key"))
     holder.make("tenant", "/v1/tenants", "key", {"name": "second"}, key=made["key"])
     holder.ask("tenants", "GET", "/v1/tenants", 200, key=made["key"])
-    holder.ask("refused tenant", "POST", "/v1/tenants", 422, key=made["key"], json={"name": canaries.token("name of a tenant")})
+    holder.ask(
+        "refused tenant", "POST", "/v1/tenants", 422, key=made["key"], json={"name": canaries.token("name of a tenant")}
+    )
     for kind in ("api_key", "viewer_token"):
         key = plant_key(canaries, f"checked {kind}", format_key(os.urandom(48), kind))
         holder.run(f"{kind} checked", "keys", "check", piped=key)
@@ -185,7 +196,7 @@ def use_commands(holder: Holder, canaries: Canaries) -> None:
 def send_refused(holder: Holder, canaries: Canaries, secrets_: dict[str, str]) -> None:
     """Log-ins that fail, and headers that nobody may write."""
     for n, (method, path, rest) in enumerate(refused_logins(canaries)):
-        json_body = {"json": {"action": "x"}} if method == "POST" else {}
+        json_body: dict[str, Any] = {"json": {"action": "x"}} if method == "POST" else {}
         holder.ask(f"log-in {n} {method} {path[:14]}", method, path, 401, anonymous=True, **json_body, **rest)
     for n, headers in enumerate(forwarded(canaries)):
         holder.ask(f"forwarded {n}", "GET", "/v1/events", 200, headers=headers)
@@ -247,13 +258,33 @@ def test_no_key_or_token_is_found_anywhere_but_where_it_is_shown_once(tmp_path: 
     assert canaries.found_under(var) == {}
 
 
+@pytest.mark.parametrize("piece", [slice(None), slice(40)], ids=["a whole key", "the half of one"])
+async def test_the_same_search_finds_a_key_that_is_planted(
+    server: Server, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, piece: slice
+) -> None:
+    """The control: one in the name of a key, with rules that do nothing, is in the list of keys, in what the service notes, in an export,
+    in the dump and in a file."""
+    monkeypatch.setattr(keys, "redact_text", lambda text, _rules: text)
+    without_rules(monkeypatch)
+    canaries = Canaries()
+    key = plant_key(canaries, "name of a key", format_key(os.urandom(48)))
+    async with open_api(database) as api:
+        made = await api.client.post("/v1/keys", json={"name": f"node {key[piece]}", "scopes": ["read"]})
+        assert made.status_code == 201, made.text
+        for path in ("/v1/keys", "/v1/events?action=audit.key.created", "/v1/export"):
+            assert canaries.found_in((await api.client.get(path)).content) == {"name of a key"}, path
+    assert canaries.found_in(dump(database.owner_url)) == {"name of a key"}
+    owner = await database.owner()
+    await owner.execute("CHECKPOINT")
+    await owner.close()
+    assert any(name.startswith("base") for name in canaries.found_under(server.postgres.cluster_dir))
+
+
 async def test_without_redaction_the_same_search_finds_them(
     server: Server, database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: with rules that do nothing, every canary of an accepted event is in the dump, an export and a file."""
-    monkeypatch.setattr(redaction, "redact_event", lambda event, changes, _rules: (event, changes))
-    for module in (redaction, redaction_tree):
-        monkeypatch.setattr(module, "redact_text", lambda text, _rules, **_: text)
+    without_rules(monkeypatch)
     canaries = Canaries()
     sent = list(accepted_events(canaries))
     async with open_api(database) as api:

@@ -154,7 +154,7 @@ async def test_bound_to_another_tenant_as_well_they_do_and_the_oracle_is_red(
 ) -> None:
     one, other = [await _log_id(reader) for reader in (yard.readers[0], yard.readers[-1])]
     assert one != other
-    genuine = listing.bound
+    genuine = engine.bound
     swapped = {one: other, other: one}
     monkeypatch.setattr(listing, "bound", lambda pool, log_id, sight: genuine(pool, swapped[log_id], sight))
     assert (await _ask(yard, seed=4))["foreign"] > CONTROLS // 10

@@ -463,6 +463,7 @@ STORE = Path(audit_service.store.__file__).parent
 # Where entries are read past a sight, and why.
 UNSEEN = {
     "batches", "checkpoints", "forgetting", "pruning", "segments", "sources", "signing", "tiles", "verification",  # for the service itself
+    "proving",  # the header that a proof is of, where the entry was found within a sight
     "query",  # slices of the log as it stands, for verifying and proving; what a person asks for by id is seen_entry's
     "slices",  # evidence, which has every entry
     "find",  # where a walk ends, which is shown to nobody

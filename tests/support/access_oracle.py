@@ -17,15 +17,12 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import strategies as st
-from sqlalchemy import select
 
 from audit_service.core.sight import EVERYTHING, STAFF_TYPES, Sight
 from audit_service.store import segments
 from audit_service.store.counts import FACETS
-from audit_service.store.credentials import SYSTEM_TENANT
-from audit_service.store.tables import log, tenant
 from tests.support.api import Api
-from tests.support.apps import add_key, open_api
+from tests.support.apps import open_api
 from tests.support.naive_sight import (
     KINDS,
     QUESTIONS,
@@ -38,7 +35,7 @@ from tests.support.naive_sight import (
     small_search,
 )
 from tests.support.oracle import NAIVE, SORTS, Asked, Event, ordered
-from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase
+from tests.support.postgres import BOOTSTRAP_KEY, Server
 
 SERVERS = ("s1", "s10", "S1")
 EVENTS, SEGMENT, INDEXED = 60, 8, 5
@@ -141,9 +138,9 @@ async def open_yard(server: Server, seed: int) -> AsyncIterator[Yard]:
         small_search(stack.enter_context(pytest.MonkeyPatch.context()), SEGMENT)
         database = await server.create()
         stack.push_async_callback(server.drop, database)
-        unlimited = {"rate_limit_requests_per_second": 0, "rate_limit_address_per_second": 0}
+        unlimited: dict[str, Any] = {"rate_limit_requests_per_second": 0, "rate_limit_address_per_second": 0}
         first = await stack.enter_async_context(open_api(database, **unlimited))
-        second_key = await _second_tenant(first, database)
+        second_key = (await _create(first, "/v1/tenants", {"name": "second"}, "key"))["key"]
         second = await stack.enter_async_context(open_api(database, key=second_key, **unlimited))
         readers: list[OracleReader] = []
         for number, (api, key) in enumerate(((first, BOOTSTRAP_KEY), (second, second_key))):
@@ -151,20 +148,6 @@ async def open_yard(server: Server, seed: int) -> AsyncIterator[Yard]:
         yield Yard(readers, (first, second))
         for api in (first, second):
             assert (await api.verify())["status"] == "ok"
-
-
-async def _second_tenant(api: Api, database: TestDatabase) -> str:
-    """Its first key."""
-    engine = database.owner_engine()
-    async with engine.connect() as connection:
-        query = select(log.c.log_id).join(tenant, tenant.c.log_id == log.c.log_id).where(tenant.c.name == SYSTEM_TENANT)
-        system = (await connection.execute(query)).scalar_one()
-    await engine.dispose()
-    headers = {"Authorization": f"Bearer {await add_key(database, system, ['admin'])}"}
-    made = await api.client.post("/v1/tenants", json={"name": "second"}, headers=headers)
-    assert made.status_code == 201, made.text
-    key: str = made.json()["key"]["key"]
-    return key
 
 
 async def _furnish(api: Api, own_key: str, chance: random.Random) -> list[OracleReader]:
@@ -200,11 +183,10 @@ def _known(shown: Event, posted: dict[str, Event]) -> Event:
     return {**event, **known, "context": context, "hash": shown["proof"]["hash"]}
 
 
-async def _create(api: Api, path: str, body: dict[str, Any], name: str) -> str:
+async def _create(api: Api, path: str, body: dict[str, Any], name: str) -> Any:
     response = await api.client.post(path, json=body)
     assert response.status_code == 201, response.text
-    secret: str = response.json()[name]
-    return secret
+    return response.json()[name]
 
 
 async def _give_key(api: Api, chance: random.Random) -> tuple[str, Sight]:

@@ -27,11 +27,11 @@ def plant_key(canaries: Canaries, place: str, key: str) -> str:
     return key
 
 
-def secret_files(canaries: Canaries, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+def secret_files(canaries: Canaries, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """(settings that name a file for a secret each, the secrets by setting)."""
     names = ("AUDIT_BOOTSTRAP_KEY", "AUDIT_METRICS_KEY", "AUDIT_NETBOX_SECRET")
     made = {name: f"{canaries.plain(name)}{canaries.plain(f'{name}, the rest')}" for name in names}
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, secret in made.items():
         path = folder / name.lower()
         path.touch(0o600)
