@@ -1,30 +1,42 @@
 """Promise 2: no secret is stored, and none goes out another way. Canaries in every redactable place and in rejected requests;
-then every table, file, log line, metric, error body and export is searched for them."""
+then every table, file, log line, metric, error body and export is searched for them. So it is with real keys, viewer tokens and secret
+files, and with what is sent in their place: nothing but the answer that shows a key once has it."""
 
+import io
 import json
 import os
 import secrets
 import socket
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from audit_service import ingest
+from audit_service.api.routes import keys
 from audit_service.core import redaction, redaction_tree
+from audit_service.core.api_key import format_key
 from audit_service.embedded import EmbeddedPostgres
 from tests.support.apps import dump, open_api
 from tests.support.canaries import Canaries, accepted_events, quiet_queries, rejected_requests
+from tests.support.credential_canaries import Holder, forwarded, plant_key, refused_logins, secret_files
 from tests.support.postgres import Server, TestDatabase
-from tests.support.processes import Service, start_service
+from tests.support.processes import Service, start_service, wait_until
 
 FORMATS = ("csv", "json", "ndjson")
 
 
 def client_of(service: Service) -> httpx.Client:
     """A client with the admin key."""
-    headers = {"Authorization": f"Bearer {service.admin_key}"}
+    return client_with(service, service.admin_key)
+
+
+def client_with(service: Service, key: str) -> httpx.Client:
+    """A client with this key."""
+    headers = {"Authorization": f"Bearer {key}"}
     return httpx.Client(base_url=service.url, headers=headers, trust_env=False, timeout=30)
 
 
@@ -109,13 +121,170 @@ def test_no_canary_is_found_anywhere(tmp_path: Path) -> None:
     assert canaries.found_under(tmp_path / "var") == {}
 
 
+def without_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redaction of events does nothing."""
+    monkeypatch.setattr(redaction, "redact_event", lambda event, changes, _rules: (event, changes))
+    for module in (redaction, redaction_tree):
+        monkeypatch.setattr(module, "redact_text", lambda text, _rules, **_: text)
+
+
+# --- credentials ---
+
+LIMITS = {
+    "server_ids": ["s1"],
+    "global_events": True,
+    "categories": ["canary"],
+    "staff_as": "Support",
+    "networks": ["127.0.0.0/8"],
+}
+
+
+def use_credentials(holder: Holder, canaries: Canaries) -> None:
+    """Every way in which a key or a token is made, used, listed and ended."""
+    name = f"node {canaries.token('name of a key')}"
+    limited = holder.make("limited key", "/v1/keys", "key", {"name": name, "scopes": ["read", "export"], **LIMITS})
+    backend = holder.make("backend", "/v1/keys", "key", {"name": "backend", "scopes": ["read", "export", "viewer"]})
+    wanted = {"server_ids": "all", "export": True, "viewer": f"ana {canaries.plain('viewer')}"}
+    tokens = [holder.make(f"token {n}", "/v1/viewer-tokens", "token", wanted, key=backend["key"]) for n in range(2)]
+    refused = {
+        "server_ids": "all",
+        "own_actions_of": canaries.token("own_actions_of"),
+        canaries.token("member of a token"): 1,
+    }
+    holder.ask("refused token", "POST", "/v1/viewer-tokens", 422, json=refused)
+    refused = {
+        "name": "x",
+        "scopes": ["read"],
+        "client": canaries.token("client"),
+        "categories": [canaries.token("category")],
+    }
+    holder.ask("refused key", "POST", "/v1/keys", 422, json=refused)
+    for n, key in enumerate([limited["key"], *(token["token"] for token in tokens)]):
+        holder.ask(f"list {n}", "GET", "/v1/events", 200, key=key)
+        holder.ask(f"export {n}", "GET", "/v1/export?format=csv", 200, key=key)
+        holder.ask(f"evidence {n}", "GET", "/v1/evidence", 403, key=key)
+        holder.ask(f"keys {n}", "GET", "/v1/keys", 403, key=key)
+        holder.ask(f"post {n}", "POST", "/v1/events", 403, key=key, json={"action": "x"})
+        holder.ask(f"hidden {n}", "GET", "/v1/events", 200, 403, key=key, params={"ip": "192.0.2.1"})
+    path = f"/v1/viewer-tokens/{tokens[0]['token_id']}"
+    holder.ask("renewed", "POST", f"{path}/renew", 200, key=backend["key"], json={})
+    holder.ask("tokens", "GET", "/v1/viewer-tokens", 200, key=backend["key"])
+    holder.ask("revoked token", "DELETE", path, 204, key=backend["key"])
+    holder.ask("token that was revoked", "GET", "/v1/events", 200, 401, key=tokens[0]["token"])
+    holder.ask("revoked key", "DELETE", f"/v1/keys/{backend['key_id']}", 204)
+    holder.ask("keys", "GET", "/v1/keys", 200)
+
+
+def use_commands(holder: Holder, canaries: Canaries) -> None:
+    """Keys and tenants as an operator makes them; and a tenant over HTTP, by a key of the service's own."""
+    holder.run("key by command", "keys", "create", "node", "--scope", "read", "--client", "c", "--json", shows="key")
+    system = ("--tenant", "system", "--scope", "admin", "--json")
+    made = json.loads(holder.run("key of system", "keys", "create", "owner", *system, shows="key"))
+    holder.make("tenant", "/v1/tenants", "key", {"name": "second"}, key=made["key"])
+    holder.ask("tenants", "GET", "/v1/tenants", 200, key=made["key"])
+    holder.ask(
+        "refused tenant", "POST", "/v1/tenants", 422, key=made["key"], json={"name": canaries.token("name of a tenant")}
+    )
+    for kind in ("api_key", "viewer_token"):
+        key = plant_key(canaries, f"checked {kind}", format_key(os.urandom(48), kind))
+        holder.run(f"{kind} checked", "keys", "check", piped=key)
+        holder.run(f"{kind} checked, mistyped", "keys", "check", "--json", piped=key[:-1] + "-")
+    holder.run("keys listed", "keys", "list", "--json")
+    holder.run("revoked by command", "keys", "revoke", made["key_id"])
+
+
+def send_refused(holder: Holder, canaries: Canaries, secrets_: dict[str, str]) -> None:
+    """Log-ins that fail, and headers that nobody may write."""
+    for n, (method, path, rest) in enumerate(refused_logins(canaries)):
+        json_body: dict[str, Any] = {"json": {"action": "x"}} if method == "POST" else {}
+        holder.ask(f"log-in {n} {method} {path[:14]}", method, path, 401, anonymous=True, **json_body, **rest)
+    for n, headers in enumerate(forwarded(canaries)):
+        holder.ask(f"forwarded {n}", "GET", "/v1/events", 200, headers=headers)
+        holder.ask(f"forwarded {n}, refused", "GET", "/v1/events", 401, anonymous=True, headers=headers)
+    signature = {"X-Hook-Signature": canaries.plain("X-Hook-Signature")}
+    holder.ask("webhook", "POST", "/adapters/netbox", 400, 401, 422, json={}, headers=signature)
+    holder.ask("metrics", "GET", "/metrics", 200, key=secrets_["AUDIT_METRICS_KEY"])
+
+
+def noted_actions(holder: Holder) -> set[str]:
+    """What the service has noted about itself; the notes are kept among the answers."""
+    notes = holder.ask("notes", "GET", "/v1/events", 200, params={"action": "audit.*", "limit": 500})
+    return {event["action"] for event in notes.json()["events"]}
+
+
+NOTED = {
+    "audit.key.created", "audit.key.revoked", "audit.viewer_token.issued", "audit.viewer_token.renewed", "audit.viewer_token.revoked",
+    "audit.access.denied", "audit.export.finished", "audit.evidence.finished",
+}  # fmt: skip
+
+
+def test_no_key_or_token_is_found_anywhere_but_where_it_is_shown_once(tmp_path: Path) -> None:
+    """Used by one run of the service and searched for in the next, so that what was counted is noted too."""
+    canaries, var = Canaries(), tmp_path / "var"
+    settings, secrets_ = secret_files(canaries, tmp_path)
+    settings |= {
+        "AUDIT_TRUSTED_PROXIES": "127.0.0.0/8",
+        "AUDIT_SIGNING_INTERVAL_SECONDS": "1",
+        "AUDIT_LOG_READS": "true",
+    }
+    answers: dict[str, bytes] = {}
+    with start_service(var, **settings) as service:
+        with client_with(service, secrets_["AUDIT_BOOTSTRAP_KEY"]) as client:
+            holder = Holder(canaries, client, var, settings, answers)
+            holder.ask("posted", "POST", "/v1/events", 201, json={"action": "canary.made", "server_id": "s1"})
+            use_credentials(holder, canaries)
+            use_commands(holder, canaries)
+            send_refused(holder, canaries, secrets_)
+            wait_until(lambda: client.get("/v1/evidence").status_code == 200, "a signed log", seconds=60)
+            with zipfile.ZipFile(io.BytesIO(client.get("/v1/evidence").content)) as bundle:
+                answers["bundle"] = b"".join(map(bundle.read, bundle.namelist()))
+        assert service.stop() == 0
+        service.wait_until_read()
+        answers["log"] = service.output.encode()
+    with start_service(var, **settings) as service:
+        with client_with(service, secrets_["AUDIT_BOOTSTRAP_KEY"]) as client:
+            again = Holder(canaries, client, var, settings, answers)
+            assert noted_actions(again) >= NOTED
+            again.ask("metrics again", "GET", "/metrics", 200, key=secrets_["AUDIT_METRICS_KEY"])
+            again.ask("export of everything", "GET", "/v1/export", 200)
+        answers["dump"] = dump(EmbeddedPostgres.attach(service.data_dir).url())
+        assert service.stop() == 0
+        service.wait_until_read()
+        answers["log again"] = service.output.encode()
+    assert b"audit.auth.failed" in answers["dump"]
+    assert len(canaries.planted) > 60
+    leaked = {what: places for what, answer in answers.items() if (places := canaries.found_in(answer))}
+    assert leaked == {}
+    assert canaries.found_under(var) == {}
+
+
+@pytest.mark.parametrize("piece", [slice(None), slice(40)], ids=["a whole key", "the half of one"])
+async def test_the_same_search_finds_a_key_that_is_planted(
+    server: Server, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, piece: slice
+) -> None:
+    """The control: one in the name of a key, with rules that do nothing, is in the list of keys, in what the service notes, in an export,
+    in the dump and in a file."""
+    monkeypatch.setattr(keys, "redact_text", lambda text, _rules: text)
+    without_rules(monkeypatch)
+    canaries = Canaries()
+    key = plant_key(canaries, "name of a key", format_key(os.urandom(48)))
+    async with open_api(database) as api:
+        made = await api.client.post("/v1/keys", json={"name": f"node {key[piece]}", "scopes": ["read"]})
+        assert made.status_code == 201, made.text
+        for path in ("/v1/keys", "/v1/events?action=audit.key.created", "/v1/export"):
+            assert canaries.found_in((await api.client.get(path)).content) == {"name of a key"}, path
+    assert canaries.found_in(dump(database.owner_url)) == {"name of a key"}
+    owner = await database.owner()
+    await owner.execute("CHECKPOINT")
+    await owner.close()
+    assert any(name.startswith("base") for name in canaries.found_under(server.postgres.cluster_dir))
+
+
 async def test_without_redaction_the_same_search_finds_them(
     server: Server, database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: with rules that do nothing, every canary of an accepted event is in the dump, an export and a file."""
-    monkeypatch.setattr(redaction, "redact_event", lambda event, changes, _rules: (event, changes))
-    for module in (redaction, redaction_tree):
-        monkeypatch.setattr(module, "redact_text", lambda text, _rules, **_: text)
+    without_rules(monkeypatch)
     canaries = Canaries()
     sent = list(accepted_events(canaries))
     async with open_api(database) as api:

@@ -14,7 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sqlalchemy import literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import audit_service.store
-from audit_service.core import mask, terms
+from audit_service.core import mask
 from audit_service.core.bursts import Act, fold
 from audit_service.core.entry import ENTROPY_BYTES, format_time, prepare
 from audit_service.core.sight import EVERYTHING, Sight
@@ -48,7 +48,17 @@ from audit_service.store.selection import Filter, Selection
 from audit_service.store.veil import Veil
 from tests.support.appends import RECIPE, RULESET, TestLog, existing_log, owner
 from tests.support.forgotten import Forgetter
-from tests.support.oracle import ASKED, NAIVE, SORTS, START, Event, make_events, matches, ordered
+from tests.support.naive_sight import (
+    admitted,
+    at,
+    facet_value,
+    make_events_of_persons,
+    questions,
+    seen,
+    sights,
+    small_search,
+)
+from tests.support.oracle import SORTS, START, Event, ordered
 from tests.support.postgres import SERVICE_NAME, Server, default_log_id
 
 EXAMPLES = int(os.environ.get("SIGHT_EXAMPLES", "30"))
@@ -58,22 +68,10 @@ pytestmark = [pytest.mark.timeout(0 if EXAMPLES > 30 else 600)]
 
 
 def stock_events() -> list[Event]:
-    """Those of the oracle, and beside them what only sights ask about: persons behind others, ids and names that are e-mails, e-mails that
-    are also said where everybody sees them, and the service's own."""
+    """Those that only sights ask about, and the service's own."""
     chance = random.Random(7)  # noqa: S311 - test data, the same each run
-    events = make_events(5, SIZE, "e")
+    events = make_events_of_persons(5, SIZE, "e")
     for number, event in enumerate(events):
-        if number % 6 == 0:
-            event["on_behalf_of"] = {
-                "type": "client",
-                "id": "12",
-                "name": "Ana of Example",
-                "email": "boss@example.com",
-            }
-        if number % 7 == 0:
-            event["actor"] = {"type": "user", "id": "ana@example.com", "name": "ana@example.com ", "role": "x@y"}
-        if number % 11 == 0:
-            event["description"] = "written to ana@example.com"
         if number % 9 == 4:
             event |= {
                 "action": f"audit.key.{chance.choice(['created', 'revoked'])}",
@@ -96,18 +94,7 @@ class Stock:
 def small() -> Iterator[None]:
     """Every way through the search with few events."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(terms, "SEGMENT_EVENTS", SEGMENT)
-        for name in (
-            "WALK_ENTRIES",
-            "LONG_WALK_ENTRIES",
-            "_NAMED_LIMIT",
-            "_LISTED_LIMIT",
-            "_CHECKED_ENTRIES",
-            "_LOOKED_UP_LIMIT",
-        ):
-            patch.setattr(find, name, 3)
-        patch.setattr(find, "_BATCHES", (1, 2, 4))
-        patch.setattr(slices, "SLICE_ENTRIES", 7)
+        small_search(patch, SEGMENT)
         yield
 
 
@@ -157,82 +144,6 @@ def own_candidate(event: Event) -> Candidate:
     return Candidate(event["id"], True, bytes(16), bytes(32), prepared)
 
 
-# --- the naive reader ---
-
-
-def admitted(event: Event, sight: Sight) -> bool:
-    """Whether the event is seen, said once more in words of its own."""
-    return not (
-        (event["action"].startswith("audit.") and not sight.own_entries)
-        or (event["server_id"] is None and not sight.global_events)
-        or (
-            event["server_id"] is not None
-            and sight.server_ids is not None
-            and event["server_id"] not in sight.server_ids
-        )
-        or (sight.categories is not None and event["category"] not in sight.categories)
-        or (sight.actor_id is not None and (event["actor"] or {}).get("id") != sight.actor_id)
-    )
-
-
-def left_of(event: Event, sight: Sight) -> Event:
-    """What of an event can be asked for."""
-    actor, behalf, context = (dict(event.get(name) or {}) for name in ("actor", "on_behalf_of", "context"))
-    if not sight.ips:
-        context["ip"] = None
-    if not sight.emails:
-        for person in (actor, behalf):
-            person.pop("email", None)
-            for name in [name for name in person if name != "type" and re.search(r"\S@\S", str(person[name]))]:
-                del person[name]
-    if sight.staff_as is not None and actor.get("type") in sight.staff_types:
-        actor, behalf, context = {"type": actor["type"]}, {}, dict.fromkeys(context)
-    elif sight.staff_as is not None and behalf.get("type") in sight.staff_types:
-        behalf = {"type": behalf["type"]}
-    return event | {"actor": actor or None, "on_behalf_of": behalf or None, "context": context}
-
-
-def seen(events: list[Event], sight: Sight, asked: list[tuple[str, str]]) -> list[Event]:
-    """The events that a question brings."""
-    shown = [left_of(event, sight) for event in events if admitted(event, sight)]
-    return [event for event in shown if matches(event, asked)]
-
-
-# --- random questions ---
-
-EMAILS = ["boss@example.com", "ana of example", "example.com", "boss@", "ana@example.com", "written", "x@y"]
-QUESTIONS = {
-    **ASKED,
-    "q": [*ASKED["q"], *EMAILS],
-    "actor": [*ASKED["actor"], "ana@*", "boss@example.com", "a.bel@example.com"],
-    "role": [*ASKED["role"], "x@y"],
-    "action": [*ASKED["action"], "audit.*", "audit.key.created"],
-    "category": [*ASKED["category"], "audit"],
-}
-filters = st.sampled_from([*sorted(NAIVE), *["q", "actor", "role"] * 4]).flatmap(
-    lambda name: st.lists(st.sampled_from(QUESTIONS[name]), min_size=1, max_size=2).flatmap(
-        lambda values: st.sampled_from([name, name + ".not"]).map(lambda n: [(n, value) for value in values])
-    )
-)
-questions = st.lists(filters, max_size=2).map(
-    lambda groups: [pair for group in {g[0][0]: g for g in groups}.values() for pair in group]
-)
-NAMES = ["s1", "s10", "s%", "S1", "a/b", "another's", "back\\slash"]
-KINDS = ["server", "x", "user", "audit"]
-sights = st.builds(
-    Sight,
-    server_ids=st.one_of(st.none(), st.frozensets(st.sampled_from(NAMES), max_size=4)),
-    global_events=st.booleans(),
-    categories=st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(KINDS), max_size=3)),
-    actor_id=st.one_of(st.none(), st.none(), st.none(), st.sampled_from(["u1", "12", "nobody"])),
-    own_entries=st.booleans(),
-    ips=st.booleans(),
-    emails=st.booleans(),
-    staff_as=st.one_of(st.none(), st.just("Support")),
-    staff_types=st.frozensets(st.sampled_from(["user", "client", "system"]), min_size=1, max_size=2),
-)  # fmt: skip
-
-
 def selected(log: TestLog, asked: list[tuple[str, str]], sight: Sight) -> Selection:
     """A question as the store takes it."""
     names = dict.fromkeys(name for name, _ in asked)
@@ -278,11 +189,6 @@ async def test_every_reader_finds_and_counts_what_they_may_see(
         assert exported == sorted(seqs), state
 
 
-def at(event: Event) -> datetime:
-    """When it occurred."""
-    return datetime.fromisoformat(event["occurred_at"]).astimezone(UTC)
-
-
 async def check_facets(connection: AsyncConnection, log_id: int, chosen: Selection, wanted: list[Event]) -> None:
     """Every value that is seen, and how often."""
     counted = await count_facets(connection, log_id, chosen, list(FACETS), 500)
@@ -291,19 +197,6 @@ async def check_facets(connection: AsyncConnection, log_id: int, chosen: Selecti
         found = {value.value: value.count for value in facet.values}
         values = (facet_value(event, name) for event in wanted)
         assert found == dict(Counter(value for value in values if value is not None or name == "server_id")), name
-
-
-def facet_value(event: Event, name: str) -> str | None:
-    """The value an event has for a filter menu."""
-    actor, target = event["actor"] or {}, event["target"] or {}
-    own = {
-        "actor": actor.get("id"),
-        "role": actor.get("role"),
-        "actor_type": actor.get("type"),
-        "target_type": target.get("type"),
-    }
-    value = own[name] if name in own else event[name]
-    return None if value is None else str(value)[: terms.VALUE_CHARACTERS]
 
 
 @settings(max_examples=EXAMPLES // 2)
@@ -570,6 +463,7 @@ STORE = Path(audit_service.store.__file__).parent
 # Where entries are read past a sight, and why.
 UNSEEN = {
     "batches", "checkpoints", "forgetting", "pruning", "segments", "sources", "signing", "tiles", "verification",  # for the service itself
+    "proving",  # the header that a proof is of, where the entry was found within a sight
     "query",  # slices of the log as it stands, for verifying and proving; what a person asks for by id is seen_entry's
     "slices",  # evidence, which has every entry
     "find",  # where a walk ends, which is shown to nobody

@@ -40,12 +40,15 @@ async def tell(database: TestDatabase, *arguments: str, seconds: float = PATIENC
     return Told(process.returncode, out, err)
 
 
-def command(data_dir: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run `audit-service` on a data directory; `environment`: its only settings."""
+def command(
+    data_dir: Path, *arguments: str, piped: str | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `audit-service` on a data directory, with something piped in; `environment`: its only settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
     return subprocess.run(
         [sys.executable, "-P", "-m", "audit_service.cli", *arguments],
         env=kept | {"AUDIT_DATA_DIR": str(data_dir)} | environment,
+        input=piped,
         capture_output=True,
         text=True,
         timeout=120,
