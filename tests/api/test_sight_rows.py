@@ -309,12 +309,11 @@ async def test_who_sees_a_part_makes_no_key_that_sees_all(log: Log) -> None:
     partly = await add_reader(log.api, PARTS["servers"], SCOPES)
     headers = {"Authorization": f"Bearer {partly.key}"}
     more = {"name": "more", "scopes": ["read"]}
-    for limits in ({"server_ids": ["never-was"], "global_events": False}, {"audit_entries": True}):
-        response = await log.api.client.post("/v1/keys", json=more | limits, headers=headers)
-        assert response.status_code == 403, limits
+    beyond = more | {"server_ids": ["never-was"], "global_events": False}
+    assert (await log.api.client.post("/v1/keys", json=beyond, headers=headers)).status_code == 403
     response = await log.api.client.post("/v1/keys", json=more, headers=headers)
     assert response.status_code == 201
-    assert set(response.json()["limits"]["server_ids"]) == PARTS["servers"].server_ids
+    assert response.json()["limits"]["server_ids"] == sorted(PARTS["servers"].server_ids or ())
 
 
 # --- cursors ---
