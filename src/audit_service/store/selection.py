@@ -306,11 +306,11 @@ def _base_filters(selection: Selection) -> list[Filter]:
 
 def _condition(item: Filter, sight: Sight) -> ColumnElement[bool]:
     """A filter, going by what the sight shows; of entries that are `unsure` it lets through too many rather than too few."""
-    # An entry without a value is not one of the values: NOT (NULL = x) would lose it.
-    matches = func.coalesce(_seen(item, _matches(item), sight), false())
+    matches = _seen(item, _matches(item), sight)
     if not item.negated:
-        return matches
-    without = not_(matches)
+        return matches  # as it is: of a comparison wrapped into anything PostgreSQL would take half of all entries to be it
+    # An entry without a value is not one of the values: NOT (NULL = x) would lose it.
+    without = not_(func.coalesce(matches, false()))
     return or_(without, unsure(item.field, sight)) if is_veiled(item.field, sight) else without
 
 
