@@ -16,11 +16,11 @@ from audit_service.api.body import read_body
 from audit_service.api.dependencies import Issuer, ServiceOf, documented_security, require_scope
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewToken, Renewal, limits_of_token, parse_body
 from audit_service.api.noting import note
-from audit_service.api.routes.keys import require_id
+from audit_service.api.routes.keys import require_api_key, require_id
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
 from audit_service.core.own_event import Target
-from audit_service.errors import ForbiddenError, InputError
+from audit_service.errors import InputError
 from audit_service.ingest import without_secrets
 from audit_service.store import viewer_tokens
 from audit_service.store.credentials import Credential
@@ -42,7 +42,7 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
     """Issue a viewer token. The answer is the only place that ever shows it; send it as `Authorization: Bearer auv_…`."""
     data = await read_body(request, BODY_LIMIT_BYTES)
     recipe, log = await service.recipe(), await service.log_of(credential)
-    _require_key(credential)
+    require_api_key(credential, "viewer tokens are issued by API keys only")
     try:
         wanted = parse_body(data, NewToken, "the token")
         scopes = ["read", "export"] if wanted.export else ["read"]
@@ -117,12 +117,6 @@ async def _noted(
     target = Target("viewer_token", record.token_id)
     about = {**about, "expires_at": format_time(record.expires_at)}
     await note(request, credential, f"audit.viewer_token.{done}", target=target, metadata=about)
-
-
-def _require_key(credential: Credential) -> None:
-    """A token has to end with what issued it. Raises ForbiddenError for what is no API key."""
-    if credential.kind != "api_key":
-        raise ForbiddenError("viewer tokens are issued by API keys only")
 
 
 def _whose(credential: Credential) -> str | None:
