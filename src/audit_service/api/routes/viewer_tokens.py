@@ -51,7 +51,7 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
         limits = limits_of_token(wanted, credential.limits, recipe, log)
     except InputError as error:
         raise without_secrets(error, recipe.rules) from None
-    viewer = None if wanted.viewer is None else _viewer_hash(wanted.viewer, recipe.secret, credential.log_id)
+    viewer = _name_hash("viewer", wanted.viewer, recipe.secret, credential.log_id)
     async with translated(), connected(service.database.writes) as connection:
         record, token = await viewer_tokens.issue_token(
             connection,
@@ -64,7 +64,10 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
         )
         await connection.commit()
     # Before anybody is told the token: one that cannot be noted is nobody's.
-    about: dict[str, JSONValue] = {"scopes": [*scopes], "limits": limits.as_json(), "viewer": viewer}
+    # The actor's id may be an e-mail address: the token needs it, the note does not.
+    actor = _name_hash("actor", limits.sight.actor_id, recipe.secret, credential.log_id)
+    noted_limits = {**limits.as_json(), "actor_id": actor}
+    about: dict[str, JSONValue] = {"scopes": [*scopes], "limits": noted_limits, "viewer": viewer}
     await _noted(request, credential, "issued", record, about)
     return _answer({"token": token, **token_view(record)}, 201)
 
@@ -123,9 +126,11 @@ def _whose(credential: Credential) -> str | None:
     return None if "admin" in credential.scopes else credential.key_id
 
 
-def _viewer_hash(viewer: str, secret: bytes, log_id: int) -> str:
-    """What is kept of a viewer's name: it tells two viewers apart, and nobody who they are."""
-    return hmac.new(secret, f"viewer\n{log_id}\n{viewer}".encode(), sha256).hexdigest()[:32]
+def _name_hash(role: str, name: str | None, secret: bytes, log_id: int) -> str | None:
+    """What is kept of the name of a `viewer` or an `actor`: it tells two apart, and nobody who they are. None for none."""
+    if name is None:
+        return None
+    return hmac.new(secret, f"{role}\n{log_id}\n{name}".encode(), sha256).hexdigest()[:32]
 
 
 def token_view(record: TokenRecord) -> dict[str, object]:
