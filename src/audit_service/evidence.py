@@ -38,13 +38,15 @@ _SEQ, _KIND, _BODY = (EVENT_COLUMNS.index(name) for name in ("seq", "kind", "bod
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is asked for. `from_seq` None: from the first entry that is not pruned; `to_seq` None: up to the checkpoint's size;
-    `checkpoint_size` None: the latest. `selection`: filters, and `filters` how they were asked for, which the manifest repeats."""
+    `checkpoint_size` None: the latest. `selection`: filters, and `filters` how they were asked for, which the manifest repeats.
+    `own_entries`: whether the disclosures of what the service notes of itself are in it."""
 
     from_seq: int | None = None
     to_seq: int | None = None
     checkpoint_size: int | None = None
     selection: Selection | None = None
     filters: str | None = None
+    own_entries: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Plan:
     pruned_before: int
     selection: Selection | None
     filters: str | None
+    own_entries: bool
 
 
 async def plan_evidence(tree: StoredTree, wanted: Wanted) -> Plan:
@@ -84,7 +87,8 @@ async def plan_evidence(tree: StoredTree, wanted: Wanted) -> Plan:
             raise _invalid(
                 "checkpoint_size", "is of an earlier epoch, and the log does not lead to it: see its `resume` entries"
             ) from None
-    plan = Plan(from_seq, to_seq, signed, around, head.pruned_before, wanted.selection, wanted.filters)
+    asked = (wanted.selection, wanted.filters, wanted.own_entries)
+    plan = Plan(from_seq, to_seq, signed, around, head.pruned_before, *asked)
     await _require_explained(tree, plan)
     return plan
 
@@ -108,6 +112,7 @@ async def make_evidence(
         "created_at": datetime.now(UTC),
         "filters": plan.filters,
         "left": plan.around.left,
+        "own_entries": plan.own_entries,
     }
     async with translated(), aclosing(stream_file("evidence", arguments, _steps(tree, plan, report))) as pieces:
         async for piece in pieces:

@@ -215,6 +215,55 @@ async def test_evidence_needs_the_scope_export_and_is_of_the_own_log(shared: Ben
     assert shared.check(bundle).exit_code() == verify_file.EXIT_BAD
 
 
+async def test_what_the_service_notes_of_itself_is_withheld_from_who_does_not_see_it(bench: Bench) -> None:
+    """A whole range has the entries, without their disclosures, and the verifier says so: no tampering, and not good. With `audit_entries`
+    everything is in it, as before."""
+    api, canary = bench.api, "canary-5e6b4172"
+    asked = {"scopes": ["export"], "name": canary}
+    keys = [
+        (await api.client.post("/v1/keys", json={**asked, **more})).json()["key"]
+        for more in ({}, {"audit_entries": True})
+    ]
+    limited, seeing = ({"Authorization": f"Bearer {key}"} for key in keys)
+    await bench.signer.sign()
+    size = SIZE + 2
+    whole, part = [
+        (await api.client.get("/v1/evidence", params={"to_seq": size}, headers=headers)).content
+        for headers in (seeing, limited)
+    ]
+    assert canary.encode() in members(whole)["entries.ndjson"]
+    assert bench.check(whole).exit_code() == verify_file.EXIT_GOOD
+    assert canary.encode() not in b"".join(members(part).values())
+    report = bench.check(part)
+    check = report.checks()["disclosures"]
+    assert (report.exit_code(), check.verdict, check.reason) == (
+        verify_file.EXIT_UNKNOWN,
+        "not_checked",
+        "withheld, not checked",
+    )
+    assert {name for name, one in report.checks().items() if one.verdict in {"fail", "not_checked"}} <= {
+        "disclosures",
+        "policy",
+    }
+    shown, kept = (lines(members(bundle)["entries.ndjson"]) for bundle in (whole, part))
+    withheld = {line["seq"]: line["withheld"] for line in kept if "withheld" in line}
+    assert withheld == {line["seq"]: [*line["disclosures"]] for line in shown[SIZE:]}
+    assert check.faults == sum(map(len, withheld.values())) > 0
+    assert kept[:SIZE] == shown[:SIZE]
+    assert all(line["disclosures"] == {} for line in kept[SIZE:])
+
+
+async def test_filters_find_nothing_of_what_the_service_notes_for_who_does_not_see_it(bench: Bench) -> None:
+    """Else whether a filter on a hidden value selects the entry would tell the value."""
+    body = {"name": "limited", "scopes": ["export"]}
+    key = (await bench.api.client.post("/v1/keys", json=body)).json()["key"]
+    await bench.signer.sign()
+    for headers, found in ((None, 1), ({"Authorization": f"Bearer {key}"}, 0)):
+        response = await bench.api.client.get("/v1/evidence", params={"action": "audit.key.created"}, headers=headers)
+        assert len(lines(members(response.content)["entries.ndjson"])) == found
+        assert bench.check(response.content).exit_code() == verify_file.EXIT_GOOD
+
+
 # --- logs of which something was forgotten ---
 
 

@@ -341,6 +341,22 @@ async def test_api_keys_are_as_good_as_before(api: Api, provider: Provider) -> N
         assert (await ask(api, provider.token(), path, "POST")).status_code == 401
 
 
+async def test_an_admin_s_token_makes_no_key(module_database: TestDatabase, provider: Provider) -> None:
+    """A key would outlive the token, which cannot be revoked. Listing and revoking are as good as with a key, and a key makes keys."""
+    settings = settings_for(provider, oidc_max_scopes="read,admin")
+    wanted = {"name": "lasting", "scopes": ["read"]}
+    async with served(module_database, **settings) as service:
+        client = service.api.client
+        admin = {"Authorization": f"Bearer {provider.token(roles=['root', 'reader'])}"}
+        refused_ = await client.post("/v1/keys", json=wanted, headers=admin)
+        assert (refused_.status_code, refused_.json()["detail"]) == (403, "keys are made by API keys only")
+        listed = (await client.get("/v1/keys", headers=admin)).json()["keys"]
+        assert "lasting" not in {key["name"] for key in listed}
+        made = await client.post("/v1/keys", json=wanted)
+        assert made.status_code == 201
+        assert (await client.delete(f"/v1/keys/{made.json()['key_id']}", headers=admin)).status_code == 204
+
+
 async def test_without_an_issuer_no_token_is_accepted(module_database: TestDatabase, provider: Provider) -> None:
     """It is a key that does not exist."""
     async with open_api(module_database) as plain:

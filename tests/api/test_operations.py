@@ -18,7 +18,7 @@ from audit_service.app import create_app
 from audit_service.settings import Settings
 from audit_service.store import engine
 from tests.support.api import Api
-from tests.support.apps import open_api
+from tests.support.apps import add_tenant, open_api
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
 CANARY = "hunter2-canary-value"
@@ -199,6 +199,24 @@ async def test_metrics_and_documents_can_be_switched_off(module_database: TestDa
         for path in ("/metrics", "/docs", "/openapi.json"):
             response = await api.client.get(path)
             assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_sums_of_sizes_are_for_one_tenant_or_for_who_has_the_metrics_key(database: TestDatabase) -> None:
+    """Whoever knows the size of their own log would learn from a sum how much the others did."""
+    sizes = {"audit_log_size", "audit_checkpoint_size", "audit_verified_size"}
+    metrics_key = "m" * 32
+
+    async def shown(**settings: Any) -> set[str]:
+        async with open_api(database, **settings) as api:
+            answer = await api.client.get("/metrics", headers={"Authorization": f"Bearer {metrics_key}"})
+        names = {line.split()[0] for line in answer.text.splitlines()}
+        assert {"audit_unsigned_logs", "audit_broken_logs"} <= names
+        return sizes & names
+
+    assert await shown() == sizes
+    await add_tenant(database, "another")
+    assert await shown() == set()
+    assert await shown(metrics_key=metrics_key) == sizes
 
 
 # --- logs ---

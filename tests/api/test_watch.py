@@ -65,6 +65,21 @@ async def test_a_key_that_is_made_and_one_that_is_revoked(api: Api) -> None:
     await api.assert_intact(0)
 
 
+async def test_the_note_of_a_token_tells_whose_actions_it_shows_by_a_keyed_hash(api: Api) -> None:
+    """An actor's id may be an e-mail address. The token itself keeps it, for it is what events are compared with."""
+    person = "ana@example.com"
+    issued = []
+    for actor in (person, person, "ben@example.com"):
+        answer = await api.client.post("/v1/viewer-tokens", json={"server_ids": "all", "own_actions_of": actor})
+        assert (answer.status_code, answer.json()["limits"]["actor_id"]) == (201, actor)
+        issued.append(answer.json()["token_id"])
+    notes = {note["target"]["id"]: note for note in await api.notes() if note["action"] == "audit.viewer_token.issued"}
+    assert "@example.com" not in json.dumps([*notes.values()])
+    first, second, other = (notes[token_id]["metadata"]["limits"]["actor_id"] for token_id in issued)
+    assert first == second != other
+    await api.assert_intact(0)
+
+
 async def test_a_key_that_cannot_be_noted_is_told_to_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database goes away between the act and its note: 503, and what was made can be used by nobody."""
 

@@ -19,6 +19,7 @@ from tests.support.evidence_controls import control_cases, forgotten_cases
 from tests.support.evidence_forged import claim_cases, filtered_cases, line_cases, proof_cases, spelling_cases
 from tests.support.evidence_keys import bad_key_cases, good_key_cases
 from tests.support.evidence_sealed import canonical_bodies, canonical_values, sealed, sealed_value, sealed_wrong_cases
+from tests.support.evidence_withheld import withheld_cases
 from tests.support.evidence_zips import zip_cases
 
 
@@ -66,6 +67,7 @@ def bad_cases() -> Iterator[Case]:
     yield from bad_key_cases()
     yield from sealed_wrong_cases()
     yield from forgotten_cases()
+    yield from withheld_cases()
     yield from control_cases()
     yield from filtered_cases()
     yield from spelling_cases()

@@ -4,7 +4,9 @@ Its members, in this order:
 
 - `entries.ndjson`: a line for each entry of [from_seq, to_seq), each ended by LF, exactly what was hashed:
   `{"seq":0,"header":"audit-service/entry/v1\n…","body":"{…}","disclosures":{"ip":["<base64 of the salt>","<JSON text>"]}}`. `body` is null
-  where it was dropped. A filtered bundle has the selected entries only, each with `"inclusion":["<base64>",…]`, leaf to root.
+  where it was dropped. Where whoever asked may not see what the service notes of itself, such an entry has no disclosures, and
+  `"withheld":["actor",…]` names those that it has in the log. A filtered bundle has the selected entries only, each with
+  `"inclusion":["<base64>",…]`, leaf to root.
 - `controls.ndjson`: lines with inclusion, too: the control entries up to the checkpoint's size that touch the range. They say what was
   dropped and erased, and stand here because they come after what they explain.
 - `proof.json`: `{"from_seq","to_seq","size","left","right"}`, the range proof in the tree of `size`. Not in a filtered bundle, which proves
@@ -38,6 +40,7 @@ from audit_service.core.merkle import (
     cover,
     prove_inclusion,
 )
+from audit_service.core.sight import OWN_PREFIX
 from audit_service.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, partial_tiles, tile_rows, tiles_reader
 from audit_service.core.zip_stream import ZipStream
 from audit_service.errors import ProofError
@@ -68,13 +71,14 @@ class Bundle:
         created_at: Any,
         filters: str | None = None,
         left: Sequence[bytes] = (),
+        own_entries: bool = True,
     ) -> None:
         """`name`: the log's origin without the epoch. `size`, `root`, `note`: the checkpoint's. `left`: the frontier at `from_seq`, in a
-        bundle of a whole range. `created_at`: an aware datetime."""
+        bundle of a whole range. `created_at`: an aware datetime. `own_entries`: whether what the service notes of itself is disclosed."""
         self._service_name, _, self._log_key = name.rpartition("/t/")
         self._from_seq, self._to_seq, self._size, self._root = from_seq, to_seq, size, root
         self._note, self._pruned_before, self._created_at, self._filters = note, pruned_before, created_at, filters
-        self._left = tuple(left)
+        self._left, self._own_entries = tuple(left), own_entries
         self._frontier = Frontier(from_seq, left) if filters is None else None
         self._paths = _Paths(size)
         self._kinds: Counter[str] = Counter()
@@ -126,7 +130,10 @@ class Bundle:
         leaf = entry_hash(header)
         if leaf != row[_HASH]:
             raise ProofError(f"the header of seq {seq} does not hash to what is stored")
-        line = {"seq": seq, "header": header.decode(), "body": row[_BODY], "disclosures": _disclosures(row)}
+        disclosures = _disclosures(row)
+        line = {"seq": seq, "header": header.decode(), "body": row[_BODY], "disclosures": disclosures}
+        if disclosures and not self._own_entries and _is_own_event(row[_KIND], row[_BODY]):
+            line |= {"disclosures": {}, "withheld": [*disclosures]}
         if reader is None:
             assert self._frontier is not None  # noqa: S101 - a bundle has one or the other
             if self._frontier.size != seq:
@@ -219,6 +226,16 @@ class _Paths:
             return answers
 
         return remembered
+
+
+def _is_own_event(kind: str, body: str | None) -> bool:
+    """Whether the service noted it of itself, and not as a control entry. What cannot be told counts."""
+    if kind != "event":
+        return False
+    try:
+        return bool(orjson.loads(body or "")["action"].startswith(OWN_PREFIX))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return True
 
 
 def _disclosures(row: Row) -> dict[str, tuple[str, str]]:

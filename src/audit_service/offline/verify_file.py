@@ -13,7 +13,8 @@ A bundle is a zip file of the members below, stored or deflated, nothing before,
   a manifest: it finds damage, and its claims are believed only where the entries and the tree bear them out.
 - `entries.ndjson`: a line for each entry of [from_seq, to_seq), each ended by LF, without spaces, members in this order:
   `{"seq":0,"header":"audit-service/entry/v1\n…","body":"{…}","disclosures":{"ip":["<base64 salt>","<JSON text>"]}}`.
-  `body` null: dropped. In a filtered bundle only some entries, each with `"inclusion":["<base64>",…]` at its end.
+  `body` null: dropped. `"withheld":["actor",…]` behind the disclosures: values that are there and were kept from whoever
+  asked for the bundle; never empty. In a filtered bundle only some entries, each with `"inclusion":["<base64>",…]` at its end.
 - `controls.ndjson`: lines with inclusion; the control entries up to the checkpoint's size that touch the range.
 - `proof.json`: `{"from_seq","to_seq","size","left","right"}`, the range proof; absent in a filtered bundle.
 - `checkpoint`: a C2SP signed note over the tree of `size`.
@@ -27,7 +28,7 @@ members       exactly the members there should be, each with the length and hash
 headers       lines as above, seq dense (filtered: ascending), times not backwards, epochs raised by `resume` only
 links         each entry names the hash of the one before
 bodies        each body is canonical and hashes to what its header says; a control entry has one
-disclosures   each value hashes, with its salt, to the commitment in the body
+disclosures   each value hashes, with its salt, to the commitment in the body; with values withheld, not_checked
 forgotten     each missing body is covered by a `drop`, each missing disclosure named by an `erase`, appended later
 controls      the control entries are whole and lie in the tree
 range         the entries are all of [from_seq, to_seq) in the tree the checkpoint signs: nothing left out
@@ -870,6 +871,7 @@ class Entry(NamedTuple):
     body: bytes | None
     content: "Body | BodyProblem | None"
     disclosures: dict[str, tuple[bytes, str]]
+    withheld: list[str]
     inclusion: list[bytes] | None
 
 
@@ -920,6 +922,7 @@ def read_line(line: bytes, rules: Rules, *, has_inclusion: bool) -> Entry:
             body, rest = _read_string(rest)
             content = parse_body(body, kind.decode())
         disclosures, rest = _read_disclosures(rest)
+        withheld, rest = _read_withheld(rest)
         inclusion = _read_inclusion(rest) if has_inclusion else None
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"the line is not what the format says: {type(error).__name__}") from None
@@ -927,7 +930,7 @@ def read_line(line: bytes, rules: Rules, *, has_inclusion: bool) -> Entry:
         raise EvidenceError("the line has a member that it should not have")
     return Entry(
         int(seq), int(epoch), int(at), kind.decode(), prev.decode(), digest.decode(), sha256(header).digest(),
-        body, content, disclosures, inclusion,
+        body, content, disclosures, withheld, inclusion,
     )  # fmt: skip
 
 
@@ -953,6 +956,19 @@ def _read_disclosures(text: str) -> tuple[dict[str, tuple[bytes, str]], str]:
     if f"{{{spelled}}}" != text[15:end] or not all(_HASH64.fullmatch(salt) for salt, _ in given.values()):
         raise ValueError("disclosures that are not what the format says")
     return {group: (a2b_base64(salt), value) for group, (salt, value) in given.items()}, text[end:]
+
+
+def _read_withheld(text: str) -> tuple[list[str], str]:
+    """The groups of the member `withheld` that a text may begin with, and what follows it."""
+    if not text.startswith(',"withheld":'):
+        return [], text
+    given, end = _decode(text, 12)
+    if not isinstance(given, list) or not given or not all(type(group) is str for group in given):
+        raise ValueError("groups withheld that are not what the format says")
+    # Written again it is the same text.
+    if f"[{','.join(map(encode_basestring, given))}]" != text[12:end] or len({*given}) < len(given):
+        raise ValueError("groups withheld that are not what the format says")
+    return given, text[end:]
 
 
 def _read_inclusion(text: str) -> list[bytes]:
@@ -1019,7 +1035,7 @@ def check_content(entry: Entry, findings: Findings) -> list[Missing]:
     if entry.body is None:
         if entry.kind != "event":
             findings.fail("bodies", "a control entry has lost its body", seq)
-        if entry.disclosures:
+        if entry.disclosures or entry.withheld:
             findings.fail("disclosures", "a disclosure outlived its body", seq)
         return [Missing(seq, "", "")]
     if sha256(b"audit-service/body/v1\n" + entry.body).hexdigest() != entry.body_hash:
@@ -1042,9 +1058,21 @@ def _check_disclosures(entry: Entry, commitments: Mapping[str, str], findings: F
             findings.fail("disclosures", "a disclosure is not the one the body commits to", entry.seq)
         elif not is_canonical(value):
             findings.fail("disclosures", "a disclosed value is not canonical JSON", entry.seq)
-    if disclosures.keys() == commitments.keys():
+    if disclosures.keys() == commitments.keys() and not entry.withheld:
         return []
-    return [Missing(entry.seq, group, digest) for group, digest in commitments.items() if group not in disclosures]
+    _check_withheld(entry, commitments, findings)
+    shown_or_kept = {*disclosures, *entry.withheld}
+    return [Missing(entry.seq, group, digest) for group, digest in commitments.items() if group not in shown_or_kept]
+
+
+def _check_withheld(entry: Entry, commitments: Mapping[str, str], findings: Findings) -> None:
+    """What was kept back is not called erased, and never good: whoever made the bundle says so, and nothing shows that it is there."""
+    if any(group not in commitments or group in entry.disclosures for group in entry.withheld):
+        findings.fail(
+            "disclosures", "what is said to be withheld is shown, or is nothing the body commits to", entry.seq
+        )
+    if entry.withheld:
+        findings.leave("disclosures", "withheld, not checked", entry.seq, len(entry.withheld))
 
 
 def check_follows(before: Entry, entry: Entry, findings: Findings) -> bool:

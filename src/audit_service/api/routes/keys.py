@@ -16,7 +16,7 @@ from audit_service.core.entry import format_time
 from audit_service.core.key_limits import KeyLimits
 from audit_service.core.own_event import Target
 from audit_service.core.redaction import redact_text
-from audit_service.errors import BeyondLimitsError, Fault, InputError, InvalidEventError, NotFoundError
+from audit_service.errors import BeyondLimitsError, Fault, ForbiddenError, InputError, InvalidEventError, NotFoundError
 from audit_service.ingest import without_secrets
 from audit_service.store import credentials
 from audit_service.store.credentials import Credential, KeyRecord
@@ -36,10 +36,12 @@ router = APIRouter(tags=["keys"], dependencies=documented_security)
 async def create_key(request: Request, service: ServiceOf, credential: Admin) -> Response:
     """Create an API key. The answer is the only place that ever shows it.
 
-    A `client` has two live keys at most, so that one can replace the other: create the second, use it, revoke the first.
+    A `client` has two live keys at most, so that one can replace the other: create the second, use it, revoke the first. A JWT makes
+    none: the key would outlive it.
     """
     data = await read_body(request, BODY_LIMIT_BYTES)
     recipe, log = await service.recipe(), await service.log_of(credential)
+    require_api_key(credential, "keys are made by API keys only")
     try:
         wanted = parse_body(data, NewKey, "the key")
         if not set(wanted.scopes) <= credential.scopes:
@@ -91,6 +93,13 @@ async def revoke_key(request: Request, key_id: str, service: ServiceOf, credenti
 def own_limits(credential: Credential) -> KeyLimits | None:
     """What a credential may be told of others' credentials and do with them: None for one that sees the whole log, all."""
     return None if credential.sight.is_whole else credential.limits
+
+
+def require_api_key(credential: Credential, detail: str) -> None:
+    """What is handed out ends with, or after, something that can be revoked. A JWT cannot be: a token of its would not end with it, and a
+    key made with it would outlive it. Raises ForbiddenError with this detail."""
+    if credential.kind != "api_key":
+        raise ForbiddenError(detail)
 
 
 def require_id(text: str, detail: str) -> None:

@@ -31,6 +31,8 @@ from audit_service.verified import VerifiedLog
 
 router = APIRouter(tags=["operations"])
 _MULTIPROCESS = values.ValueClass.__name__ == "MmapedValue"
+# Its own and that of `system`. With more, whoever knows the size of one log learns from a sum how much the others did.
+LOGS_OF_ONE_TENANT = 2
 # However often it is asked for.
 LAGS_SECONDS = 2.0
 
@@ -65,7 +67,8 @@ async def _problems(service: Service) -> list[str]:
 
 @router.get("/metrics", response_model=None)
 async def metrics(request: Request, service: ServiceOf) -> Response:
-    """Prometheus metrics, summed over the workers. Asks for AUDIT_METRICS_KEY where that is set."""
+    """Prometheus metrics, summed over the workers. Asks for AUDIT_METRICS_KEY where that is set; where it is not, the sums of the sizes of
+    logs are left out as soon as there is more than one tenant beside `system`."""
     if not service.settings.metrics_enabled:
         raise NotFoundError("metrics are switched off")
     _require_metrics_key(request, service)
@@ -74,9 +77,10 @@ async def metrics(request: Request, service: ServiceOf) -> Response:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     signed = CollectorRegistry()
-    lags = await _lags(service)
-    signed.register(_Checkpoints(lags))
-    signed.register(_Verified(await _verified(service), logs=len(lags)))
+    lags, states = await _lags(service), await _verified(service)
+    has_sizes = service.settings.metrics_key is not None or max(len(lags), len(states)) <= LOGS_OF_ONE_TENANT
+    signed.register(_Checkpoints(lags, has_sizes=has_sizes))
+    signed.register(_Verified(states, logs=len(lags), has_sizes=has_sizes))
     return Response(generate_latest(registry) + generate_latest(signed), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -93,21 +97,21 @@ def _require_metrics_key(request: Request, service: Service) -> None:
 class _Checkpoints(Collector):
     """How far signing is behind, over all logs; a log's own figures are in its `/v1/chain`, for tenants are not everybody's to see."""
 
-    def __init__(self, lags: Sequence[Lag]) -> None:
-        self._lags = lags
+    def __init__(self, lags: Sequence[Lag], *, has_sizes: bool) -> None:
+        self._lags, self._has_sizes = lags, has_sizes
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         ages = [lag.age_seconds for lag in self._lags if lag.age_seconds is not None]
-        figures = (
+        sizes = (
             ("audit_log_size", "Entries, over all logs", sum(lag.log_size for lag in self._lags)),
             (
                 "audit_checkpoint_size",
                 "Entries signed last, over all logs",
                 sum(lag.checkpoint_size for lag in self._lags),
             ),
-            ("audit_unsigned_logs", "Logs without any checkpoint", len(self._lags) - len(ages)),
         )
-        for name, what, value in figures:
+        unsigned = ("audit_unsigned_logs", "Logs without any checkpoint", len(self._lags) - len(ages))
+        for name, what, value in (*(sizes if self._has_sizes else ()), unsigned):
             yield GaugeMetricFamily(name, what, value=value)
         if ages:
             what = "Seconds since the last checkpoint, of the log signed longest ago"
@@ -117,14 +121,16 @@ class _Checkpoints(Collector):
 class _Verified(Collector):
     """What the background verification found, over all logs. One whose state is missing or was edited counts as unverified."""
 
-    def __init__(self, states: Sequence[VerifiedLog], *, logs: int) -> None:
-        self._states, self._logs = states, logs
+    def __init__(self, states: Sequence[VerifiedLog], *, logs: int, has_sizes: bool) -> None:
+        self._states, self._logs, self._has_sizes = states, logs, has_sizes
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         states, now = self._states, datetime.now(UTC)
-        sizes = [state.point.size for state in states if state.point is not None]
+        if self._has_sizes:
+            size = sum(state.point.size for state in states if state.point is not None)
+            what = "Entries up to which logs were found right, over all logs"
+            yield GaugeMetricFamily("audit_verified_size", what, value=size)
         figures = (
-            ("audit_verified_size", "Entries up to which logs were found right, over all logs", sum(sizes)),
             (
                 "audit_verified_breaks",
                 "Breaks in the logs that are broken, by the background verification",

@@ -16,11 +16,11 @@ from audit_service.api.body import read_body
 from audit_service.api.dependencies import Issuer, ServiceOf, documented_security, require_scope
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewToken, Renewal, limits_of_token, parse_body
 from audit_service.api.noting import note
-from audit_service.api.routes.keys import require_id
+from audit_service.api.routes.keys import require_api_key, require_id
 from audit_service.core.canonical import JSONValue
 from audit_service.core.entry import format_time
 from audit_service.core.own_event import Target
-from audit_service.errors import ForbiddenError, InputError
+from audit_service.errors import InputError
 from audit_service.ingest import without_secrets
 from audit_service.store import viewer_tokens
 from audit_service.store.credentials import Credential
@@ -42,7 +42,7 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
     """Issue a viewer token. The answer is the only place that ever shows it; send it as `Authorization: Bearer auv_…`."""
     data = await read_body(request, BODY_LIMIT_BYTES)
     recipe, log = await service.recipe(), await service.log_of(credential)
-    _require_key(credential)
+    require_api_key(credential, "viewer tokens are issued by API keys only")
     try:
         wanted = parse_body(data, NewToken, "the token")
         scopes = ["read", "export"] if wanted.export else ["read"]
@@ -51,7 +51,7 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
         limits = limits_of_token(wanted, credential.limits, recipe, log)
     except InputError as error:
         raise without_secrets(error, recipe.rules) from None
-    viewer = None if wanted.viewer is None else _viewer_hash(wanted.viewer, recipe.secret, credential.log_id)
+    viewer = _name_hash("viewer", wanted.viewer, recipe.secret, credential.log_id)
     async with translated(), connected(service.database.writes) as connection:
         record, token = await viewer_tokens.issue_token(
             connection,
@@ -64,7 +64,10 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
         )
         await connection.commit()
     # Before anybody is told the token: one that cannot be noted is nobody's.
-    about: dict[str, JSONValue] = {"scopes": [*scopes], "limits": limits.as_json(), "viewer": viewer}
+    # The actor's id may be an e-mail address: the token needs it, the note does not.
+    actor = _name_hash("actor", limits.sight.actor_id, recipe.secret, credential.log_id)
+    noted_limits = {**limits.as_json(), "actor_id": actor}
+    about: dict[str, JSONValue] = {"scopes": [*scopes], "limits": noted_limits, "viewer": viewer}
     await _noted(request, credential, "issued", record, about)
     return _answer({"token": token, **token_view(record)}, 201)
 
@@ -119,20 +122,16 @@ async def _noted(
     await note(request, credential, f"audit.viewer_token.{done}", target=target, metadata=about)
 
 
-def _require_key(credential: Credential) -> None:
-    """A token has to end with what issued it. Raises ForbiddenError for what is no API key."""
-    if credential.kind != "api_key":
-        raise ForbiddenError("viewer tokens are issued by API keys only")
-
-
 def _whose(credential: Credential) -> str | None:
     """Whose tokens it manages: its own, or everybody's (None) as an admin who sees the whole log."""
     return None if "admin" in credential.scopes and credential.sight.is_whole else credential.key_id
 
 
-def _viewer_hash(viewer: str, secret: bytes, log_id: int) -> str:
-    """What is kept of a viewer's name: it tells two viewers apart, and nobody who they are."""
-    return hmac.new(secret, f"viewer\n{log_id}\n{viewer}".encode(), sha256).hexdigest()[:32]
+def _name_hash(role: str, name: str | None, secret: bytes, log_id: int) -> str | None:
+    """What is kept of the name of a `viewer` or an `actor`: it tells two apart, and nobody who they are. None for none."""
+    if name is None:
+        return None
+    return hmac.new(secret, f"{role}\n{log_id}\n{name}".encode(), sha256).hexdigest()[:32]
 
 
 def token_view(record: TokenRecord) -> dict[str, object]:
