@@ -11,7 +11,7 @@ import pytest
 
 from audit_service.api.rates import Rates, Turns
 from audit_service.app import create_app
-from audit_service.core.api_key import format_key
+from audit_service.core.api_key import format_key, key_hash
 from audit_service.errors import RateLimitedError
 from audit_service.settings import Settings
 from tests.support.api import Api
@@ -267,6 +267,17 @@ async def test_many_reads_at_once_are_all_answered(module_database: TestDatabase
     async with open_api(module_database, reads_limit_per_key=1) as api:
         answers = await asyncio.gather(*(api.client.get("/v1/events") for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_key_has_one_queue_however_it_is_sent(module_database: TestDatabase) -> None:
+    async with open_api(module_database, reads_limit_per_key=1) as api:
+        turns = api.service.turns = Turns(1, patience_seconds=0.05)
+        key = api.client.headers["authorization"].removeprefix("Bearer ")
+        async with turns.take(key_hash(key)):
+            for sent in (f"Bearer {key}", f"bearer {key}", f"BEARER   {key}", f"Bearer {key} "):
+                answer = await api.client.get("/v1/events", headers={"Authorization": sent})
+                assert (answer.status_code, len(turns._queues)) == (429, 1)
+        assert (await api.client.get("/v1/events")).status_code == 200
 
 
 async def test_a_statement_that_takes_too_long_is_a_problem_and_no_error(database: TestDatabase) -> None:

@@ -296,14 +296,16 @@ async def authenticate(request: Request) -> Credential:
 
 
 async def _authenticate(request: Request) -> Credential:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        _refuse(request, Refused("no credential"))
-        raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
-    key, provider = key.strip(), service_of(request).provider
+    key, provider = _bearer_key(request), service_of(request).provider
     if provider is not None and looks_like_token(key):
         return await authenticate_token(request, key, provider)
     return await authenticate_key(request, key)
+
+
+def _bearer_key(request: Request) -> str:
+    """What `Authorization: Bearer` brings, however it is spelled; empty for anything else."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 async def authenticate_token(request: Request, token: str, provider: IdentityProvider) -> Credential:
@@ -398,7 +400,7 @@ WholeAdmin = Annotated[Credential, Depends(scoped("admin", whole=True))]
 
 async def _turn(request: Request) -> AsyncIterator[None]:
     """A turn among the long reads of whoever asks. Who that is, nobody knows yet: what is no credential waits with its like."""
-    holder = key_hash(request.headers.get("authorization", ""))
+    holder = key_hash(_bearer_key(request))
     async with service_of(request).turns.take(holder):
         yield
 
