@@ -1,6 +1,6 @@
 """How much one key and one address may ask for: three policies of token buckets, and turns for long reads.
 
-`events`    events of one key; a batch is refused as a whole, an NDJSON stream is slowed
+`events`    events of one key, the viewer tokens it issued included; a batch is refused as a whole, an NDJSON stream is slowed
 `requests`  everything else that one key asks for
 `address`   requests from one address (of IPv6: one /64) that bring no good credential: without any, or with one that is refused
 
@@ -167,7 +167,7 @@ def _refused(buckets: Buckets, wait_seconds: float) -> RateLimitedError:
 
 
 def _holder(credential: Credential) -> Hashable:
-    return credential.log_id, credential.key_id
+    return credential.log_id, credential.holder
 
 
 def _place(scope: Scope) -> Hashable:
