@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine, event
 
 from audit_service.api.rates import Rates, Turns
 from audit_service.app import create_app
@@ -17,7 +18,7 @@ from audit_service.settings import Settings
 from tests.support.api import Api
 from tests.support.apps import add_key, open_api
 from tests.support.credentials import ask, issue_token
-from tests.support.postgres import TestDatabase, default_log_id
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase, default_log_id
 
 
 class Clock:
@@ -158,14 +159,72 @@ async def test_a_key_that_was_good_before_is_not_refused_for_its_neighbours(modu
         assert (await api.client.get("/v1/chain")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json", "/docs", "/nothing", "/tlog/x/checkpoint"])
-async def test_public_pages_are_limited_by_address(module_database: TestDatabase, path: str) -> None:
-    async with limited(module_database, rate_limit_address_per_second=1) as (api, _):
+PUBLIC = ("/readyz", "/metrics", "/openapi.json", "/docs", "/nothing", "/v1/nothing", "/tlog/x/checkpoint")
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+@pytest.mark.parametrize("authorization", [None, "x", "Bearer x", f"Bearer {BOOTSTRAP_KEY}"])
+async def test_public_pages_are_limited_by_address(
+    module_database: TestDatabase, path: str, authorization: str | None
+) -> None:
+    """Whatever is sent along: nobody looks at it, so it is no credential."""
+    async with limited(module_database, rate_limit_address_per_second=1, tlog_public=True) as (api, _):
         del api.client.headers["authorization"]
-        answers = [await api.client.get(path) for _ in range(11)]
+        headers = {} if authorization is None else {"Authorization": authorization}
+        answers = [await api.client.get(path, headers=headers) for _ in range(11)]
         assert 429 not in {answer.status_code for answer in answers[:10]}
         assert refused(answers[10], "address", 1)
         assert answers[0].headers["ratelimit"] == '"address";r=9;t=1'
+
+
+@pytest.mark.parametrize(("path", "settings"), [("/readyz", {}), ("/tlog/x/checkpoint", {"tlog_public": True})])
+async def test_what_is_open_to_all_is_counted_before_it_is_made(
+    module_database: TestDatabase, path: str, settings: dict[str, Any]
+) -> None:
+    """Over the limit the database is not asked: the answer is 429 even where it cannot be reached."""
+    async with limited(module_database, rate_limit_address_per_second=1, **settings) as (api, _):
+        api.client.headers["authorization"] = "x"
+        for _ in range(10):
+            await api.client.get("/nothing")
+        asked: list[str] = []
+        event.listen(Engine, "before_cursor_execute", listener := lambda *args: asked.append(args[2]))
+        try:
+            assert refused(await api.client.get(path), "address", 1)
+        finally:
+            event.remove(Engine, "before_cursor_execute", listener)
+        assert asked == []
+
+
+async def test_a_malformed_request_is_counted_by_its_address(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_address_per_second=1) as (api, _):
+        twice = [("Authorization", "x"), ("Authorization", "y")]
+        statuses = [(await api.client.post("/v1/events", headers=twice)).status_code for _ in range(11)]
+        assert statuses == [400] * 10 + [429]
+
+
+async def test_good_credentials_leave_the_address_its_tokens(module_database: TestDatabase) -> None:
+    """A key, whatever the answer; the metrics key; and what failed for us alone."""
+    limits: dict[str, Any] = {"rate_limit_address_per_second": 1, "metrics_key": "m" * 32}
+    async with limited(module_database, **limits) as (api, _):
+        scraper = {"Authorization": f"Bearer {'m' * 32}"}
+        reader = await add_key(module_database, await default_log_id(module_database), ["read"])
+        for _ in range(12):
+            assert (await api.client.get("/v1/events/nothing")).status_code == 404
+            assert (await api.client.get("/v1/events?nothing=1")).status_code == 400
+            assert (await ask(api, "GET", "/v1/keys", reader)).status_code == 403
+            assert (await api.client.get("/metrics", headers=scraper)).status_code == 200
+        left = await api.client.get("/nothing", headers={"Authorization": "x"})
+        assert left.headers["ratelimit"] == '"address";r=9;t=1'
+
+
+async def test_an_orchestrators_probes_are_answered(module_database: TestDatabase) -> None:
+    """Thirty a second of both from one address, for six seconds, at the limit that is the default."""
+    async with limited(module_database) as (api, clock):
+        del api.client.headers["authorization"]
+        for _ in range(60):
+            statuses = {(await api.client.get(path)).status_code for path in ("/healthz", "/readyz") for _ in range(3)}
+            assert statuses == {200}
+            clock.now += 1 / 10
 
 
 async def test_addresses_behind_a_trusted_proxy_are_told_apart(module_database: TestDatabase) -> None:

@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING, UNNOTED, Scope, log
 from audit_service.api.peer import Proxies, peer_address
-from audit_service.api.rates import Rates, Turns
+from audit_service.api.rates import CREDENTIAL, Rates, Turns
 from audit_service.core.api_key import is_mistyped, key_hash
 from audit_service.core.key_limits import KeyLimits
 from audit_service.core.own_event import Actor
@@ -52,8 +52,8 @@ CREDENTIAL_CACHE_ENTRIES = 10_000
 TOUCH_SECONDS = 60.0
 KEY_CHARACTERS = 256
 EXPORT_RETRY_SECONDS = VERIFY_RETRY_SECONDS = 5
-# Where, in a request's state, stand who is asking and why it was refused: for what is noted when the answer is out.
-CREDENTIAL, REFUSED = "credential", "refused"
+# Where, in a request's state, stands why it was refused (and in CREDENTIAL who is asking): for what is noted when the answer is out.
+REFUSED = "refused"
 
 
 class Refused(NamedTuple):
@@ -403,6 +403,11 @@ async def _turn(request: Request) -> AsyncIterator[None]:
     holder = key_hash(_bearer_key(request))
     async with service_of(request).turns.take(holder):
         yield
+
+
+async def open_to_all(request: Request) -> None:
+    """For routes that ask for no credential: counts the request by its address, whatever it brings. Raises RateLimitedError."""
+    service_of(request).rates.note_failure(request.scope)
 
 
 def raw_path(request: Request) -> bytes:

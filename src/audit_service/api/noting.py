@@ -9,9 +9,10 @@ from contextlib import aclosing
 
 from fastapi import Request
 
-from audit_service.api.dependencies import CREDENTIAL, REFUSED, Refused, Service, service_of
+from audit_service.api.dependencies import REFUSED, Refused, Service, service_of
 from audit_service.api.logs import METHODS, Scope, route_of
 from audit_service.api.peer import address_of
+from audit_service.api.rates import CREDENTIAL
 from audit_service.core.canonical import JSONValue
 from audit_service.core.own_event import Actor, Target
 from audit_service.ending import Ending

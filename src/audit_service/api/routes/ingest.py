@@ -36,6 +36,7 @@ from audit_service.errors import (
     InputError,
     InvalidEventError,
     MalformedError,
+    RateLimitedError,
     TooLargeError,
     UnsupportedMediaError,
 )
@@ -419,7 +420,12 @@ class IngestFirst:
             response = await post_events(_Request(scope, receive, send))
             await response(scope, receive, send)
         except AuditError as error:  # raised before an answer began, always
-            await respond(error)(scope, receive, send)
+            answer = respond(error)
+            try:  # it may have come before anybody looked at the credential
+                self._application.state.service.rates.note_answer(scope, answer.status_code)
+            except RateLimitedError as limited:
+                answer = respond(limited)
+            await answer(scope, receive, send)
 
 
 _ROUTE = Route(PATH, post_events, methods=["POST"])
