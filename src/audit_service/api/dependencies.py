@@ -54,6 +54,8 @@ KEY_CHARACTERS = 256
 EXPORT_RETRY_SECONDS = VERIFY_RETRY_SECONDS = 5
 # Where, in a request's state, stands why it was refused (and in CREDENTIAL who is asking): for what is noted when the answer is out.
 REFUSED = "refused"
+# And how many of its events were refused although the request was not.
+EVENTS_REFUSED = "events_refused"
 
 
 class Refused(NamedTuple):
