@@ -124,13 +124,15 @@ class Settings(BaseSettings):
     )
 
     exports_limit: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="Exports and evidence running at a time, per worker; over it: 503"
+        4,
+        description="Exports and evidence running at a time, per worker, the last place never for the same tenant; over it: 503",
     )
     exports_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="Of these for one key, per worker; over it: 429"
     )
     verifies_limit: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Verifications asked for and running at a time, per worker; over it: 503"
+        2,
+        description="Verifications asked for and running at a time, per worker, the last place never for the same tenant; over it: 503",
     )
     verifies_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Of these for one key, per worker; over it: 429"

@@ -145,13 +145,14 @@ class Watch:
         route: str,
         ip: str | None,
         actor: Actor | None = None,
+        count: int = 1,
     ) -> None:
-        """Count a refused request. `reason` and `route` are of ours: few, and never what was sent."""
+        """Count a refused request, or `count` refused events of one. `reason` and `route` are of ours: few, and never what was sent."""
         if place is not None:
             self._places[place.log_id] = place
         refusal = Refusal(None if place is None else place.log_id, action, reason, ip, actor)
         idle = self._refusals.next_due is None
-        if not self._refusals.add(refusal, route, now=time.monotonic(), at=datetime.now(UTC)):
+        if not self._refusals.add(refusal, route, now=time.monotonic(), at=datetime.now(UTC), count=count):
             self._dropped(1)
         if idle:  # else the task knows when the first window is over, and no flood keeps it awake
             self._wake_up()

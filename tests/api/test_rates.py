@@ -8,15 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine, event
 
 from audit_service.api.rates import Rates, Turns
 from audit_service.app import create_app
-from audit_service.core.api_key import format_key
+from audit_service.core.api_key import format_key, key_hash
 from audit_service.errors import RateLimitedError
 from audit_service.settings import Settings
 from tests.support.api import Api
 from tests.support.apps import add_key, open_api
-from tests.support.postgres import TestDatabase, default_log_id
+from tests.support.credentials import ask, issue_token
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase, default_log_id
 
 
 class Clock:
@@ -157,14 +159,72 @@ async def test_a_key_that_was_good_before_is_not_refused_for_its_neighbours(modu
         assert (await api.client.get("/v1/chain")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json", "/docs", "/nothing", "/tlog/x/checkpoint"])
-async def test_public_pages_are_limited_by_address(module_database: TestDatabase, path: str) -> None:
-    async with limited(module_database, rate_limit_address_per_second=1) as (api, _):
+PUBLIC = ("/readyz", "/metrics", "/openapi.json", "/docs", "/nothing", "/v1/nothing", "/tlog/x/checkpoint")
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+@pytest.mark.parametrize("authorization", [None, "x", "Bearer x", f"Bearer {BOOTSTRAP_KEY}"])
+async def test_public_pages_are_limited_by_address(
+    module_database: TestDatabase, path: str, authorization: str | None
+) -> None:
+    """Whatever is sent along: nobody looks at it, so it is no credential."""
+    async with limited(module_database, rate_limit_address_per_second=1, tlog_public=True) as (api, _):
         del api.client.headers["authorization"]
-        answers = [await api.client.get(path) for _ in range(11)]
+        headers = {} if authorization is None else {"Authorization": authorization}
+        answers = [await api.client.get(path, headers=headers) for _ in range(11)]
         assert 429 not in {answer.status_code for answer in answers[:10]}
         assert refused(answers[10], "address", 1)
         assert answers[0].headers["ratelimit"] == '"address";r=9;t=1'
+
+
+@pytest.mark.parametrize(("path", "settings"), [("/readyz", {}), ("/tlog/x/checkpoint", {"tlog_public": True})])
+async def test_what_is_open_to_all_is_counted_before_it_is_made(
+    module_database: TestDatabase, path: str, settings: dict[str, Any]
+) -> None:
+    """Over the limit the database is not asked: the answer is 429 even where it cannot be reached."""
+    async with limited(module_database, rate_limit_address_per_second=1, **settings) as (api, _):
+        api.client.headers["authorization"] = "x"
+        for _ in range(10):
+            await api.client.get("/nothing")
+        asked: list[str] = []
+        event.listen(Engine, "before_cursor_execute", listener := lambda *args: asked.append(args[2]))
+        try:
+            assert refused(await api.client.get(path), "address", 1)
+        finally:
+            event.remove(Engine, "before_cursor_execute", listener)
+        assert asked == []
+
+
+async def test_a_malformed_request_is_counted_by_its_address(module_database: TestDatabase) -> None:
+    async with limited(module_database, rate_limit_address_per_second=1) as (api, _):
+        twice = [("Authorization", "x"), ("Authorization", "y")]
+        statuses = [(await api.client.post("/v1/events", headers=twice)).status_code for _ in range(11)]
+        assert statuses == [400] * 10 + [429]
+
+
+async def test_good_credentials_leave_the_address_its_tokens(module_database: TestDatabase) -> None:
+    """A key, whatever the answer; the metrics key; and what failed for us alone."""
+    limits: dict[str, Any] = {"rate_limit_address_per_second": 1, "metrics_key": "m" * 32}
+    async with limited(module_database, **limits) as (api, _):
+        scraper = {"Authorization": f"Bearer {'m' * 32}"}
+        reader = await add_key(module_database, await default_log_id(module_database), ["read"])
+        for _ in range(12):
+            assert (await api.client.get("/v1/events/nothing")).status_code == 404
+            assert (await api.client.get("/v1/events?nothing=1")).status_code == 400
+            assert (await ask(api, "GET", "/v1/keys", reader)).status_code == 403
+            assert (await api.client.get("/metrics", headers=scraper)).status_code == 200
+        left = await api.client.get("/nothing", headers={"Authorization": "x"})
+        assert left.headers["ratelimit"] == '"address";r=9;t=1'
+
+
+async def test_an_orchestrators_probes_are_answered(module_database: TestDatabase) -> None:
+    """Thirty a second of both from one address, for six seconds, at the limit that is the default."""
+    async with limited(module_database) as (api, clock):
+        del api.client.headers["authorization"]
+        for _ in range(60):
+            statuses = {(await api.client.get(path)).status_code for path in ("/healthz", "/readyz") for _ in range(3)}
+            assert statuses == {200}
+            clock.now += 1 / 10
 
 
 async def test_addresses_behind_a_trusted_proxy_are_told_apart(module_database: TestDatabase) -> None:
@@ -207,11 +267,11 @@ async def test_a_verification_needs_a_place_and_gives_it_back(module_database: T
         service = api.service
         credential = await service.credential(api.client.headers["authorization"].removeprefix("Bearer "))
         assert credential is not None
-        with service.verifies.take((credential.log_id, credential.key_id)):
+        with service.verifies.take(credential.log_id, credential.holder):
             assert refused(await api.client.get("/v1/chain/verify"), "verifications", 5)
-            with service.verifies.take("another"):
+            with service.verifies.take(-1, "another"):
                 assert service.verifies.taken == service.settings.verifies_limit == 2
-        with service.verifies.take("a"), service.verifies.take("b"):
+        with service.verifies.take(-1, "a"), service.verifies.take(-2, "b"):
             busy = await api.client.get("/v1/chain/verify")
             assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
         assert (await api.verify())["status"] == "ok"
@@ -222,10 +282,33 @@ async def test_exports_and_evidence_share_their_places(module_database: TestData
     async with open_api(module_database, exports_limit_per_key=1) as api:
         credential = await api.service.credential(api.client.headers["authorization"].removeprefix("Bearer "))
         assert credential is not None
-        with api.service.exports.take((credential.log_id, credential.key_id)):
+        with api.service.exports.take(credential.log_id, credential.holder):
             assert refused(await api.client.get("/v1/export"), "exports", 5)
         assert (await api.client.get("/v1/export")).status_code == 200
         assert api.service.exports.taken == 0
+
+
+async def test_the_tokens_of_one_key_share_what_it_may_ask_for(module_database: TestDatabase) -> None:
+    """A backend makes as many tokens as it likes; a key of the same tenant does not pay for them."""
+    async with limited(
+        module_database, rate_limit_requests_per_second=2, exports_limit_per_key=1, verifies_limit_per_key=1
+    ) as (api, clock):
+        own_key = api.client.headers["authorization"].removeprefix("Bearer ")
+        backend = await add_key(module_database, await default_log_id(module_database))
+        tokens = [(await issue_token(api, backend))["token"] for _ in range(3)]
+        found = [await api.service.credential(key) for key in (own_key, backend, *tokens)]
+        holders = [one.holder for one in found if one is not None]
+        assert len(set(holders[1:])) == 1 != len({one.key_id for one in found[1:] if one is not None})
+        assert holders[0] != holders[1]
+        clock.now += 100
+        statuses = [(await ask(api, "GET", "/v1/events", tokens[n % 3])).status_code for n in range(21)]
+        assert statuses == [200] * 20 + [429]
+        assert (await ask(api, "GET", "/v1/events", backend)).status_code == 429
+        assert (await ask(api, "GET", "/v1/chain")).status_code == 200
+        clock.now += 100
+        with api.service.exports.take(await default_log_id(module_database), holders[1]):
+            assert refused(await ask(api, "GET", "/v1/export", backend), "exports", 5)
+            assert (await ask(api, "GET", "/v1/export")).status_code == 200
 
 
 async def test_long_reads_of_one_key_take_turns_and_leave_the_others_theirs() -> None:
@@ -267,6 +350,17 @@ async def test_many_reads_at_once_are_all_answered(module_database: TestDatabase
     async with open_api(module_database, reads_limit_per_key=1) as api:
         answers = await asyncio.gather(*(api.client.get("/v1/events") for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_key_has_one_queue_however_it_is_sent(module_database: TestDatabase) -> None:
+    async with open_api(module_database, reads_limit_per_key=1) as api:
+        turns = api.service.turns = Turns(1, patience_seconds=0.05)
+        key = api.client.headers["authorization"].removeprefix("Bearer ")
+        async with turns.take(key_hash(key)):
+            for sent in (f"Bearer {key}", f"bearer {key}", f"BEARER   {key}", f"Bearer {key} "):
+                answer = await api.client.get("/v1/events", headers={"Authorization": sent})
+                assert (answer.status_code, len(turns._queues)) == (429, 1)
+        assert (await api.client.get("/v1/events")).status_code == 200
 
 
 async def test_a_statement_that_takes_too_long_is_a_problem_and_no_error(database: TestDatabase) -> None:

@@ -19,6 +19,7 @@ from audit_service.store.credentials import SYSTEM_TENANT
 from tests.support.api import Api
 from tests.support.appends import wait_until
 from tests.support.apps import add_key, dump, open_api
+from tests.support.credentials import create_key
 from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase, default_log_id, log_id_of
 
 UNKNOWN_KEY = format_key(bytes(48))
@@ -208,6 +209,34 @@ async def test_what_a_credential_may_not_is_told_to_its_tenant(database: TestDat
     assert (note["action"], note["outcome"]) == ("audit.access.denied", "failure")
     assert note["metadata"]["routes"] == ["GET /v1/events", "GET /v1/facets"]
     assert note["actor"]["id"] == key[4:16]
+
+
+async def test_each_event_beyond_the_limits_is_counted_whatever_it_came_in(api: Api) -> None:
+    """By itself, in batches taken in part or not at all, in a stream, and by an adapter; nothing for what is only wrong."""
+    node = await create_key(api, ["ingest"], server_ids=["s1"], global_events=False)
+    good, beyond, wrong = {"action": "x", "server_id": "s1"}, {"action": "x", "server_id": "s2"}, {"server_id": "s1"}
+    lines = "\n".join(json.dumps(one) for one in (good, beyond, wrong, beyond))
+    ndjson, splunk = {"Content-Type": "application/x-ndjson"}, {"Authorization": f"Splunk {node['key']}"}
+    records = "".join(json.dumps({"event": one, "time": 1763800000}) for one in (good, beyond))
+    cases: list[tuple[int, str, dict[str, Any]]] = [
+        (0, "/v1/events", {"json": [good, wrong]}),
+        (1, "/v1/events", {"json": beyond}),
+        (1, "/v1/events", {"json": [good, beyond]}),
+        (3, "/v1/events", {"json": [beyond] * 3}),
+        (2, "/v1/events", {"content": lines, "headers": ndjson}),
+        (1, "/services/collector/event", {"content": records, "headers": splunk}),
+    ]
+    for count, path, options in cases:
+        before = len(await api.notes())
+        headers = bearer(node["key"]) | options.pop("headers", {})
+        await api.client.post(path, headers=headers, **options)
+        await api.service.watch.settle()
+        notes = await api.notes()
+        denied = notes[: len(notes) - before]
+        assert [note["metadata"]["count"] for note in denied] == [count] * bool(count), (path, options)
+        for note in denied:
+            assert (note["action"], note["reason"]) == ("audit.access.denied", "not allowed")
+            assert (note["actor"]["id"], note["metadata"]["routes"]) == (node["key_id"], [f"POST {path}"])
 
 
 async def test_what_is_not_there_is_no_refusal(api: Api, system: Api) -> None:

@@ -86,15 +86,31 @@ def test_memory_is_bounded_and_the_last_used_are_kept() -> None:
 def test_one_key_gets_its_share_of_the_places_and_all_together_the_limit() -> None:
     places = Places("exports", limit=3, per_key=2, retry_after_seconds=5)
     with ExitStack() as held:
-        held.enter_context(places.take("a"))
-        held.enter_context(places.take("a"))
-        with pytest.raises(RateLimitedError) as refused, places.take("a"):
+        held.enter_context(places.take(1, "a"))
+        held.enter_context(places.take(1, "a"))
+        with pytest.raises(RateLimitedError) as refused, places.take(1, "a"):
             pass
         assert (refused.value.policy, refused.value.retry_after_seconds) == ("exports", 5)
-        held.enter_context(places.take("b"))
-        with pytest.raises(UnavailableError), places.take("c"):
+        held.enter_context(places.take(2, "a"))
+        with pytest.raises(UnavailableError), places.take(3, "a"):
             pass
         assert places.taken == 3
     assert places.taken == 0
-    with places.take("a"):
+    with places.take(1, "a"):
         assert places.taken == 1
+
+
+def test_the_keys_of_one_log_leave_a_place_to_the_other_logs() -> None:
+    places = Places("exports", limit=3, per_key=2, retry_after_seconds=5)
+    with places.take(1, "a"), places.take(1, "b"):
+        with pytest.raises(RateLimitedError) as refused, places.take(1, "c"):
+            pass
+        assert (refused.value.detail, refused.value.policy) == (
+            "this tenant has as many exports running as it may",
+            "exports",
+        )
+        with places.take(2, "a"):
+            assert places.taken == 3
+    single = Places("exports", limit=1, per_key=2, retry_after_seconds=5)
+    with single.take(1, "a"):
+        assert single.taken == 1

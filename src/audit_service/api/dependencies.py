@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING, UNNOTED, Scope, log
 from audit_service.api.peer import Proxies, peer_address
-from audit_service.api.rates import Rates, Turns
+from audit_service.api.rates import CREDENTIAL, Rates, Turns
 from audit_service.core.api_key import is_mistyped, key_hash
 from audit_service.core.key_limits import KeyLimits
 from audit_service.core.own_event import Actor
@@ -52,8 +52,10 @@ CREDENTIAL_CACHE_ENTRIES = 10_000
 TOUCH_SECONDS = 60.0
 KEY_CHARACTERS = 256
 EXPORT_RETRY_SECONDS = VERIFY_RETRY_SECONDS = 5
-# Where, in a request's state, stand who is asking and why it was refused: for what is noted when the answer is out.
-CREDENTIAL, REFUSED = "credential", "refused"
+# Where, in a request's state, stands why it was refused (and in CREDENTIAL who is asking): for what is noted when the answer is out.
+REFUSED = "refused"
+# And how many of its events were refused although the request was not.
+EVENTS_REFUSED = "events_refused"
 
 
 class Refused(NamedTuple):
@@ -246,7 +248,7 @@ class Service:
         if tenant is None:
             raise UngrantedTokenError("no such tenant")
         sight = Sight(server_ids=grant.server_ids, own_entries="admin" in grant.scopes)
-        of_tenant = (grant.key_id, grant.tenant, tenant.log_id, tenant.log_key)
+        of_tenant = (grant.key_id, grant.key_id, grant.tenant, tenant.log_id, tenant.log_key)
         found = Credential(*of_tenant, grant.scopes, sight, "jwt", posting=KeyLimits(sight).posting)
         seconds = min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant))
         self._cache(digest, found, time.monotonic() + seconds)
@@ -296,14 +298,16 @@ async def authenticate(request: Request) -> Credential:
 
 
 async def _authenticate(request: Request) -> Credential:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        _refuse(request, Refused("no credential"))
-        raise UnauthenticatedError("send an API key: Authorization: Bearer aud_…")
-    key, provider = key.strip(), service_of(request).provider
+    key, provider = _bearer_key(request), service_of(request).provider
     if provider is not None and looks_like_token(key):
         return await authenticate_token(request, key, provider)
     return await authenticate_key(request, key)
+
+
+def _bearer_key(request: Request) -> str:
+    """What `Authorization: Bearer` brings, however it is spelled; empty for anything else."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 async def authenticate_token(request: Request, token: str, provider: IdentityProvider) -> Credential:
@@ -398,9 +402,14 @@ WholeAdmin = Annotated[Credential, Depends(scoped("admin", whole=True))]
 
 async def _turn(request: Request) -> AsyncIterator[None]:
     """A turn among the long reads of whoever asks. Who that is, nobody knows yet: what is no credential waits with its like."""
-    holder = key_hash(request.headers.get("authorization", ""))
+    holder = key_hash(_bearer_key(request))
     async with service_of(request).turns.take(holder):
         yield
+
+
+async def open_to_all(request: Request) -> None:
+    """For routes that ask for no credential: counts the request by its address, whatever it brings. Raises RateLimitedError."""
+    service_of(request).rates.note_failure(request.scope)
 
 
 def raw_path(request: Request) -> bytes:

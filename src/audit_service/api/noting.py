@@ -9,9 +9,10 @@ from contextlib import aclosing
 
 from fastapi import Request
 
-from audit_service.api.dependencies import CREDENTIAL, REFUSED, Refused, Service, service_of
+from audit_service.api.dependencies import EVENTS_REFUSED, REFUSED, Refused, Service, service_of
 from audit_service.api.logs import METHODS, Scope, route_of
 from audit_service.api.peer import address_of
+from audit_service.api.rates import CREDENTIAL
 from audit_service.core.canonical import JSONValue
 from audit_service.core.own_event import Actor, Target
 from audit_service.ending import Ending
@@ -87,14 +88,15 @@ def filters_in(request: Request, *others: str) -> list[JSONValue]:
 
 def look_back(scope: Scope, status: int) -> None:
     """After an answer: note what has to be of the request. Never waits, and never fails for lack of a database."""
+    state = scope.get("state") or {}
     refused = status in _REFUSED_STATUSES
-    if not (refused or (scope["method"] == "GET" and status < 400)):
+    if not (refused or EVENTS_REFUSED in state or (scope["method"] == "GET" and status < 400)):
         return  # an event that was sent: nothing is noted of it, and nothing is to be paid for that
     service = getattr(getattr(scope.get("app"), "state", None), "service", None)
     if not isinstance(service, Service):
         return
-    credential = (scope.get("state") or {}).get(CREDENTIAL)
-    if refused:
+    credential = state.get(CREDENTIAL)
+    if refused or EVENTS_REFUSED in state:
         _look_back_refused(service, scope, credential)
     elif service.settings.log_reads and credential is not None and _is_read(scope):
         _look_back_read(service, scope, credential)
@@ -114,6 +116,7 @@ def _look_back_refused(service: Service, scope: Scope, credential: Credential | 
         route=f"{scope['method'] if scope['method'] in METHODS else 'other'} {route_of(scope)}",
         ip=peer_of(scope),
         actor=refused.actor,
+        count=(scope.get("state") or {}).get(EVENTS_REFUSED, 1),
     )
 
 

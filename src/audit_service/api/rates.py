@@ -1,8 +1,9 @@
 """How much one key and one address may ask for: three policies of token buckets, and turns for long reads.
 
-`events`    events of one key; a batch is refused as a whole, an NDJSON stream is slowed
+`events`    events of one key, the viewer tokens it issued included; a batch is refused as a whole, an NDJSON stream is slowed
 `requests`  everything else that one key asks for
-`address`   requests from one address (of IPv6: one /64) that bring no good credential: without any, or with one that is refused
+`address`   requests from one address (of IPv6: one /64) that bring no good credential: without any, with one that is refused, or with one
+            that nobody asked for
 
 Over a limit the answer is 429 with Retry-After; every answer that was counted says how much is left, in the fields RateLimit-Policy and
 RateLimit of draft-ietf-httpapi-ratelimit-headers. Each worker has buckets of its own and grants its share, the limit divided by the
@@ -20,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from audit_service.api.logs import App, Receive, Scope, Send
+from audit_service.api.logs import App, Message, Receive, Scope, Send
 from audit_service.api.peer import address_of
 from audit_service.api.problems import respond
 from audit_service.core.bucket import Buckets
@@ -32,8 +33,8 @@ BURST_SECONDS = 10
 # Asked by orchestrators, and costs nothing.
 UNLIMITED_PATHS = frozenset({"/healthz"})
 TURN_PATIENCE_SECONDS = 5.0
-# In a request's state: the buckets and the key it was counted in, and whether its address was charged for it.
-RATE_STATE = "rate"
+# In a request's state: who is asking, the buckets and the key it was counted in, and whether its address was charged for it.
+CREDENTIAL, RATE_STATE = "credential", "rate"
 _CHARGED = "address_charged"
 
 
@@ -75,6 +76,16 @@ class Rates:
             state[_CHARGED] = True
             self._take(scope, self.address, _place(scope), 1)
 
+    def note_good(self, scope: Scope) -> None:
+        """A request with a good secret that is no credential of a log: its address is not charged for it."""
+        scope.setdefault("state", {})[_CHARGED] = True
+
+    def note_answer(self, scope: Scope, status: int) -> None:
+        """Count a request whose answer begins and that turned out to have no good credential. Raises RateLimitedError, in place of the
+        answer. What failed for us (5xx) or was refused unread (429) may well have had one."""
+        if CREDENTIAL not in scope.setdefault("state", {}) and status < 500 and status != 429:
+            self.note_failure(scope)
+
     def _take(self, scope: Scope, buckets: Buckets | None, key: Hashable, tokens: int) -> None:
         if buckets is None:
             return
@@ -86,20 +97,43 @@ class Rates:
 
 
 class AddressLimit:
-    """ASGI: counts what comes without any credential by its address, and refuses what is too much. The rest counts when the credential
-    turns out to be no good."""
+    """ASGI: counts what comes without any credential by its address, and refuses what is too much. What comes with an Authorization header
+    counts when it is refused, at the latest when an answer begins for which nobody has looked at it: then the answer is 429 instead. So
+    what costs something and asks for no credential counts itself (`open_to_all`)."""
 
     def __init__(self, app: App) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in UNLIMITED_PATHS and not _has_credential(scope):
-            try:
-                scope["app"].state.service.rates.note_failure(scope)
-            except RateLimitedError as error:
-                await respond(error)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
+            await self.app(scope, receive, send)
+            return
+        rates: Rates = scope["app"].state.service.rates
+        if _has_credential(scope):
+            await self.app(scope, receive, self._counted(rates, scope, receive, send))
+            return
+        try:
+            rates.note_failure(scope)
+        except RateLimitedError as error:
+            await respond(error)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _counted(self, rates: Rates, scope: Scope, receive: Receive, send: Send) -> Send:
+        replaced = False
+
+        async def send_counted(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start":
+                try:
+                    rates.note_answer(scope, message["status"])
+                except RateLimitedError as error:
+                    replaced = True
+                    await respond(error)(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        return send_counted
 
 
 @dataclass(slots=True)
@@ -167,7 +201,7 @@ def _refused(buckets: Buckets, wait_seconds: float) -> RateLimitedError:
 
 
 def _holder(credential: Credential) -> Hashable:
-    return credential.log_id, credential.key_id
+    return credential.log_id, credential.holder
 
 
 def _place(scope: Scope) -> Hashable:

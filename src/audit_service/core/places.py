@@ -1,19 +1,22 @@
-"""Places for what takes long, counted: so many in all, and so many for one key, so that no key takes them all."""
+"""Places for what takes long, counted: so many in all, so many for one key, and never the last one of all for a single log, so that neither
+a key nor a tenant takes them from the others."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from audit_service.errors import RateLimitedError, UnavailableError
 
 
 class Places:
-    """Places for one kind of work, named in the plural. One key never holds more than `per_key` of the `limit`."""
+    """Places for one kind of work, named in the plural. One key never holds more than `per_key` of the `limit`, and all keys of one log
+    leave one to the other logs; a limit of 1 is for whoever comes first."""
 
     def __init__(self, name: str, *, limit: int, per_key: int, retry_after_seconds: int) -> None:
         self.name, self.limit, self.per_key = name, limit, per_key
+        self.per_log = max(limit - 1, 1)
         self.retry_after_seconds = retry_after_seconds
-        self._taken: Counter[Hashable] = Counter()
+        self._taken: Counter[tuple[int, str]] = Counter()
 
     @property
     def taken(self) -> int:
@@ -21,16 +24,24 @@ class Places:
         return self._taken.total()
 
     @contextmanager
-    def take(self, key: Hashable) -> Iterator[None]:
-        """Hold a place. Raises RateLimitedError when the key has its share already, UnavailableError when none is free."""
+    def take(self, log_id: int, holder: str) -> Iterator[None]:
+        """Hold a place for a key of a log. Raises RateLimitedError when the key or the log has its share already, UnavailableError when
+        none is free."""
+        key = log_id, holder
         if self._taken[key] >= self.per_key:
-            detail = f"this key has as many {self.name} running as it may"
-            raise RateLimitedError(detail, self.name, self.retry_after_seconds)
+            raise self._refused("key")
         if self.taken >= self.limit:
             raise UnavailableError(f"too many {self.name} are running", self.retry_after_seconds)
+        if sum(count for (of_log, _), count in self._taken.items() if of_log == log_id) >= self.per_log:
+            raise self._refused("tenant")
         self._taken[key] += 1
         try:
             yield
         finally:
             self._taken[key] -= 1
             self._taken += Counter()  # forgets who holds none
+
+    def _refused(self, whose: str) -> RateLimitedError:
+        return RateLimitedError(
+            f"this {whose} has as many {self.name} running as it may", self.name, self.retry_after_seconds
+        )

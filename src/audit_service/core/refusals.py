@@ -48,8 +48,8 @@ class Refusals:
         self._window_seconds, self._kinds_limit = window_seconds, kinds_limit
         self._open: dict[Refusal, Refused] = {}
 
-    def add(self, refusal: Refusal, route: str, *, now: float, at: datetime) -> bool:
-        """Count a refused request. False when nothing could be told of it."""
+    def add(self, refusal: Refusal, route: str, *, now: float, at: datetime, count: int = 1) -> bool:
+        """Count a refused request, or `count` refused events of one. False when nothing could be told of it."""
         kind = replace(refusal, ip=_network(refusal.ip))
         if kind not in self._open and len(self._open) >= self._kinds_limit:
             kind = refusal = replace(refusal, ip=None, actor=None)
@@ -58,7 +58,7 @@ class Refusals:
         counted = self._open.get(kind)
         if counted is None:
             counted = self._open[kind] = Refused(refusal, now + self._window_seconds, at, at)
-        counted.count += 1
+        counted.count += count
         counted.last = at
         if len(counted.routes) < ROUTES_LIMIT:
             counted.routes.add(route)

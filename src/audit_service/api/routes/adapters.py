@@ -63,7 +63,7 @@ def delivery_endpoint(adapter: Adapter[Any]) -> Endpoint:
             outcomes = await _ingest(adapter, delivery, records, service.appender(recipe), recipe, log)
         except AuditError as error:
             return _refusal(adapter, delivery, error)
-        count(outcomes)
+        count(request, outcomes)
         # 5. answer
         return _response(adapter.answer(delivery, records, [_result(outcome) for outcome in outcomes]))
 

@@ -8,16 +8,18 @@ import base64
 import re
 from hashlib import sha256
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import Response
+
+from audit_service.api.dependencies import open_to_all
 
 router = APIRouter(include_in_schema=False)
 _SCRIPT = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui-bundle.js"
 _STYLE = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/swagger-ui.css"
 
 
-@router.get("/docs", response_model=None)
+@router.get("/docs", response_model=None, dependencies=[Depends(open_to_all)])
 async def get_docs(request: Request) -> Response:
     """The page, with a policy of its own."""
     page = get_swagger_ui_html(

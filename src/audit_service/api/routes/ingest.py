@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from audit_service import ingest
 from audit_service.api import schemas
 from audit_service.api.body import line_slices, read_body, require_text
-from audit_service.api.dependencies import Service, authorize, documented_security, service_of
+from audit_service.api.dependencies import EVENTS_REFUSED, Service, authorize, documented_security, service_of
 from audit_service.api.logs import EVENTS
 from audit_service.api.problems import problem, respond
 from audit_service.api.result_spool import ResultSpool
@@ -31,11 +31,13 @@ from audit_service.core.entry import format_time
 from audit_service.core.event import parse_json, pointer
 from audit_service.errors import (
     AuditError,
+    BeyondLimitsError,
     Fault,
     IdempotencyConflictError,
     InputError,
     InvalidEventError,
     MalformedError,
+    RateLimitedError,
     TooLargeError,
     UnsupportedMediaError,
 )
@@ -84,6 +86,7 @@ async def post_events(request: Request) -> Response:
     outcomes = await ingest.ingest(
         service.appender(recipe), recipe, log, values, default_ids=_keys(key, 0, len(values))
     )
+    count(request, outcomes)
     return _batch_response(outcomes)
 
 
@@ -196,8 +199,13 @@ def _fate(outcome: Outcome) -> str:
     return "conflict" if isinstance(outcome, IdempotencyConflictError) else "rejected"
 
 
-def count(outcomes: Sequence[Outcome]) -> None:
-    """Count what became of events in the metrics, once for all of a request's: a counter costs as much as a diff."""
+def count(request: Request, outcomes: Sequence[Outcome]) -> None:
+    """Count what became of events in the metrics, once for all of a request's: a counter costs as much as a diff. And those that the
+    credential may not post, for what is noted of the request."""
+    beyond = sum(isinstance(outcome, BeyondLimitsError) for outcome in outcomes)
+    if beyond:
+        state = request.scope.setdefault("state", {})
+        state[EVENTS_REFUSED] = state.get(EVENTS_REFUSED, 0) + beyond
     for fate, number in Counter(map(_fate, outcomes)).items():
         _COUNTERS[fate].inc(number)
 
@@ -234,7 +242,6 @@ def _result(outcome: Outcome) -> dict[str, Any]:
 
 
 def _batch_response(outcomes: Sequence[Outcome]) -> Response:
-    count(outcomes)
     results = [_result(outcome) for outcome in outcomes]
     accepted = sum(isinstance(outcome, Receipt) for outcome in outcomes)
     status = 200 if not results else 201 if accepted == len(results) else 207 if accepted else 422
@@ -314,7 +321,7 @@ class _Duplex(StreamingResponse):
     async def _commit(self, sealed: Sequence[ingest.Sealed | AuditError], spool: ResultSpool) -> None:
         appender = self._service.appender(self._recipe)
         outcomes = await ingest.append_sealed(appender, self._recipe, self._log, sealed)
-        count(outcomes)
+        count(self._request, outcomes)
         accepted = sum(isinstance(outcome, Receipt) for outcome in outcomes)
         self._accepted += accepted
         self._rejected += len(outcomes) - accepted
@@ -419,7 +426,12 @@ class IngestFirst:
             response = await post_events(_Request(scope, receive, send))
             await response(scope, receive, send)
         except AuditError as error:  # raised before an answer began, always
-            await respond(error)(scope, receive, send)
+            answer = respond(error)
+            try:  # it may have come before anybody looked at the credential
+                self._application.state.service.rates.note_answer(scope, answer.status_code)
+            except RateLimitedError as limited:
+                answer = respond(limited)
+            await answer(scope, receive, send)
 
 
 _ROUTE = Route(PATH, post_events, methods=["POST"])

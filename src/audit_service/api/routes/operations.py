@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 
-from audit_service.api.dependencies import Service, ServiceOf
+from audit_service.api.dependencies import Service, ServiceOf, open_to_all
 from audit_service.errors import NotFoundError, UnauthenticatedError, UnavailableError
 from audit_service.store.checkpoints import Lag, fetch_lag
 from audit_service.store.engine import bound, check_durability, connected, driver
@@ -43,7 +43,7 @@ async def healthz() -> Response:
     return Response(b'{"status":"ok"}', media_type="application/json")
 
 
-@router.get("/readyz", response_model=None)
+@router.get("/readyz", response_model=None, dependencies=[Depends(open_to_all)])
 async def readyz(service: ServiceOf) -> Response:
     """Events can be taken: the database is reachable, migrated and durable. 503 with the reason otherwise."""
     try:
@@ -71,7 +71,7 @@ async def metrics(request: Request, service: ServiceOf) -> Response:
     logs are left out as soon as there is more than one tenant beside `system`."""
     if not service.settings.metrics_enabled:
         raise NotFoundError("metrics are switched off")
-    _require_metrics_key(request, service)
+    await _require_metrics_key(request, service)
     registry = REGISTRY
     if _MULTIPROCESS:
         registry = CollectorRegistry()
@@ -84,14 +84,16 @@ async def metrics(request: Request, service: ServiceOf) -> Response:
     return Response(generate_latest(registry) + generate_latest(signed), media_type=CONTENT_TYPE_LATEST)
 
 
-def _require_metrics_key(request: Request, service: Service) -> None:
+async def _require_metrics_key(request: Request, service: Service) -> None:
     key = service.settings.metrics_key
     if key is None:
+        await open_to_all(request)
         return
     wanted = f"Bearer {key.get_secret_value()}".encode()
     if not hmac.compare_digest(request.headers.get("authorization", "").encode("latin-1"), wanted):
         service.rates.note_failure(request.scope)
         raise UnauthenticatedError("send the metrics key: Authorization: Bearer …")
+    service.rates.note_good(request.scope)
 
 
 class _Checkpoints(Collector):

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from audit_service.api import parameters, schemas
-from audit_service.api.dependencies import Service, ServiceOf, authorize, documented_security
+from audit_service.api.dependencies import Service, ServiceOf, authorize, documented_security, open_to_all
 from audit_service.core.tile_path import parse_position, parse_tile
 from audit_service.core.tiles import Tile
 from audit_service.errors import MalformedError, NotFoundError
@@ -62,6 +62,7 @@ async def _tree(log_key: str, request: Request, service: Service) -> StoredTree:
     """The log of a path, if the caller may see it. Raises NotFoundError for every other, UnauthenticatedError, ForbiddenError."""
     asked = parameters.Query(request.query_params.multi_items(), ())
     if service.settings.tlog_public:
+        await open_to_all(request)
         asked.finish()
         async with translated(), connected(service.database.reads) as connection:
             log_id = await credentials.find_log_id(connection, log_key) if "\0" not in log_key else None
