@@ -25,7 +25,7 @@ from audit_service.store.engine import bound
 from audit_service.store.selection import Position, base_conditions
 from tests.support.api import Api
 from tests.support.appends import owner
-from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.apps import PANEL_SCOPES, add_key, add_tenant, open_api
 from tests.support.oracle import (
     ASKED,
     SORTS,
@@ -165,7 +165,10 @@ async def stocks(server: Server, small: Counter[str]) -> AsyncIterator[dict[str,
 
 async def _stock(stack: AsyncExitStack, database: TestDatabase, count: int) -> Stock:
     logs = [await default_log_id(database), await add_tenant(database, "other")]
-    apis = [await stack.enter_async_context(open_api(database, key=await add_key(database, log))) for log in logs]
+    apis = [
+        await stack.enter_async_context(open_api(database, key=await add_key(database, log, PANEL_SCOPES)))
+        for log in logs
+    ]
     events = []
     for seed, (api, log_id, size) in enumerate(zip(apis, logs, SIZES, strict=True), start=1):
         events.append(await fill(api, make_events(seed, size, "e")))

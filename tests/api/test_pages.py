@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from tests.support.api import Api
-from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.apps import PANEL_SCOPES, add_key, add_tenant, open_api
 from tests.support.postgres import TestDatabase
 
 SORTS = ["-occurred_at", "occurred_at", "-seq", "seq"]
@@ -31,7 +31,7 @@ def event(number: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 async def paged_api(module_database: TestDatabase) -> AsyncIterator[Api]:
     """The app, with a tenant of its own that holds sixty events and no more."""
-    key = await add_key(module_database, await add_tenant(module_database, "paged"))
+    key = await add_key(module_database, await add_tenant(module_database, "paged"), PANEL_SCOPES)
     async with open_api(module_database, key=key) as opened:
         response = await opened.client.post("/v1/events", json=[event(n) for n in range(COUNT)])
         assert response.status_code == 201

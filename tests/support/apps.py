@@ -43,6 +43,10 @@ async def add_tenant(database: TestDatabase, name: str) -> int:
     return log_id
 
 
+# What a panel's backend has: it does not see what the service notes about itself.
+PANEL_SCOPES = ("ingest", "read", "export", "verify")
+
+
 async def add_key(
     database: TestDatabase,
     log_id: int,
