@@ -95,7 +95,7 @@ def _build_microseconds(service: Running, events: int) -> list[Figure]:
 
     async def drop(connection: asyncpg.Connection) -> int:
         await connection.execute("TRUNCATE audit.segment, audit.posting, audit.tally")
-        return int(await connection.fetchval("SELECT log_id FROM audit.log WHERE size > 0"))
+        return int(await connection.fetchval("SELECT log_id FROM audit.log ORDER BY size DESC LIMIT 1"))
 
     async def build() -> float:
         database = open_database(service.database_url("audit_serving"), pool_connections=1)

@@ -58,7 +58,11 @@ class Running:
         """The entries of all logs together."""
 
         async def ask(connection: asyncpg.Connection) -> int:
-            return int(await connection.fetchval("SELECT sum(size) FROM audit.log"))
+            return int(
+                await connection.fetchval(
+                    "SELECT sum(size) FROM audit.log WHERE log_id NOT IN (SELECT log_id FROM audit.tenant WHERE name = 'system')"
+                )
+            )
 
         return self.ask(ask)
 
