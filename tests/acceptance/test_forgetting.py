@@ -131,7 +131,7 @@ async def test_requests_by_command(filled: Api, database: Any) -> None:
     assert {row["request_id"] for row in listed} == {answer["id"] for answer in answers}
     assert (await tell(database, "requests", "refuse", answers[0]["id"])).status == EXIT_GOOD
     done = await json_of(await tell(database, "requests", "run", answers[1]["id"], "--json"))
-    assert (done["status"], done["result"]["entries"]) == ("done", 5)
+    assert (done["status"], done["result"]["entries"]) == ("done", 6)  # the note of the request, too
 
 
 # --- under a real `serve` ---
