@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import httpx
 import psutil
@@ -38,6 +39,15 @@ async def fill(api: Api) -> None:
     assert (await api.post([{"action": "x", "metadata": {"n": n}} for n in range(ENTRIES)])).status_code == 201
 
 
+def settled(report: dict[str, Any]) -> dict[str, Any]:
+    """Without what a note of the verification before has changed: the end of the log."""
+    ends = {"head", "root"} if report.get("checked", {}).get("to_seq", 0) >= ENTRIES else {"head"}
+    told = {name: value for name, value in report.items() if name not in ends}
+    if "root" in ends:
+        told["checked"] = report["checked"]["from_seq"]
+    return told
+
+
 async def both(api: Api, monkeypatch: pytest.MonkeyPatch, **parameters: str) -> tuple[httpx.Response, httpx.Response]:
     """The answers of a verification here and of one apart."""
     here = await api.client.get("/v1/chain/verify", params=parameters)
@@ -56,7 +66,7 @@ async def both(api: Api, monkeypatch: pytest.MonkeyPatch, **parameters: str) -> 
 async def test_the_answer_is_the_same(api: Api, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]) -> None:
     await fill(api)
     here, there = await both(api, monkeypatch, **parameters)
-    assert (here.status_code, here.json()) == (there.status_code, there.json())
+    assert (here.status_code, settled(here.json())) == (there.status_code, settled(there.json()))
 
 
 async def test_what_is_broken_is_found_there_too(
@@ -69,7 +79,7 @@ async def test_what_is_broken_is_found_there_too(
     await owner.close()
     here, there = await both(api, monkeypatch)
     assert there.json()["status"] == "broken"
-    assert here.json() == there.json()
+    assert settled(here.json()) == settled(there.json())
 
 
 @pytest.mark.usefixtures("apart")

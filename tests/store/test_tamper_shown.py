@@ -12,7 +12,7 @@ from audit_service.api import schemas
 from audit_service.core.canonical import canonical_text
 from audit_service.core.table import CSV_COLUMNS
 from tests.support.api import Api
-from tests.support.apps import open_api
+from tests.support.apps import PANEL_SCOPES, add_key, open_api
 from tests.support.tampering import FULL_SEQ, SIZE, Lab
 
 MEMBERS = set(schemas.EventView.model_fields)
@@ -77,7 +77,8 @@ HEADERS = {
 @pytest.fixture
 async def api(lab: Lab) -> AsyncIterator[Api]:
     """The service on the log's database."""
-    async with open_api(lab.log.database, link_templates={"user": "https://panel.test/{id}"}) as opened:
+    key = await add_key(lab.log.database, lab.log_id, PANEL_SCOPES)
+    async with open_api(lab.log.database, key=key, link_templates={"user": "https://panel.test/{id}"}) as opened:
         yield opened
 
 
