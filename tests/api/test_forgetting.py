@@ -182,6 +182,16 @@ class Story:
             del self.held[hold_id]
             await holds.lift_hold(self.pools.writes, self.log_id, control.lift_hold(AUTHOR.act(), hold_id))
 
+    async def remember_notes(self) -> None:
+        """What the service noted of the exports and verifications of this test are events like any other."""
+        known = max((event["seq"] for event in self.events), default=-1)
+        for noted in reversed(await self.api.notes()):
+            if noted["seq"] > known:
+                shown = await self.api.event(noted["id"])
+                context = dict.fromkeys(("ip", "session_id", "request_id")) | (shown["context"] or {})
+                self.events.append(shown | {"context": context})
+        self.posted = max([self.posted, *(event["seq"] + 1 for event in self.events)])
+
     async def left(self) -> list[Event]:
         """Everything a reader must find, in the order of seq."""
         controls = await control_events(self.database, self.log_id)
@@ -246,6 +256,7 @@ async def test_readers_find_what_a_naive_model_says_is_left(seed: int, database:
             await story.assert_found()
             report = await api.verify()
             assert (report["status"], report["breaks"]) == ("ok", [])
+            await story.remember_notes()
     connection = await database.owner()
     size = await connection.fetchval("SELECT size FROM audit.log WHERE log_id = $1", log_id)
     await assert_log_intact(connection, log_id, size, forgotten=range(size))

@@ -32,12 +32,14 @@ def example(action: str) -> OwnEvent:
 
 
 @pytest.mark.parametrize("action", OWN_ACTIONS)
-def test_an_example_is_an_event_but_for_its_reserved_action(action: str) -> None:
+def test_an_example_is_an_event_but_for_its_reserved_names(action: str) -> None:
+    """Nobody else may post an event of its action, or in the name of its source."""
     event = example(action).as_json()
     with pytest.raises(InvalidEventError) as refused:
         validate(event, now=NOW, limits=EventLimits())
-    assert [fault.pointer for fault in refused.value.faults] == ["/action"]
-    assert validate({**event, "action": "x"}, now=NOW, limits=EventLimits()) == {**event, "action": "x"}
+    assert [fault.pointer for fault in refused.value.faults] == ["/action", "/source/id"]
+    others = {**event, "action": "x", "source": {**event["source"], "id": "panel"}}
+    assert validate(others, now=NOW, limits=EventLimits()) == others
 
 
 @pytest.mark.parametrize("action", OWN_ACTIONS)

@@ -79,7 +79,7 @@ async def fork_log(stack: Stack, random: Random) -> int:
     async with stack.owner() as connection:
         await connection.execute(BROKEN + UNLOCKED)
         await connection.execute("GRANT EXECUTE ON FUNCTION audit.append_entries TO audit_serving")
-        log_id = await connection.fetchval("SELECT log_id FROM audit.log")
+        log_id = await connection.fetchval("SELECT log_id FROM audit.tenant WHERE name = 'default'")
         for _ in range(ROUNDS):
             await stack.fleet(2 * WRITERS, random.randrange(10**6)).write(RACE_EVENTS)
             if forked := await count_forked(connection, log_id):

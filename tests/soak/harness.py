@@ -30,6 +30,12 @@ RECOVERY_LIMIT_SECONDS = 10.0
 # The promise; a 503 while the database is away comes no later.
 REFUSAL_LIMIT_SECONDS = 5.0
 SOCKET_NAME = ".s.PGSQL.5432"
+# The service's own notes in a log; nobody else may post such an action.
+OWN = "SELECT id FROM audit.entry WHERE log_id = $1 AND kind = 'event' AND body::jsonb ->> 'action' LIKE 'audit.%'"
+ENTRIES = f"""
+SELECT id, seq, hash, prev_hash FROM audit.entry WHERE log_id = $1 AND kind = 'event' AND id <> ALL (ARRAY ({OWN}))
+"""
+RECEIPTS = f"SELECT id, seq, hash, prev_hash, kept FROM audit.receipt WHERE log_id = $1 AND id <> ALL (ARRAY ({OWN}))"
 
 Row = asyncpg.Record | dict[str, Any]
 
@@ -131,8 +137,9 @@ class Stack:
     async def find_violations(self) -> "Violations":
         """Compare the ledger with the tables."""
         async with self.owner() as connection:
-            entries = await connection.fetch("SELECT id, seq, hash, prev_hash FROM audit.entry WHERE kind = 'event'")
-            receipts = await connection.fetch("SELECT id, seq, hash, prev_hash, kept FROM audit.receipt")
+            log_id = await self._log_id(connection)
+            entries = await connection.fetch(ENTRIES, log_id)
+            receipts = await connection.fetch(RECEIPTS, log_id)
         return compare(self.ledger, entries, receipts)
 
     async def assert_nothing_lost(self) -> int:
@@ -141,11 +148,14 @@ class Stack:
         violations = await self.find_violations()
         assert violations == Violations(), str(violations)[:2000]
         async with self.owner() as connection:
-            log_id, size = await self._log(connection)
+            log_id = await self._log_id(connection)
+            size = await connection.fetchval("SELECT size FROM audit.log WHERE log_id = $1", log_id)
             await assert_log_intact(connection, log_id, size)
         report = await self.verify()
-        assert (report["status"], report["breaks"], report["checked"]["count"]) == ("ok", [], size), report
-        return size
+        assert (report["status"], report["breaks"]) == ("ok", []), report
+        # The service may have noted something since the size was read.
+        assert report["checked"]["count"] >= size, report
+        return int(size)
 
     async def verify(self) -> dict[str, Any]:
         """The service's own report about its log."""
@@ -154,10 +164,9 @@ class Stack:
         report: dict[str, Any] = json.loads(answer.body)
         return report
 
-    async def _log(self, connection: asyncpg.Connection) -> tuple[int, int]:
-        row = await connection.fetchrow("SELECT log_id, size FROM audit.log WHERE size > 0")
-        assert row is not None, "nothing was written"
-        return row["log_id"], row["size"]
+    async def _log_id(self, connection: asyncpg.Connection) -> int:
+        log_id: int = await connection.fetchval("SELECT log_id FROM audit.tenant WHERE name = 'default'")
+        return log_id
 
 
 @dataclass(slots=True)
