@@ -17,7 +17,9 @@ _JOINT: Final = rb"(?:[ .\-]|\xc2\xa0|\xe2\x80[\x80-\xaf])"
 # Digits and what stands between groups of them; full-width digits are three bytes of UTF-8, special spaces two or three.
 CARD_PATTERN: Final = _DIGIT + rb"(?:" + _DIGIT + rb"|" + _JOINT + rb"){11,}" + _DIGIT
 _CARD_SHAPES: Final = frozenset({(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3)})
-_DOUBLED: Final = {str(digit): digit * 2 // 10 + digit * 2 % 10 for digit in range(10)}
+# ASCII digits to their values, and to the sums of the digits of twice their values.
+_VALUES: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes(digit * 2 // 10 + digit * 2 % 10 for digit in range(10)))
 _CARDS = byte_pattern(CARD_PATTERN)
 _GROUPS = byte_pattern(_DIGIT + rb"+")
 # Right before a number these make it one of their own: `invoice no. 4111…`.
@@ -52,15 +54,15 @@ def _is_wide(run: bytes) -> bool:
 
 def _card_windows(run: bytes) -> Iterator[Span]:
     groups = [match.span() for match in _GROUPS.finditer(run)]
-    wide = not run.isascii()
-    sizes = [len(_narrow(run[start:end])) if wide else end - start for start, end in groups]
+    digits = [_narrow(run[start:end]) for start, end in groups]
+    sizes = [*map(len, digits)]
     for first, size in enumerate(sizes):
         for count in _counts(sizes, first, size):
             shape = tuple(sizes[first : first + count])
             if len(shape) != count or (count > 1 and shape not in _CARD_SHAPES):
                 continue
             start, end = groups[first][0], groups[first + count - 1][1]
-            if not is_card_number("".join(_narrow(run[a:b]) for a, b in groups[first : first + count])):
+            if not is_card_number("".join(digits[first : first + count])):
                 continue
             # Part of a decimal, or of a longer dotted number.
             if b"." not in run[max(0, start - 1) : start] + run[end : end + 1]:
@@ -115,5 +117,5 @@ def _has_issuer(digits: str) -> bool:
 
 
 def _passes_luhn(digits: str) -> bool:
-    every_other = sum(map(_DOUBLED.__getitem__, digits[-2::-2]))
-    return (every_other + sum(map(int, digits[-1::-2]))) % 10 == 0
+    ascii_digits = digits.encode("ascii")
+    return (sum(ascii_digits[-1::-2].translate(_VALUES)) + sum(ascii_digits[-2::-2].translate(_DOUBLED))) % 10 == 0
