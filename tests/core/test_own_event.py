@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from audit_service.core import redaction
-from audit_service.core.canonical import JSONObject
 from audit_service.core.control import KINDS
+from audit_service.core.entry import JSONObject
 from audit_service.core.event import EventLimits, validate
 from audit_service.core.own_event import OPERATOR, OWN_ACTIONS, Actor, OwnEvent, Target
 from audit_service.core.redaction import compile_ruleset
