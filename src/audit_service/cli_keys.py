@@ -10,13 +10,10 @@ from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit_service.api.new_credentials import NewKey, limits_of_key, parse_body
-from audit_service.api.routes.keys import key_view
-from audit_service.api.routes.tenants import FIRST_KEY_NAME, created_view, tenant_view
+from audit_service.api.routes import keys, tenants
 from audit_service.app import recipe_of
 from audit_service.console import EXIT_BAD, EXIT_GOOD, AsJson, Tenant, as_owner, err, operator, out, print_json
 from audit_service.core.api_key import SCOPES, is_well_formed, kind_of, public_id
-from audit_service.core.canonical import JSONValue
-from audit_service.core.entry import format_time
 from audit_service.core.key_limits import KeyLimits
 from audit_service.core.own_event import OwnEvent, Target
 from audit_service.core.redaction import redact_text
@@ -52,11 +49,11 @@ def tenants_create(
     async def create(connection: AsyncConnection) -> dict[str, Any]:
         installed = await credentials.fetch_installation(connection)
         record = await credentials.create_tenant(connection, name)
-        key = await credentials.create_key(connection, record.log_id, FIRST_KEY_NAME, SCOPES)
-        return created_view(record, installed.service_name, *key)
+        key = await credentials.create_key(connection, record.log_id, tenants.FIRST_KEY_NAME, SCOPES)
+        return tenants.created_view(record, installed.service_name, *key)
 
     def noted(made: dict[str, Any]) -> tuple[None, OwnEvent]:
-        about: dict[str, JSONValue] = {"origin": made["origin"], "key_id": made["key"]["key_id"]}
+        about = tenants.about_created(made)
         return None, own_event("audit.tenant.created", operator(), target=Target("tenant", name), metadata=about)
 
     created = as_owner(create, noted)
@@ -70,7 +67,7 @@ def tenants_create(
 @tenants_app.command("list")
 def tenants_list(*, as_json: AsJson = False) -> None:
     """List the tenants."""
-    views = [tenant_view(record) for record in as_owner(credentials.list_tenants)]
+    views = [tenants.tenant_view(record) for record in as_owner(credentials.list_tenants)]
     if as_json:
         print_json(views, indented=True)
         return
@@ -123,15 +120,8 @@ def keys_create(
 
     def created(done: tuple[Place, str, str, str, KeyLimits]) -> tuple[Place, OwnEvent]:
         place, key_id, _, shown, limits = done
-        about: dict[str, JSONValue] = {
-            "scopes": [*credentials.check_scopes(wanted.scopes)],
-            "client": wanted.client,
-            "limits": limits.as_json(),
-            "expires_at": None if expires_at is None else format_time(expires_at),
-        }
-        return place, own_event(
-            "audit.key.created", operator(), target=Target("api_key", key_id, shown), metadata=about
-        )
+        about, target = keys.about_created(wanted, limits, expires_at), Target("api_key", key_id, shown)
+        return place, own_event("audit.key.created", operator(), target=target, metadata=about)
 
     _, key_id, key, *_ = as_owner(create, created)
     if as_json:
@@ -147,7 +137,7 @@ def _show_key(key_id: str, key: str) -> None:
 
 def keys_list(*, as_json: AsJson = False) -> None:
     """List the keys of every tenant, live and revoked; never a secret."""
-    views = [key_view(record) for record in as_owner(credentials.list_keys)]
+    views = [keys.key_view(record) for record in as_owner(credentials.list_keys)]
     if as_json:
         print_json(views, indented=True)
         return

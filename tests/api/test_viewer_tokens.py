@@ -294,15 +294,15 @@ async def test_a_token_ends_with_the_key_that_issued_it(shared_api: Api) -> None
 
 
 async def test_a_token_lasts_no_longer_than_its_key(shared_api: Api) -> None:
-    """It says so when it is issued, and when it is renewed, and keeps to it to the tenth of a second, cached or not."""
-    ends = datetime.now(UTC) + timedelta(seconds=1.5)
+    """It says so when it is issued, and when it is renewed, and keeps to it within the second, cached or not."""
+    ends = datetime.now(UTC) + timedelta(seconds=4)
     key = await create_key(shared_api, ["viewer", "read"], expires_at=ends.isoformat())
     issued = await issue_token(shared_api, key["key"])
     renewed = await ask(shared_api, "POST", f"/v1/viewer-tokens/{issued['token_id']}/renew", key["key"])
     for answer in (issued, renewed.json()):
         assert datetime.fromisoformat(answer["expires_at"]) == ends
     await refused_after(shared_api, issued["token"])
-    assert abs((datetime.now(UTC) - ends).total_seconds()) < 0.5
+    assert abs((datetime.now(UTC) - ends).total_seconds()) < 0.9
     again = await ask(shared_api, "POST", f"/v1/viewer-tokens/{issued['token_id']}/renew")
     assert again.status_code == 409
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.support.postgres import TestDatabase
 
 # The interpreter needs its time to start, too; a command that waits for a paused database needs minutes.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Told(NamedTuple):

@@ -375,9 +375,9 @@ async def authorize(request: Request, scope: str, *, whole: bool = False) -> Cre
     service_of(request).rates.admit(request.scope, credential, ingest=scope == "ingest")
     if scope not in credential.scopes:
         _refuse(request, Refused(f"without the scope {scope}"))
-    require_scope(credential, scope)
-    if whole and not credential.sight.is_whole:
+    elif whole and not credential.sight.is_whole:
         _refuse(request, Refused("with sight of a part of the log"))
+    require_scope(credential, scope)
     return require_whole(credential) if whole else credential
 
 

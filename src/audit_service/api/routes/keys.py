@@ -2,11 +2,10 @@
 
 from datetime import UTC, datetime
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from audit_service.api import parameters, schemas
+from audit_service.api import listing, parameters, schemas
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import Admin, ServiceOf, documented_security
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewKey, limits_of_key, parse_body
@@ -52,19 +51,16 @@ async def create_key(request: Request, service: ServiceOf, credential: Admin) ->
         limits = limits_of_key(wanted, credential.limits, recipe, log)
     except InputError as error:
         raise without_secrets(error, recipe.rules) from None
-    name, scopes = redact_text(wanted.name, recipe.rules), credentials.check_scopes(wanted.scopes)
+    name = redact_text(wanted.name, recipe.rules)
     async with translated(), connected(service.database.writes) as connection:
         key_id, key = await credentials.create_key(
-            connection, credential.log_id, name, scopes, wanted.expires_at, limits=limits, client=wanted.client
+            connection, credential.log_id, name, wanted.scopes, wanted.expires_at, limits=limits, client=wanted.client
         )
         await connection.commit()
-    expires_at = None if wanted.expires_at is None else format_time(wanted.expires_at.astimezone(UTC))
-    said = {"client": wanted.client, "limits": limits.as_json(), "expires_at": expires_at}
+    about = about_created(wanted, limits, wanted.expires_at)
     # Before anybody is told the key. Where this fails, nobody holds it, and nobody can use it.
-    about: dict[str, JSONValue] = {"scopes": [*scopes], **said}
     await note(request, credential, "audit.key.created", target=Target("api_key", key_id, name), metadata=about)
-    body = {"key_id": key_id, "key": key, "name": name, "scopes": scopes, **said}
-    return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+    return listing.answer({"key_id": key_id, "key": key, "name": name, **about}, status=201)
 
 
 @router.get("/v1/keys", responses=schemas.KEYS_RESPONSES, response_model=None)
@@ -75,7 +71,7 @@ async def list_keys(request: Request, service: ServiceOf, credential: Admin) -> 
         records = await credentials.list_keys(connection, credential.log_id)
     own = own_limits(credential)
     records = [record for record in records if own is None or not record.limits.beyond(own)]
-    return Response(orjson.dumps({"keys": [key_view(record) for record in records]}), media_type="application/json")
+    return listing.answer({"keys": [key_view(record) for record in records]})
 
 
 @router.delete("/v1/keys/{key_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
@@ -106,6 +102,16 @@ def require_id(text: str, detail: str) -> None:
     """Raises NotFoundError for what no key or token can be called."""
     if not text.isascii() or not text.isprintable():
         raise NotFoundError(detail)
+
+
+def about_created(wanted: NewKey, limits: KeyLimits, expires_at: datetime | None) -> dict[str, JSONValue]:
+    """What is told, and noted, of a key that has just been made, besides its id and name; never the key."""
+    return {
+        "scopes": [*credentials.check_scopes(wanted.scopes)],
+        "client": wanted.client,
+        "limits": limits.as_json(),
+        "expires_at": None if expires_at is None else format_time(expires_at.astimezone(UTC)),
+    }
 
 
 def key_view(record: KeyRecord) -> dict[str, object]:

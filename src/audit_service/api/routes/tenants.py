@@ -1,13 +1,12 @@
-"""Tenants over HTTP, for admin keys of the service's own tenant, `system`: the admin of one tenant must not learn of another."""
+"""Tenants over HTTP, for whoever runs the service: the admin of one tenant must not learn of another."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from audit_service.api import parameters, schemas
+from audit_service.api import listing, parameters, schemas
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import Admin, ServiceOf, documented_security
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, parse_body
@@ -74,12 +73,8 @@ async def create_tenant(request: Request, service: ServiceOf, credential: Admin)
         await connection.commit()
     body = created_view(record, installation.service_name, key_id, key)
     # Before anybody is told the key: an act that cannot be noted is not answered.
-    about: dict[str, JSONValue] = {
-        "origin": format_origin(installation.service_name, record.log_key, 1),
-        "key_id": key_id,
-    }
-    await note(request, credential, "audit.tenant.created", target=Target("tenant", name), metadata=about)
-    return Response(orjson.dumps(body), 201, {"Cache-Control": "no-store"}, "application/json")
+    await note(request, credential, "audit.tenant.created", target=Target("tenant", name), metadata=about_created(body))
+    return listing.answer(body, status=201)
 
 
 @router.get("/v1/tenants", responses=schemas.TENANTS_RESPONSES, response_model=None)
@@ -89,8 +84,7 @@ async def list_tenants(request: Request, service: ServiceOf, credential: Admin) 
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), connected(service.database.reads) as connection:
         records = await credentials.list_tenants(connection)
-    body = {"tenants": [tenant_view(record) for record in records]}
-    return Response(orjson.dumps(body), media_type="application/json")
+    return listing.answer({"tenants": [tenant_view(record) for record in records]})
 
 
 def _require_operator(credential: Credential) -> None:
@@ -107,7 +101,12 @@ def tenant_view(record: TenantRecord) -> dict[str, object]:
     return {"name": record.name, "log_key": record.log_key, "created_at": format_time(record.created_at)}
 
 
-def created_view(record: TenantRecord, service_name: str, key_id: str, key: str) -> dict[str, object]:
+def created_view(record: TenantRecord, service_name: str, key_id: str, key: str) -> dict[str, Any]:
     """A tenant that has just been made, with its first key."""
     origin = format_origin(service_name, record.log_key, 1)
     return {**tenant_view(record), "origin": origin, "key": {"key_id": key_id, "key": key, "scopes": list(SCOPES)}}
+
+
+def about_created(view: dict[str, Any]) -> dict[str, JSONValue]:
+    """What is noted of a tenant that has just been made; never its key."""
+    return {"origin": view["origin"], "key_id": view["key"]["key_id"]}

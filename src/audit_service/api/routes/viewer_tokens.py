@@ -7,11 +7,10 @@ it is revoked, and when its key is revoked or expires.
 import hmac
 from hashlib import sha256
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from audit_service.api import parameters, schemas
+from audit_service.api import listing, parameters, schemas
 from audit_service.api.body import read_body
 from audit_service.api.dependencies import Issuer, ServiceOf, documented_security, require_scope
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, NewToken, Renewal, limits_of_token, parse_body
@@ -69,7 +68,7 @@ async def issue_token(request: Request, service: ServiceOf, credential: Issuer) 
     noted_limits = {**limits.as_json(), "actor_id": actor}
     about: dict[str, JSONValue] = {"scopes": [*scopes], "limits": noted_limits, "viewer": viewer}
     await _noted(request, credential, "issued", record, about)
-    return _answer({"token": token, **token_view(record)}, 201)
+    return listing.answer({"token": token, **token_view(record)}, status=201)
 
 
 @router.post(
@@ -90,7 +89,7 @@ async def renew_token(request: Request, token_id: str, service: ServiceOf, crede
         )
         await connection.commit()
     await _noted(request, credential, "renewed", record, {})
-    return _answer(token_view(record))
+    return listing.answer(token_view(record))
 
 
 @router.delete("/v1/viewer-tokens/{token_id}", status_code=204, responses=schemas.REVOKE_RESPONSES, response_model=None)
@@ -111,7 +110,7 @@ async def list_tokens(request: Request, service: ServiceOf, credential: Issuer) 
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), connected(service.database.reads) as connection:
         records = await viewer_tokens.list_tokens(connection, credential.log_id, key_id=_whose(credential))
-    return _answer({"tokens": [token_view(record) for record in records]})
+    return listing.answer({"tokens": [token_view(record) for record in records]})
 
 
 async def _noted(
@@ -145,7 +144,3 @@ def token_view(record: TokenRecord) -> dict[str, object]:
         "created_at": format_time(record.created_at),
         "expires_at": format_time(record.expires_at),
     }
-
-
-def _answer(body: dict[str, object], status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, "application/json")
