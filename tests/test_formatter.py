@@ -1,6 +1,5 @@
 """The formatter as a process: it answers each message with a piece, and goes when nobody is there any more."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import pytest
 from audit_service.core.sight import EVERYTHING
 from audit_service.core.writer import Writer
 from audit_service.file_stream import FORMATTER
-from audit_service.formatter import FAILED, LENGTH, NICENESS, message
+from audit_service.formatter import FAILED, LENGTH, message
 from tests.core.test_table import stored
 from tests.core.test_writer import row_of
 
@@ -69,13 +68,6 @@ def test_what_the_log_does_not_bear_out_is_answered_with_the_reason() -> None:
         (size,) = LENGTH.unpack(process.stdout.read(LENGTH.size))
         assert size & FAILED
         assert process.stdout.read(size & ~FAILED) == b"the entries end at seq 0"
-
-
-def test_it_makes_way_for_those_who_answer() -> None:
-    with started() as process:
-        send(process, ARGUMENTS)
-        receive(process)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ before the piece of an earlier one was taken, so whoever takes nothing stops the
 
 import asyncio
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from audit_service.errors import ProofError, TreeDamagedError, UnavailableError
 from audit_service.formatter import FAILED, LENGTH, WRITERS, message
+from audit_service.idle_process import IdleProcess, idle_process
 from audit_service.store.slices import SIZE
 
 # What is formatted at once: views of JSON are many times its size.
@@ -115,20 +115,18 @@ async def _make_apart(kind: str, arguments: Mapping[str, Any], steps: AsyncItera
 class _Formatter:
     """A running formatter."""
 
-    def __init__(self, process: Process) -> None:
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
-        self._stdin, self._stdout = process.stdin, process.stdout
+    def __init__(self, process: IdleProcess) -> None:
+        self._process = process
 
     def send(self, value: Any) -> None:
         """Give it something to do. It waits in memory, so never much at a time."""
-        self._stdin.write(message(value))
+        self._process.stdin.write(message(value))
 
     async def receive(self) -> bytes:
         """What it made of the oldest thing it was given. Raises UnavailableError when it is gone, TreeDamagedError when it refused."""
         try:
-            (size,) = LENGTH.unpack(await self._stdout.readexactly(LENGTH.size))
-            answer = await self._stdout.readexactly(size & ~FAILED)
+            (size,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
+            answer = await self._process.stdout.readexactly(size & ~FAILED)
         except (asyncio.IncompleteReadError, OSError):
             raise UnavailableError("the file was broken off: its formatter has ended") from None
         if size & FAILED:
@@ -139,12 +137,7 @@ class _Formatter:
 @asynccontextmanager
 async def _formatter(kind: str, arguments: Mapping[str, Any]) -> AsyncIterator[_Formatter]:
     """Start a formatter, and end it, whatever it is doing. Raises OSError."""
-    process = await asyncio.create_subprocess_exec(*FORMATTER, stdin=PIPE, stdout=PIPE, limit=PIECE_BYTES)
-    formatter = _Formatter(process)
-    try:
+    async with idle_process(FORMATTER, ahead_bytes=PIECE_BYTES) as process:
+        formatter = _Formatter(process)
         formatter.send((kind, dict(arguments)))
         yield formatter
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()  # takes what was still in the pipes, and waits for the end

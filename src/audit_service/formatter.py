@@ -3,10 +3,10 @@
     python -m audit_service.formatter
 
 Formatting is most of the work of an export, and would keep a worker from answering; here it gets a core of its own, and on a busy machine
-whatever the others leave. Rows come on stdin and pieces of the file go to stdout, as frames: eight bytes of length, and so many bytes.
-The first frame that comes says what writes, one of WRITERS, and its arguments; each further one names a method of it, with arguments. Each
-is answered with a piece, or, when the log does not bear out what should be written, with the reason: then FAILED is added to the length. It
-ends with stdin: it does not outlive whoever started it.
+whatever the others leave (`idle_process`). Rows come on stdin and pieces of the file go to stdout, as frames: eight bytes of length, and
+so many bytes. The first frame that comes says what writes, one of WRITERS, and its arguments; each further one names a method of it, with
+arguments. Each is answered with a piece, or, when the log does not bear out what should be written, with the reason: then FAILED is added
+to the length. It ends with stdin: it does not outlive whoever started it.
 """
 
 import gc
@@ -25,8 +25,6 @@ from audit_service.errors import ProofError
 WRITERS: dict[str, type[Any]] = {"export": Writer, "evidence": Bundle}
 LENGTH = struct.Struct(">Q")
 FAILED = 1 << 63
-# Answering comes before exporting.
-NICENESS = 10
 
 
 def frame(data: bytes) -> bytes:
@@ -42,7 +40,6 @@ def message(value: Any) -> bytes:
 def main() -> None:
     """Format until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for whoever started it
-    os.nice(NICENESS)
     gc.disable()  # formatting leaves no cycles, and looking for them takes a tenth of its time
     source, target = sys.stdin.buffer, sys.stdout.buffer
     opening = _read(source)

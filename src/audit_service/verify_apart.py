@@ -2,9 +2,9 @@
 
     python -m audit_service.verify_apart
 
-The child gets what to verify on stdin, as a pickle, with the serving role's URL in it; never on the command line. It works at a lower
-priority, with connections of its own, and writes frames to stdout: an empty one for each step, and a pickle of the report or of the error
-that ended it. It ends with its stdin, and so with whoever started it. A short verification is not worth a process.
+The child gets what to verify on stdin, as a pickle, with the serving role's URL in it; never on the command line. It works in what
+processor time the others leave, with connections of its own, and writes frames to stdout: an empty one for each step, and a pickle of the
+report or of the error that ended it. It ends with its stdin, and so with whoever started it. A short verification is not worth a process.
 """
 
 import asyncio
@@ -14,13 +14,12 @@ import pickle
 import signal
 import sys
 import threading
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from audit_service.errors import AuditError, UnavailableError
-from audit_service.formatter import LENGTH, NICENESS, frame, message
+from audit_service.formatter import LENGTH, frame, message
+from audit_service.idle_process import idle_process
 from audit_service.store.engine import open_database
 from audit_service.verify import Progress, Report, verify
 
@@ -36,8 +35,8 @@ async def verify_apart(
 ) -> AsyncGenerator[Progress | Report]:
     """`verify(log_id, **arguments)` in a process of its own: progress without figures, and the report last. Close it when it is not
     read to its end. Raises what `verify` raises, and UnavailableError when the process ends before it has reported."""
-    async with _started((url, statement_timeout_seconds, log_id, arguments)) as process:
-        assert process.stdout is not None  # noqa: S101 - it was asked for
+    async with idle_process(CHILD) as process:
+        process.stdin.write(message((url, statement_timeout_seconds, log_id, arguments)))
         while True:
             try:
                 (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
@@ -54,23 +53,9 @@ async def verify_apart(
             return
 
 
-@asynccontextmanager
-async def _started(question: tuple[Any, ...]) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(*CHILD, stdin=PIPE, stdout=PIPE)
-    assert process.stdin is not None  # noqa: S101 - it was asked for
-    try:
-        process.stdin.write(message(question))
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()  # takes what was still in the pipes, and waits for the end
-
-
 def main() -> None:
     """Verify what stdin says."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for whoever started it
-    os.nice(NICENESS)
     source = sys.stdin.buffer
     header = source.read(LENGTH.size)
     if len(header) < LENGTH.size:

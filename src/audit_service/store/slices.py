@@ -18,7 +18,8 @@ from audit_service.store.selection import Selection, conditions
 from audit_service.store.tables import bound_entry, seen_entry
 from audit_service.store.veil import veil_of
 
-SLICE_ENTRIES = 500
+# Two milliseconds of a worker, in which it answers nobody; larger ones are no faster.
+SLICE_ENTRIES = 250
 # Of a row: EVENT_COLUMNS, then these two.
 SIZE, BEFORE = len(EVENT_COLUMNS), len(EVENT_COLUMNS) + 1
 
