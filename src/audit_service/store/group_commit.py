@@ -13,10 +13,11 @@ halves until the event stands alone. The halves are transactions of their own, i
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -30,6 +31,8 @@ GROUP_LIMIT_EVENTS = 500
 GROUP_LIMIT_BYTES = 4 * 1024 * 1024
 # Both tries together: a database that is away, paused or blocked is told to the callers within five seconds.
 APPEND_TIMEOUT_SECONDS = 4.0
+# The limit is counted in steps of this length; one in which the loop stood still counts no more than another.
+STEP_SECONDS = 0.05
 # SQLSTATE classes 22 and 54: the value is at fault, so the same event fails again. Any other unforeseen error may be the database's
 # own (a missing right, a forged head), and must never make a sender drop a good event as invalid.
 _REFUSED_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
@@ -127,10 +130,10 @@ class GroupCommit:
     async def _flush(self, log_id: int, group: list[_Waiting]) -> None:
         try:
             # One limit for all of it, however often it has to be divided: others wait behind.
-            async with asyncio.timeout(APPEND_TIMEOUT_SECONDS):
+            async with _turning(APPEND_TIMEOUT_SECONDS):
                 answers = await self._append_storable(log_id, [c for waiting in group for c in waiting.candidates])
         except TimeoutError:
-            # Whoever waits behind would wait as long again: all are told now.
+            # The loop was looking, so it is the database: whoever waits behind would wait as long again, and all are told now.
             queue = self._queues[log_id]
             for waiting in (*group, *queue):
                 _fail(waiting, UnavailableError("the database does not answer"))
@@ -193,6 +196,28 @@ class GroupCommit:
             return await append_entries(self._engine, log_id, self._ruleset, candidates)
         finally:
             self._observe_seconds(time.perf_counter() - started)
+
+
+@asynccontextmanager
+async def _turning(seconds: float) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, of seconds in which the loop turned: while it stands still over one large event, the database may well have
+    answered, and nobody has looked."""
+    loop, steps_left = asyncio.get_running_loop(), math.ceil(seconds / STEP_SECONDS)
+
+    def step() -> None:
+        nonlocal steps_left, timer
+        steps_left -= 1
+        if steps_left > 0:
+            timer = loop.call_later(STEP_SECONDS, step)
+        else:  # takes effect a turn later, when what has arrived by now was looked at
+            patience.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as patience:
+        timer = loop.call_later(STEP_SECONDS, step)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _take_group(queue: deque[_Waiting]) -> list[_Waiting]:
