@@ -14,6 +14,7 @@ from audit_service import ingest
 from audit_service.api import body
 from audit_service.api.result_spool import MEMORY_BYTES, ResultSpool
 from audit_service.errors import AuditError, TooLargeError, UnavailableError
+from audit_service.http_protocol import GuardedProtocol
 from audit_service.ingest import Outcome, Sealed
 from audit_service.store import group_commit
 from tests.support.api import Api
@@ -533,3 +534,20 @@ async def test_a_stream_without_a_key_is_refused_before_its_body(service: Served
         await wire.send(b"Transfer-Encoding: chunked\r\n\r\n")
         answer = await wire.answer()
     assert (answer.status, answer.json()["status"]) == (401, 401)
+
+
+# --- who is waited for
+
+
+async def test_a_sender_that_we_slow_down_is_not_blamed_for_waiting(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over its rate it waits for longer than several looks of the watch, and has its results; who then stalls by itself is cut."""
+    monkeypatch.setattr(GuardedProtocol, "watch_seconds", 0.5)
+    async with served(database, rate_limit_events_per_second=10) as slow, slow.wire() as wire:
+        await wire.begin_lines()
+        await wire.chunk(lines("slowed", 120))  # two seconds' worth too many
+        assert (await wire.head())[0] == 200
+        results = wire.lines()
+        assert [json.loads(await anext(results))["status"] for _ in range(120)] == [201] * 120
+        assert b"trailer" not in await wire.ended()

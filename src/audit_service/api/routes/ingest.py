@@ -296,7 +296,7 @@ class _Duplex(StreamingResponse):
         start = 0
         try:
             while lines := await _next_slice(slices, committing):
-                await self._service.rates.slow_down(self._credential, len(lines))
+                await self._service.rates.slow_down(self._request.scope, self._credential, len(lines))
                 values = [_parse_line(line) for line in lines]
                 sealed = await ingest.seal_all(self._recipe, self._log, values, _keys(self._key, start, len(values)))
                 start += len(values)
