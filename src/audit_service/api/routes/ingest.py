@@ -406,7 +406,8 @@ class _Headers(dict[str, str]):
         if len(self) < len(raw):
             for name, count in Counter(name for name, _ in raw).items():
                 if count > 1 and (name in _SINGLE_HEADERS or name.startswith(b"ce-")):
-                    raise MalformedError(f"the header {name.decode('latin-1')} is given more than once")
+                    shown = name.decode("latin-1") if name in _SINGLE_HEADERS else "ce-…"  # the rest is the sender's
+                    raise MalformedError(f"the header {shown} is given more than once")
 
     def getlist(self, name: str) -> list[str]:
         """Every value of a name."""
