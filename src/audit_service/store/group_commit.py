@@ -13,7 +13,6 @@ halves until the event stands alone. The halves are transactions of their own, i
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -31,8 +30,10 @@ GROUP_LIMIT_EVENTS = 500
 GROUP_LIMIT_BYTES = 4 * 1024 * 1024
 # Both tries together: a database that is away, paused or blocked is told to the callers within five seconds.
 APPEND_TIMEOUT_SECONDS = 4.0
-# The limit is counted in steps of this length; one in which the loop stood still counts no more than another.
-STEP_SECONDS = 0.05
+# The limit is counted in looks so far apart. A loop that is merely busy is late for them, and what lies between two counts up to the
+# second length, because a loop that stood still longer could not have seen an answer.
+LOOK_SECONDS = 0.05
+LOOK_LIMIT_SECONDS = 0.25
 # SQLSTATE classes 22 and 54: the value is at fault, so the same event fails again. Any other unforeseen error may be the database's
 # own (a missing right, a forged head), and must never make a sender drop a good event as invalid.
 _REFUSED_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
@@ -202,18 +203,22 @@ class GroupCommit:
 async def _turning(seconds: float) -> AsyncIterator[None]:
     """As `asyncio.timeout`, of seconds in which the loop turned: while it stands still over one large event, the database may well have
     answered, and nobody has looked."""
-    loop, steps_left = asyncio.get_running_loop(), math.ceil(seconds / STEP_SECONDS)
+    loop, left = asyncio.get_running_loop(), seconds
+    looked_at = loop.time()
+    timer: asyncio.TimerHandle
 
-    def step() -> None:
-        nonlocal steps_left, timer
-        steps_left -= 1
-        if steps_left > 0:
-            timer = loop.call_later(STEP_SECONDS, step)
-        else:  # takes effect a turn later, when what has arrived by now was looked at
-            patience.reschedule(loop.time())
+    def look() -> None:
+        nonlocal left, looked_at, timer
+        now = loop.time()
+        left -= min(now - looked_at, LOOK_LIMIT_SECONDS)
+        looked_at = now
+        if left > 0:
+            timer = loop.call_later(min(left, LOOK_SECONDS), look)
+        else:  # takes effect a turn later, when whoever waits has seen what had come by now
+            patience.reschedule(now)
 
     async with asyncio.timeout(None) as patience:
-        timer = loop.call_later(STEP_SECONDS, step)
+        timer = loop.call_later(LOOK_SECONDS, look)
         try:
             yield
         finally:
