@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -43,24 +44,24 @@ async def _post_all(service: Running, prefix: str, is_over: Callable[[int], bool
     async def post(first: int) -> list[float]:
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         times = []
-        for number in itertools.count(first, POSTERS):
-            if is_over(number):
-                break
-            request = post_request(service.url, service.key, event_bytes(number, prefix))
-            due = began + number / POSTS_PER_SECOND
-            if clock() < due:
-                await asyncio.sleep(due - clock())
-                due = clock()
-            # What had to wait for the post before it is timed from when it was due, or one long wait would count as one.
-            try:
-                async with asyncio.timeout_at(due + limit_seconds):
-                    await _post_one(reader, writer, request)
-            except TimeoutError:
-                raise BenchmarkError(f"a post took longer than {limit_seconds:g} s") from None
-            except (asyncio.IncompleteReadError, ConnectionError) as error:
-                raise BenchmarkError("a post got no answer") from error
-            times.append(clock() - due)
-        writer.close()
+        with closing(writer):
+            for number in itertools.count(first, POSTERS):
+                if is_over(number):
+                    break
+                request = post_request(service.url, service.key, event_bytes(number, prefix))
+                due = began + number / POSTS_PER_SECOND
+                if clock() < due:
+                    await asyncio.sleep(due - clock())
+                    due = clock()
+                # What had to wait for the post before it is timed from when it was due, or one long wait would count as one.
+                try:
+                    async with asyncio.timeout_at(due + limit_seconds):
+                        await _post_one(reader, writer, request)
+                except TimeoutError:
+                    raise BenchmarkError(f"a post took longer than {limit_seconds:g} s") from None
+                except (asyncio.IncompleteReadError, ConnectionError) as error:
+                    raise BenchmarkError("a post got no answer") from error
+                times.append(clock() - due)
         return times
 
     return [one for times in await asyncio.gather(*map(post, range(POSTERS))) for one in times]
