@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.batch import measure_p2
 from benchmarks.exporting import measure_beside, measure_p4, measure_p6
+from benchmarks.forgetting import measure_forgetting
 from benchmarks.greedy import measure_greedy
 from benchmarks.indexes import measure_p7
 from benchmarks.lag import measure_lag
@@ -49,6 +50,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "p4": measure_p4,
     "beside": measure_beside,
     "greedy": measure_greedy,
+    "forgetting": measure_forgetting,
     "p5": measure_p5,
     "p6": measure_p6,
     "p7": measure_p7,
@@ -148,7 +150,7 @@ def _arguments() -> argparse.Namespace:
         "--events",
         type=_positive,
         action="append",
-        help="size of a log for P5 and proofs, once for each (default: 100000 and 1000000)",
+        help="size of a log, once for each: of P5, proofs (the largest), forgetting (the smallest); default: 100000 and 1000000",
     )
     parser.add_argument("--rows", type=_positive, help="rows of P7 (default: 200000; the goal is set at 1000000)")
     parser.add_argument(

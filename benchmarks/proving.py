@@ -29,7 +29,7 @@ def measure_proofs(options: Options) -> Section:
     quiet = {"AUDIT_VERIFY_INTERVAL_SECONDS": "0"}
     with running(options.folder, on=thin(options.seeded_folder, size, report=_say), settings=quiet) as service:
         connection = connect(service)
-        signed = _wait_until_signed(connection, service)
+        signed = wait_until_signed(connection, service)
         pick = random.Random(SEED)  # noqa: S311 - the same entries every time
         asked: dict[str, Callable[[], str]] = {
             "inclusion": lambda: f"/v1/chain/inclusion?seq={pick.randrange(signed)}",
@@ -65,7 +65,7 @@ def _say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def _wait_until_signed(connection: http.client.HTTPConnection, service: Running) -> int:
+def wait_until_signed(connection: http.client.HTTPConnection, service: Running) -> int:
     """The size of the first checkpoint that covers the whole log. Raises BenchmarkError when none comes."""
     size, deadline = service.size(), time.monotonic() + SIGNING_SECONDS
     while time.monotonic() < deadline:

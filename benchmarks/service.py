@@ -33,7 +33,7 @@ from benchmarks.events import event
 from benchmarks.report import BenchmarkError
 from benchmarks.seeding.cache import Seeded
 
-SERVE = "from audit_service.cli import main; main()"
+CLI = "from audit_service.cli import main; main()"
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
 FILL_BATCH_EVENTS = 500
 # While one waits for the database, the other seals.
@@ -102,6 +102,20 @@ class Running:
 
         return uvloop.run(run())
 
+    def command(self, *arguments: str) -> str:
+        """What `audit-service` prints, run on its data directory. Raises BenchmarkError unless it ends well."""
+        ended = subprocess.run(
+            [sys.executable, "-P", "-c", CLI, *arguments],
+            env=_environment(self.data_dir),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ended.returncode != 0:
+            raise BenchmarkError(f"audit-service {arguments[0]} failed:\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+        return ended.stdout
+
     def fill(self, events: int) -> None:
         """Append events 0 … events - 1 to the default log, by the steps of an ingest without HTTP."""
         self.work(lambda service, log: _fill(service, log, events))
@@ -124,8 +138,7 @@ def running(
         log_path = Path(place, "serve.log")
         data_dir = Path(place, "var") if on is None else on.data_dir
         key = "bench-" + secrets.token_urlsafe(32) if on is None else on.key
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")} | {
-            "AUDIT_DATA_DIR": str(data_dir),
+        environment = _environment(data_dir) | {
             "AUDIT_PORT": "0",
             "AUDIT_WORKERS": str(workers),
             "AUDIT_BOOTSTRAP_KEY": key,
@@ -134,7 +147,7 @@ def running(
         # Its log goes to a file, as in real life: nobody has to read it while it is measured.
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", SERVE, "serve"], env=environment, stdin=subprocess.DEVNULL, stderr=log
+                [sys.executable, "-P", "-c", CLI, "serve"], env=environment, stdin=subprocess.DEVNULL, stderr=log
             )
         try:
             url = _wait_until_ready(process, log_path)
@@ -144,6 +157,12 @@ def running(
             yield service
         finally:
             _stop(process)
+
+
+def _environment(data_dir: Path) -> dict[str, str]:
+    """No setting but this one, whatever the caller's are."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIT_")}
+    return kept | {"AUDIT_DATA_DIR": str(data_dir)}
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log_path: Path) -> str:

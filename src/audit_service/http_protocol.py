@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from audit_service.api.logs import REQUESTS
 from audit_service.api.middleware import REFUSED_STATUS, AccessLog
+from audit_service.api.rates import KEPT_WAITING
 from audit_service.http_answer import Answer
 
 HEADER_LIMIT_BYTES = 16 * 1024
@@ -38,9 +39,10 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_headers = False
     _messages = 0
     _refused = False
-    # What the last look saw: how much had come, the message that the client owed then (before the first: 0), and what we had yet to send.
+    # What the last look saw: how much had come, the message that the client owed then (before the first: 0) with how often we had kept it
+    # waiting, and what we had yet to send.
     _seen_bytes = 0
-    _owed_message: int | None = 0
+    _owed: tuple[int, int] | None = (0, 0)
     _unsent_bytes = 0
     _watch: asyncio.TimerHandle | None = None
 
@@ -141,16 +143,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         moved = self._received_bytes - self._seen_bytes
-        owed = self._messages if self._owes() else None
+        waits = self.cycle.scope["state"].get(KEPT_WAITING, 0) if self.cycle is not None else 0
+        owed = (self._messages, waits) if waits % 2 == 0 and self._owes() else None
         unsent = self.transport.get_write_buffer_size()
         if self.transport.is_closing():
             # It closes when all is sent; a client that takes nothing for a whole watch would keep it for ever.
             if unsent and unsent == self._unsent_bytes:
                 self.transport.abort()
                 return
-        elif owed is not None and owed == self._owed_message and moved < MINIMUM_BYTES:
+        elif owed is not None and owed == self._owed and moved < MINIMUM_BYTES:
             self._refuse(408, b"Request Timeout", b"the request arrives too slowly")
-        self._seen_bytes, self._owed_message, self._unsent_bytes = self._received_bytes, owed, unsent
+        self._seen_bytes, self._owed, self._unsent_bytes = self._received_bytes, owed, unsent
         self._watch = self.loop.call_later(self.watch_seconds, self._look)
 
     def _owes(self) -> bool:

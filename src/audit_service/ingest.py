@@ -238,7 +238,7 @@ def seal_valid(
         event_id = (default_id(content) if callable(default_id) else default_id) or new_id()
     sealed_event = with_defaults(event, event_id, now)
     if log.posting is not None and log.posting.source_id is not None:
-        # A default like the others: a retry that names the source, or comes by another key, is the same event.
+        # A default like the others, and no part of the content: a retry by another key is the same event, one that names it is another.
         sealed_event["source"] = {**cast("JSONObject", sealed_event.get("source", {})), "id": log.posting.source_id}
     prepared = entry.prepare(sealed_event, changes, diff.top_fields(changes), os.urandom(entry.ENTROPY_BYTES), write)
     keep = bool(changes) or not brought_rows or recipe.keep_noop

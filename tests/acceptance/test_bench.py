@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from benchmarks import __main__ as benchmarks
 from benchmarks.client import generate
 from benchmarks.events import batch_bytes, event_bytes
 from benchmarks.load import lua_string
-from benchmarks.report import Figure, Section, format_verdicts, ratio
+from benchmarks.report import BenchmarkError, Figure, Section, format_verdicts, ratio
+from benchmarks.service import Running
+from benchmarks.steady import post_beside
 
 from audit_service.core.event import EventLimits, parse_json, validate
 
@@ -178,6 +183,54 @@ def test_proofs_are_measured_in_a_thin_log_which_says_what_it_lacks(tmp_path: Pa
     assert found["inclusion: p50"]["value"] > 0.1
     assert "A thin log" in ended.stdout
     assert len(list((tmp_path / "seeded").glob("thin-70000-*/seeded.json"))) == 1
+
+
+def test_forgetting_beside_posts_has_its_figures_and_the_log_verifies(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    ended = run("forgetting", "--quick", "--events", "3000", "--folder", str(tmp_path), "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    found = {name: figure["value"] for name, figure in figures(json.loads(out.read_bytes()), "forgetting").items()}
+    for name in ("erase", "clear", "prune"):
+        before, beside = found[f"{name}: posts just before, p99"], found[f"{name}: posts beside it, p99"]
+        assert found[f"{name}: p99 of posts beside it ÷ just before"] == pytest.approx(beside / before)
+        assert found[f"{name}: posts beside it, longest"] >= beside
+        assert found[f"{name}: entries a second"] > 0
+    assert 900 < found["erase: entries"] < 1800
+    assert found["clear: entries"] > 3000
+    assert list(tmp_path.glob("*/forgetting-*")) == []
+    assert len(list((tmp_path / "seeded").glob("seeded-3000-*/seeded.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (OK, None),
+        (OK.replace(b"201 Created", b"503 Unavailable"), "answered with 503"),
+        (OK[:20], "longer than 0.5 s"),
+    ],
+    ids=["stored", "refused", "late"],
+)
+def test_a_post_that_is_refused_or_late_ends_the_run(answer: bytes, error: str | None) -> None:
+    asked = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.wfile.write(answer)
+            asked.set()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        service = Running(f"http://127.0.0.1:{server.server_address[1]}", "key", Path())
+        try:
+            with nullcontext() if error is None else pytest.raises(BenchmarkError, match=error):
+                times, done = post_beside(service, "x", lambda: asked.wait(30), limit_seconds=0.5)
+                assert done
+                assert 0 < min(times) <= max(times) < 0.5
+        finally:
+            server.shutdown()
 
 
 def test_every_entry_of_a_busy_log_is_covered_by_a_checkpoint_within_five_seconds(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -395,6 +396,22 @@ async def test_dividing_a_refused_flush_ends_in_time(
         for waiting in callers:
             with pytest.raises(UnavailableError):
                 await waiting
+
+
+async def test_a_worker_that_was_busy_itself_does_not_tell_that_the_database_is_away(
+    group: GroupCommit, log: TestLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of a flush does not count the time in which our own loop stood still: what is committed is answered, and those who wait
+    behind get their turn."""
+    monkeypatch.setattr(group_commit, "APPEND_TIMEOUT_SECONDS", 0.5)
+    await append(group, log, [candidate("connected")])
+    appending = asyncio.create_task(append(group, log, [candidate("in flight")]))
+    await turns(20)
+    behind = asyncio.create_task(append(group, log, [candidate("behind")]))
+    await turns(1)
+    time.sleep(1)  # noqa: ASYNC251 - as sealing one large event does
+    assert [(await task)[0].seq for task in (appending, behind)] == [1, 2]
+    await log.assert_intact(3)
 
 
 async def test_a_repeat_of_an_event_that_cannot_be_stored_is_judged_by_itself(group: GroupCommit, log: TestLog) -> None:

@@ -65,7 +65,8 @@ async def test_a_limited_key_posts_nothing_else(
 
 
 async def test_a_limited_key_posts_its_own_and_its_source_is_filled_in(shared_api: Api, node: dict[str, Any]) -> None:
-    """A source without an id gets it; a retry that names it is the same event, by this key and by another."""
+    """A source without an id gets it, after the content was taken for its fingerprint: a retry is the same event by another key too, and
+    one that names the source is not."""
     event = {"id": "limits:filled", "action": "server.x", "server_id": "s1", "source": {"seq": 4}}
     posted = await ask(shared_api, "POST", "/v1/events", node["key"], event)
     assert posted.status_code == 201
@@ -73,6 +74,8 @@ async def test_a_limited_key_posts_its_own_and_its_source_is_filled_in(shared_ap
     again = await ask(shared_api, "POST", "/v1/events", node["key"], event)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
     assert (await shared_api.post(event)).status_code == 200
+    named = event | {"source": {"id": "node-7", "seq": 4}}
+    assert (await ask(shared_api, "POST", "/v1/events", node["key"], named)).status_code == 409
     bare = await ask(shared_api, "POST", "/v1/events", node["key"], {"action": "server.y", "server_id": "s2"})
     assert (await shared_api.event(bare.json()["id"]))["source"] == {"id": "node-7"}
 

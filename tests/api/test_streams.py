@@ -12,13 +12,16 @@ import pytest
 
 from audit_service import ingest
 from audit_service.api import body
+from audit_service.api.dependencies import CREDENTIAL_CACHE_SECONDS
 from audit_service.api.result_spool import MEMORY_BYTES, ResultSpool
 from audit_service.errors import AuditError, TooLargeError, UnavailableError
+from audit_service.http_protocol import GuardedProtocol
 from audit_service.ingest import Outcome, Sealed
 from audit_service.store import group_commit
 from tests.support.api import Api
 from tests.support.appends import owner, wait_until
 from tests.support.apps import open_api
+from tests.support.credentials import ask, create_key
 from tests.support.postgres import TestDatabase
 from tests.support.posting import with_trailer
 from tests.support.serving import NDJSON, PATIENCE_SECONDS, Served, Wire, served
@@ -533,3 +536,51 @@ async def test_a_stream_without_a_key_is_refused_before_its_body(service: Served
         await wire.send(b"Transfer-Encoding: chunked\r\n\r\n")
         answer = await wire.answer()
     assert (answer.status, answer.json()["status"]) == (401, 401)
+
+
+# --- who is waited for
+
+
+async def test_a_sender_that_we_slow_down_is_not_blamed_for_waiting(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over its rate it waits for longer than several looks of the watch, and has its results; who then stalls by itself is cut."""
+    monkeypatch.setattr(GuardedProtocol, "watch_seconds", 0.5)
+    async with served(database, rate_limit_events_per_second=10) as slow, slow.wire() as wire:
+        await wire.begin_lines()
+        await wire.chunk(lines("slowed", 120))  # two seconds' worth too many
+        assert (await wire.head())[0] == 200
+        results = wire.lines()
+        assert [json.loads(await anext(results))["status"] for _ in range(120)] == [201] * 120
+        assert b"trailer" not in await wire.ended()
+
+
+async def test_a_revoked_key_does_not_go_on_in_a_stream_it_has_open(service: Served) -> None:
+    """What it appended before stays and has its result; then the stream ends early, with the problem of any other request, and noted."""
+    made = await create_key(service.api, ["ingest"])
+    async with service.wire() as wire:
+        await wire.begin_lines(key=made["key"])
+        await wire.chunk(line("revoked", 0))
+        assert (await wire.head())[0] == 200
+        answers = wire.lines()
+        assert json.loads(await anext(answers))["status"] == 201
+        assert (await service.api.client.delete(f"/v1/keys/{made['key_id']}")).status_code == 204
+
+        async def is_refused() -> bool:
+            return (await ask(service.api, "POST", "/v1/events", made["key"], {"action": "x"})).status_code == 401
+
+        await wait_until(is_refused, "the key being refused", 5 * CREDENTIAL_CACHE_SECONDS)
+        await wire.chunk(line("revoked", 1) + line("revoked", 2))
+        trailer = json.loads(await anext(answers))
+        assert (trailer["accepted"], trailer["complete"], trailer["problem"]["status"]) == (1, False, 401)
+    assert [await is_stored(service.api, f"revoked:{number}") for number in range(3)] == [True, False, False]
+    watch = service.api.service.watch
+
+    async def is_noted() -> bool:
+        await watch.settle()
+        denied = [note for note in await service.api.notes() if note["action"] == "audit.access.denied"]
+        return [(note["reason"], note["actor"]["id"], note["metadata"]["count"]) for note in denied] == [
+            ("a revoked key", made["key_id"], 2)
+        ]
+
+    await wait_until(is_noted, "the note of the two events")

@@ -152,6 +152,12 @@ def test_an_event_s_own_time_source_and_target_stay_where_no_attribute_says_othe
     assert from_structured(envelope(data=data, subject="servers/42")) == {**EVENT, **data}
 
 
+def test_what_an_event_leaves_null_is_taken_from_the_attributes() -> None:
+    """Null leaves a member out, and is no source or target of its own."""
+    found = from_structured(envelope(subject="srv-1", data={"actor": {"id": "7"}, "source": None, "target": None}))
+    assert found == {**EVENT, "actor": {"id": "7"}, "target": {"id": "srv-1"}}
+
+
 def test_the_same_value_twice_is_not_kept_twice() -> None:
     assert from_structured(envelope(data={"action": "server.updated", "server_id": "s"})) == {**EVENT, "server_id": "s"}
 

@@ -26,20 +26,20 @@ SMALL_BUFFER_BYTES = 4096
 
 
 class Wire:
-    """One connection to the service. Requests carry the admin key; chunks, heads and answers are asked for one by one."""
+    """One connection to the service. Requests carry the admin key unless told; chunks, heads and answers are asked for one by one."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self._rest = b""
 
-    async def begin(self, *headers: str, path: str = "/v1/events") -> None:
+    async def begin(self, *headers: str, path: str = "/v1/events", key: str = BOOTSTRAP_KEY) -> None:
         """Send a head."""
-        lines = [f"POST {path} HTTP/1.1", "Host: audit.test", f"Authorization: Bearer {BOOTSTRAP_KEY}", *headers]
+        lines = [f"POST {path} HTTP/1.1", "Host: audit.test", f"Authorization: Bearer {key}", *headers]
         await self.send("".join(line + "\r\n" for line in lines).encode() + b"\r\n")
 
-    async def begin_lines(self, *headers: str) -> None:
+    async def begin_lines(self, *headers: str, key: str = BOOTSTRAP_KEY) -> None:
         """Send the head of a chunked NDJSON request."""
-        await self.begin(f"Content-Type: {NDJSON}", "Transfer-Encoding: chunked", *headers)
+        await self.begin(f"Content-Type: {NDJSON}", "Transfer-Encoding: chunked", *headers, key=key)
 
     async def send(self, data: bytes) -> None:
         """Send bytes as they are."""

@@ -35,6 +35,8 @@ UNLIMITED_PATHS = frozenset({"/healthz"})
 TURN_PATIENCE_SECONDS = 5.0
 # In a request's state: who is asking, the buckets and the key it was counted in, and whether its address was charged for it.
 CREDENTIAL, RATE_STATE = "credential", "rate"
+# And how often we began or ended to keep its sender waiting: odd while we do. For the watch on slow clients.
+KEPT_WAITING = "kept_waiting"
 _CHARGED = "address_charged"
 
 
@@ -59,10 +61,17 @@ class Rates:
             self.events.give_back(holder, 1)  # all or nothing: a batch as large as a bucket needs a full one
             self._take(scope, self.events, holder, events)
 
-    async def slow_down(self, credential: Credential, events: int) -> None:
-        """Count events of a stream, and wait for as long as they are too many."""
-        if self.events is not None:
-            await asyncio.sleep(self.events.charge(_holder(credential), events, self.clock()))
+    async def slow_down(self, scope: Scope, credential: Credential, events: int) -> None:
+        """Count events of a stream, and wait for as long as they are too many. Meanwhile its sender owes us nothing."""
+        wait = self.events.charge(_holder(credential), events, self.clock()) if self.events is not None else 0.0
+        if not wait:
+            return
+        state = scope.setdefault("state", {})
+        state[KEPT_WAITING] = state.get(KEPT_WAITING, 0) + 1
+        try:
+            await asyncio.sleep(wait)
+        finally:
+            state[KEPT_WAITING] += 1
 
     def check_address(self, scope: Scope) -> None:
         """Before a credential nobody knows is looked up. Raises RateLimitedError when too many from this address were no good."""

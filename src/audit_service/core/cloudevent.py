@@ -115,8 +115,9 @@ def _event(attributes: JSONObject, data: JSONValue) -> JSONObject:
     elif data is not None:
         event["metadata"] = {"data": data}
     event |= given
-    event.setdefault("source", {"id": _short(source)})
-    if attributes.get("subject") and "target" not in event:
+    if event.get("source") is None:
+        event["source"] = {"id": _short(source)}
+    if attributes.get("subject") and event.get("target") is None:
         event["target"] = {"id": attributes["subject"]}
     extensions: JSONObject = {name: value for name, value in attributes.items() if name not in _KNOWN}
     if extensions:

@@ -3,6 +3,7 @@
 A pattern finds a secret word and a separator behind it; this module finds where the name begins and the value ends.
 """
 
+import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -13,16 +14,14 @@ __all__ = ["NamedValue", "balanced_end", "is_urn", "value_at"]
 
 # One of these as the value says something about the secret and is none.
 _STATES: Final = frozenset(STATES)
-_NAME_BYTES: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@") | set(
-    range(0x80, 0x100)
-)
-_HEADER_WORDS: Final = ("authoriz", "cookie", "authoris")
+_NAME_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@" + bytes(range(0x80, 0x100))
 _PHRASE_LIMIT: Final = 160
 _QUOTED = byte_pattern(
     rb"""(?s)\\+"[^"]*|\\+'[^']*|""[^\s"',;:&)}\]>\\][^"]*""|"(?:[^"\\]|\\.|"")*|'(?:[^'\\]|\\.|'')*|`[^`]*"""
 )
 # What opens and closes, and strings inside which nothing does; an open string ends with its line.
-_BRACKET = byte_pattern(rb"""[{}\[\]]|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'""")
+# Not RE2, here and for bare values: a match of it costs ten times as much, and these have nothing to go back for.
+_BRACKETS = re.compile(rb"""([{\[]+)|([}\]]+)|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?|'[^'\n]*+'""")
 # Names the value instead of holding it.
 _TEMPLATE = byte_pattern(rb"""\$\{[\w.\-]+\}|\{\{[^{}"'\x00]*\}\}""")
 _TEMPLATE_ENDS: Final = frozenset(b" \t\r\n\"'&,;)<>`]}\\\0")
@@ -30,7 +29,7 @@ _BLOCK_HEAD = byte_pattern(rb"(?:[|>][+\-0-9]{0,2})?[ \t]*(?:#[^\r\n]*)?\r?\n")
 _NEXT_NAME = byte_pattern(rb"[ \t]*[\w\"'][\w.\-\"']*[ \t]*(?::(?:[ \t\r\n]|\z)|=[^=\s])")
 _NEXT_PAIR = byte_pattern(rb"[ ;&,][ \t]*[A-Za-z_][\w.\-]*=")
 _MARGIN_BYTES: Final = 64
-_BARE_VALUE = byte_pattern(rb"""[^\s"'<>&;\x00][^\s"<>&;\x00]*""")
+_BARE_VALUE = re.compile(rb"""[^ \t\n\f\r"'<>&;\x00][^ \t\n\f\r"<>&;\x00]*+""")
 _TO_LINE_END = byte_pattern(rb"[^\r\n\x00]+")
 _TO_QUOTE = byte_pattern(rb"""[^\r\n"'\\<>\x00]+""")
 _XML_TEXT = byte_pattern(rb"[^<\x00]+")
@@ -55,25 +54,21 @@ class NamedValue:
         if data[start : start + 1] == b"<":
             return cls(data, start, end, tag=True)
         before = data[max(0, start - _PHRASE_LIMIT) : start]
-        kept = len(before)
-        for _ in range(4):
-            while kept and (before[kept - 1] in _NAME_BYTES):
-                kept -= 1
-            if kept < 2 or before[kept - 1] != 0x20 or before[kept - 2] not in _NAME_BYTES:
+        lead = before.rstrip(_NAME_BYTES)
+        for _ in range(3):
+            if lead[-1:] != b" " or lead[-2:-1] not in _NAME_BYTES or len(lead) < 2:
                 break
-            kept -= 1
-        else:
-            kept += 1
-        return cls(data, start - len(before) + kept, end, tag=False)
+            lead = lead[:-1].rstrip(_NAME_BYTES)
+        return cls(data, start - len(before) + len(lead), end, tag=False)
 
     def value_span(self, data: bytes) -> Span | None:
         """Where the value stands; None when there is none, or it only tells a state."""
         if self.tag:
             return _element_text(data, self.value_at)
         lowered = self.name.lower()
-        if any(word.encode() in lowered for word in _HEADER_WORDS) and data[self.value_at : self.value_at + 1] not in (
-            b'"', b"'", b"\\", b"{", b"[",
-        ):  # fmt: skip
+        if (b"authoriz" in lowered or b"cookie" in lowered or b"authoris" in lowered) and data[
+            self.value_at : self.value_at + 1
+        ] not in (b'"', b"'", b"\\", b"{", b"["):
             match = _TO_QUOTE.match(data, self.value_at)
             if match is not None:
                 return None if _is_state(match.group()) else match.span()
@@ -102,6 +97,8 @@ def _element_text(data: bytes, at: int) -> Span | None:
 def _begins_line(data: bytes, start: int) -> bool:
     """Whether only space, or the dash of a list item, stands before it in its line."""
     before = data[max(0, start - _MARGIN_BYTES) : start]
+    if before[-1:] not in b"\r\n \t-":
+        return False
     line = max(before.rfind(b"\n"), before.rfind(b"\r"))
     return (line >= 0 or start <= _MARGIN_BYTES) and not before[line + 1 :].strip(b" \t-")
 
@@ -146,7 +143,7 @@ def _word_below(data: bytes, at: int) -> Span | None:
 
 def is_urn(data: bytes, start: int, end: int) -> bool:
     """`arn:aws:secretsmanager:…:secret:name` names things; it assigns nothing."""
-    if data[start - 1 : start] != b":" or data[end - 1 : end] != b":":
+    if data[end - 1 : end] != b":" or data[start - 1 : start] != b":":
         return False
     words = data[max(0, start - _PHRASE_LIMIT) : start].split()
     return bool(words) and any(mark in words[-1] for mark in (b"arn:", b"urn:"))
@@ -154,22 +151,26 @@ def is_urn(data: bytes, start: int, end: int) -> bool:
 
 def _without_separator(head: bytes) -> bytes:
     head = head.rstrip(b" \t")
-    if head.endswith(b":") and b";s:" in head:
-        head = head[: head.rindex(b";s:")]
-    if head.endswith((b"\xef\xbc\x9a", b"\xef\xbc\x9d")):
-        head = head[:-3]
-    if head[-3:].lower() == b"%3d":
-        head = head[:-3]
+    plain = head.endswith(b"=")
+    if not plain:
+        if head.endswith(b":") and b";s:" in head:
+            head = head[: head.rindex(b";s:")]
+        if head.endswith((b"\xef\xbc\x9a", b"\xef\xbc\x9d")):
+            head = head[:-3]
+        if head[-3:].lower() == b"%3d":
+            head = head[:-3]
     if b"%" in head:
         head = unquote_to_bytes(head)
-    if head.endswith((b"->", b"\xe2\x86\x92")):
+    if not plain and head.endswith((b"->", b"\xe2\x86\x92")):
         head = head[:-3] if head.endswith(b"\x92") else head[:-2]
     return head.rstrip(b" \t=>:\\\"'`])").lstrip(b"- ")
 
 
 def value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | None:
     """The value that begins here, without its quotes; None when there is none, or it only tells a state."""
-    quoted = _QUOTED.match(data, start)
+    first = data[start : start + 1]
+    # Most values begin with neither: a search has its price.
+    quoted = _QUOTED.match(data, start) if first in (b'"', b"'", b"`", b"\\") else None
     if quoted is not None:
         text = quoted.group()
         head = len(text) - len(text.lstrip(b"\\")) + 1
@@ -180,7 +181,7 @@ def value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | Non
         if template is not None and template.end() == len(content):
             return None
         return (start + head, start + head + len(content)) if content else None
-    template = _TEMPLATE.match(data, start)
+    template = _TEMPLATE.match(data, start) if first in (b"$", b"{") else None
     if template is not None:
         rest = data[template.end() : template.end() + 1]
         if whole_line:
@@ -188,7 +189,7 @@ def value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | Non
             rest = b"" if line is None or not line.group().strip() else b"x"
         if not rest or rest[0] in _TEMPLATE_ENDS:
             return None
-    if data[start : start + 1] in (b"{", b"["):
+    if first in (b"{", b"["):
         # `[redacted]` of an earlier pass is followed by nothing.
         end = balanced_end(data, start)
         return (start, end) if end > start + 2 else None
@@ -201,12 +202,12 @@ def value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | Non
 def balanced_end(data: bytes, start: int) -> int:
     """Where what opens here with a bracket is closed; the end of the text when it never is."""
     depth = 0
-    for match in _BRACKET.finditer(data, start):
-        opening = match.group()
-        if opening in (b"{", b"["):
-            depth += 1
-        elif opening in (b"}", b"]"):
-            depth -= 1
-            if depth == 0:
-                return match.end()
+    for match in _BRACKETS.finditer(data, start):
+        kind = match.lastindex
+        if kind == 1:
+            depth += match.end() - match.start()
+        elif kind == 2:
+            depth -= match.end() - match.start()
+            if depth <= 0:
+                return match.end() + depth
     return len(data)

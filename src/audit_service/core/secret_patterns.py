@@ -202,9 +202,10 @@ class ValuePatterns:
                 yield 0, len(data)
                 return
             # What stands inside a value already found goes with it; looking again and again would be quadratic.
-            if match.start() < done or is_urn(data, *match.span()):
+            start, end = match.span()
+            if start < done or is_urn(data, start, end):
                 continue
-            named = NamedValue.at(data, match.start(), match.end())
+            named = NamedValue.at(data, start, end)
             secret = memo.get(named.key)
             if secret is None:
                 secret = memo[named.key] = self._is_secret(named)

@@ -15,8 +15,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -30,6 +30,10 @@ GROUP_LIMIT_EVENTS = 500
 GROUP_LIMIT_BYTES = 4 * 1024 * 1024
 # Both tries together: a database that is away, paused or blocked is told to the callers within five seconds.
 APPEND_TIMEOUT_SECONDS = 4.0
+# The limit is counted in looks so far apart. A loop that is merely busy is late for them, and what lies between two counts up to the
+# second length, because a loop that stood still longer could not have seen an answer.
+LOOK_SECONDS = 0.05
+LOOK_LIMIT_SECONDS = 0.25
 # SQLSTATE classes 22 and 54: the value is at fault, so the same event fails again. Any other unforeseen error may be the database's
 # own (a missing right, a forged head), and must never make a sender drop a good event as invalid.
 _REFUSED_VALUE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
@@ -127,10 +131,10 @@ class GroupCommit:
     async def _flush(self, log_id: int, group: list[_Waiting]) -> None:
         try:
             # One limit for all of it, however often it has to be divided: others wait behind.
-            async with asyncio.timeout(APPEND_TIMEOUT_SECONDS):
+            async with _turning(APPEND_TIMEOUT_SECONDS):
                 answers = await self._append_storable(log_id, [c for waiting in group for c in waiting.candidates])
         except TimeoutError:
-            # Whoever waits behind would wait as long again: all are told now.
+            # The loop was looking, so it is the database: whoever waits behind would wait as long again, and all are told now.
             queue = self._queues[log_id]
             for waiting in (*group, *queue):
                 _fail(waiting, UnavailableError("the database does not answer"))
@@ -193,6 +197,32 @@ class GroupCommit:
             return await append_entries(self._engine, log_id, self._ruleset, candidates)
         finally:
             self._observe_seconds(time.perf_counter() - started)
+
+
+@asynccontextmanager
+async def _turning(seconds: float) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, of seconds in which the loop turned: while it stands still over one large event, the database may well have
+    answered, and nobody has looked."""
+    loop, left = asyncio.get_running_loop(), seconds
+    looked_at = loop.time()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal left, looked_at, timer
+        now = loop.time()
+        left -= min(now - looked_at, LOOK_LIMIT_SECONDS)
+        looked_at = now
+        if left > 0:
+            timer = loop.call_later(min(left, LOOK_SECONDS), look)
+        else:  # takes effect a turn later, when whoever waits has seen what had come by now
+            patience.reschedule(now)
+
+    async with asyncio.timeout(None) as patience:
+        timer = loop.call_later(LOOK_SECONDS, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _take_group(queue: deque[_Waiting]) -> list[_Waiting]:

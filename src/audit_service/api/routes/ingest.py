@@ -21,7 +21,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from audit_service import ingest
 from audit_service.api import schemas
 from audit_service.api.body import line_slices, read_body, require_text
-from audit_service.api.dependencies import EVENTS_REFUSED, Service, authorize, documented_security, service_of
+from audit_service.api.dependencies import (
+    EVENTS_REFUSED,
+    Service,
+    authenticate,
+    authorize,
+    documented_security,
+    require_scope,
+    service_of,
+)
 from audit_service.api.logs import EVENTS
 from audit_service.api.problems import problem, respond
 from audit_service.api.result_spool import ResultSpool
@@ -33,12 +41,14 @@ from audit_service.errors import (
     AuditError,
     BeyondLimitsError,
     Fault,
+    ForbiddenError,
     IdempotencyConflictError,
     InputError,
     InvalidEventError,
     MalformedError,
     RateLimitedError,
     TooLargeError,
+    UnauthenticatedError,
     UnsupportedMediaError,
 )
 from audit_service.ingest import Item, Log, Outcome, Receipt, Recipe
@@ -296,7 +306,8 @@ class _Duplex(StreamingResponse):
         start = 0
         try:
             while lines := await _next_slice(slices, committing):
-                await self._service.rates.slow_down(self._credential, len(lines))
+                await self._service.rates.slow_down(self._request.scope, self._credential, len(lines))
+                await self._authorize_again(len(lines))
                 values = [_parse_line(line) for line in lines]
                 sealed = await ingest.seal_all(self._recipe, self._log, values, _keys(self._key, start, len(values)))
                 start += len(values)
@@ -317,6 +328,16 @@ class _Duplex(StreamingResponse):
                 committing.cancel()
             raise
         return None
+
+    async def _authorize_again(self, events: int) -> None:
+        """A stream may be open for hours, and its credential end meanwhile: asked for each slice, of the cache that forgets after a second.
+        Raises as `authenticate` does, ForbiddenError."""
+        try:
+            require_scope(await authenticate(self._request), "ingest")
+        except (UnauthenticatedError, ForbiddenError):
+            state = self._request.scope["state"]  # what is noted of it, although the answer has begun as a good one
+            state[EVENTS_REFUSED] = state.get(EVENTS_REFUSED, 0) + events
+            raise
 
     async def _commit(self, sealed: Sequence[ingest.Sealed | AuditError], spool: ResultSpool) -> None:
         appender = self._service.appender(self._recipe)
@@ -385,7 +406,8 @@ class _Headers(dict[str, str]):
         if len(self) < len(raw):
             for name, count in Counter(name for name, _ in raw).items():
                 if count > 1 and (name in _SINGLE_HEADERS or name.startswith(b"ce-")):
-                    raise MalformedError(f"the header {name.decode('latin-1')} is given more than once")
+                    shown = name.decode("latin-1") if name in _SINGLE_HEADERS else "ce-…"  # the rest is the sender's
+                    raise MalformedError(f"the header {shown} is given more than once")
 
     def getlist(self, name: str) -> list[str]:
         """Every value of a name."""
