@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
+from audit_service import ingest
+from tests.soak import writers
 from tests.soak.harness import Violations, compare
 from tests.soak.proxy import BREAK_LIMIT_BYTES, PIECE_BYTES, Action, Proxy
 from tests.soak.writers import Answer, Ledger
+
+
+def test_some_batches_are_appended_in_parts() -> None:
+    assert writers.BATCH_LIMIT_EVENTS > 2 * ingest.PART_EVENTS
 
 
 def row(event_id: str, seq: int | None) -> dict[str, Any]:

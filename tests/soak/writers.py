@@ -20,7 +20,9 @@ Event = dict[str, Any]
 
 KINDS: tuple[Kind, ...] = ("single", "batch", "stream")
 KIND_WEIGHTS = (6, 3, 2)
-BATCH_LIMIT_EVENTS = 50
+# Most are small. Some are appended in parts (`ingest.PART_EVENTS`), of which a fault may come between two.
+SMALL_BATCH_EVENTS, BATCH_LIMIT_EVENTS = 50, 300
+LARGE_BATCH_SHARE = 0.1
 ANSWER_SECONDS = 8.0
 # How long writers may need, after the fault, for an answer to everything.
 FINISH_SECONDS = 40.0
@@ -139,11 +141,15 @@ class Writer:
         self._random = random
         self._ids = (f"{name}-{number}" for number in itertools.count())
 
+    def _batch_events(self) -> int:
+        is_large = self._random.random() < LARGE_BATCH_SHARE
+        return self._random.randint(1, BATCH_LIMIT_EVENTS if is_large else SMALL_BATCH_EVENTS)
+
     async def deliver(self, limit_events: int = BATCH_LIMIT_EVENTS) -> int:
         """Send one event, batch or stream until all of it is acknowledged; how many events. A broken try is now and then given up, as
         by a panel that crashes: then nobody knows what became of it."""
         (kind,) = self._random.choices(KINDS, KIND_WEIGHTS)
-        count = 1 if kind == "single" else min(limit_events, self._random.randint(1, BATCH_LIMIT_EVENTS))
+        count = 1 if kind == "single" else min(limit_events, self._batch_events())
         events = {event["id"]: event for event in itertools.islice(self._events(), count)}
         self._ledger.sent |= events.keys()
         while waiting := [event for event_id, event in events.items() if event_id not in self._ledger.receipts]:
