@@ -7,6 +7,7 @@
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate
 from typing import Final
 
 from audit_service.core.byte_pattern import Span, byte_pattern
@@ -17,9 +18,10 @@ _DIGIT: Final = rb"(?:[0-9]|\xef\xbc[\x90-\x99])"
 _JOINT: Final = rb"(?:[ .\-]|\xc2\xa0|\xe2\x80[\x80-\xaf])"
 # Digits and what stands between groups of them; full-width digits are three bytes of UTF-8, special spaces two or three.
 CARD_PATTERN: Final = _DIGIT + rb"(?:" + _DIGIT + rb"|" + _JOINT + rb"){11,}" + _DIGIT
-_FOURS: Final = [4, 4, 4, 4]
 _AMEX_AND_DINERS: Final = ([6, 5], [6, 4])
 _LONGEST: Final = 19
+_NOT_FOUR: Final = 1000  # more than any sum of digits
+_FOUR_MORE: Final = [_NOT_FOUR] * 4
 _GLUE: Final = frozenset(b"_-+0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # ASCII digits to their values, and to the sums of the digits of twice their values.
 _VALUES: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
@@ -83,15 +85,17 @@ def _card_windows(run: bytes) -> Iterator[Span]:
 
 def _card_groups(groups: list[bytes]) -> Iterator[tuple[int, int]]:
     """The first group and the number of groups of each card."""
-    sizes = [*map(len, groups)]
-    sums = [_sum_of_four(group) if size == 4 else 0 for group, size in zip(groups, sizes, strict=True)]
+    sizes = [*map(len, groups), 0, 0, 0, 0]
+    # Of four groups of four there may be as many as groups: Luhn's sums are made of those of the groups.
+    sums = [_sum_of_four(group) if size == 4 else _NOT_FOUR for group, size in zip(groups, sizes, strict=False)]
+    totals = [*accumulate([*sums, *_FOUR_MORE], initial=0)]
     for first, size in enumerate(sizes):
         if size == 4:
-            if sizes[first : first + 4] == _FOURS:
-                # Of these there may be as many as groups: Luhn's sum is added up from those of the groups.
-                if sum(sums[first : first + 4]) % 10 == 0 and _issues_16(groups[first]):
+            total = totals[first + 4] - totals[first]
+            if total < _NOT_FOUR:
+                if total % 10 == 0 and _issues_16(groups[first]):
                     yield first, 4
-                count = 5 if sizes[first + 4 : first + 5] == [3] else 0
+                count = 5 if sizes[first + 4] == 3 else 0
             else:
                 count = 3 if sizes[first + 1 : first + 3] in _AMEX_AND_DINERS else 0
         else:

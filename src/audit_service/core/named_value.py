@@ -15,13 +15,16 @@ __all__ = ["NamedValue", "balanced_end", "is_urn", "value_at"]
 # One of these as the value says something about the secret and is none.
 _STATES: Final = frozenset(STATES)
 _NAME_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$@" + bytes(range(0x80, 0x100))
+_BEFORE_NAMES: Final = frozenset(bytes((byte,)) for byte in _NAME_BYTES + b" ")
 _PHRASE_LIMIT: Final = 160
 _QUOTED = byte_pattern(
     rb"""(?s)\\+"[^"]*|\\+'[^']*|""[^\s"',;:&)}\]>\\][^"]*""|"(?:[^"\\]|\\.|"")*|'(?:[^'\\]|\\.|'')*|`[^`]*"""
 )
 # What opens and closes, and strings inside which nothing does; an open string ends with its line.
 # Not RE2, here and for bare values: a match of it costs ten times as much, and these have nothing to go back for.
-_BRACKETS = re.compile(rb"""([{\[]+)|([}\]]+)|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?|'[^'\n]*+'""")
+_BRACKETS = re.compile(
+    rb"""(?:[^{}\[\]"']++|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"?|'[^'\n]*+'|')*+(?:([{\[]+)|([}\]]+)|\Z)"""
+)
 # Names the value instead of holding it.
 _TEMPLATE = byte_pattern(rb"""\$\{[\w.\-]+\}|\{\{[^{}"'\x00]*\}\}""")
 _TEMPLATE_ENDS: Final = frozenset(b" \t\r\n\"'&,;)<>`]}\\\0")
@@ -30,7 +33,7 @@ _NEXT_NAME = byte_pattern(rb"[ \t]*[\w\"'][\w.\-\"']*[ \t]*(?::(?:[ \t\r\n]|\z)|
 _NEXT_PAIR = byte_pattern(rb"[ ;&,][ \t]*[A-Za-z_][\w.\-]*=")
 _MARGIN_BYTES: Final = 64
 _BARE_VALUE = re.compile(rb"""[^ \t\n\f\r"'<>&;\x00][^ \t\n\f\r"<>&;\x00]*+""")
-_TO_LINE_END = byte_pattern(rb"[^\r\n\x00]+")
+_TO_LINE_END = re.compile(rb"[^\r\n\x00]+")
 _TO_QUOTE = byte_pattern(rb"""[^\r\n"'\\<>\x00]+""")
 _XML_TEXT = byte_pattern(rb"[^<\x00]+")
 
@@ -45,7 +48,7 @@ class NamedValue:
         self.tag, self.start, self.value_at = tag, start, end
         self.phrase = head[1:].split(b" ", 1)[0].rstrip(b">") if tag else _without_separator(head)
         self.name = self.phrase.rsplit(b" ", 1)[-1]
-        self.own_line = self.name == self.phrase and not head.startswith(b"-") and _begins_line(data, start)
+        self.own_line = _begins_line(data, start) and self.name == self.phrase and not head.startswith(b"-")
         self.key = self.phrase + (b"\0" if tag else b"")
 
     @classmethod
@@ -53,6 +56,8 @@ class NamedValue:
         """The match begins at the secret word; the name may begin before it (`DB_` of `DB_PASS`, `API` of `API key`)."""
         if data[start : start + 1] == b"<":
             return cls(data, start, end, tag=True)
+        if data[start - 1 : start] not in _BEFORE_NAMES:
+            return cls(data, start, end, tag=False)
         before = data[max(0, start - _PHRASE_LIMIT) : start]
         lead = before.rstrip(_NAME_BYTES)
         for _ in range(3):
@@ -194,7 +199,7 @@ def value_at(data: bytes, start: int, *, whole_line: bool = False) -> Span | Non
         end = balanced_end(data, start)
         return (start, end) if end > start + 2 else None
     match = (_TO_LINE_END if whole_line else _BARE_VALUE).match(data, start)
-    if match is None or match.group().strip(b" ,.)").decode("utf-8", "replace").lower() in _STATES:
+    if match is None or _is_state(match.group()):
         return None
     return match.span()
 
@@ -205,9 +210,9 @@ def balanced_end(data: bytes, start: int) -> int:
     for match in _BRACKETS.finditer(data, start):
         kind = match.lastindex
         if kind == 1:
-            depth += match.end() - match.start()
+            depth += len(match[1])
         elif kind == 2:
-            depth -= match.end() - match.start()
+            depth -= len(match[2])
             if depth <= 0:
                 return match.end() + depth
     return len(data)
