@@ -166,6 +166,17 @@ async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, t
         assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "none")]
 
 
+async def test_what_a_revoked_key_signed_later_has_a_verdict_of_its_own(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
+) -> None:
+    """It is not the word for a stranger's signature: who reads it has to look for a stolen key."""
+    note = await signed(lab, forget, SIZE)
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    await forget.append(succession(lab.origin, "revoked", forget.signer, new, MIDDLE))
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert "revoked" in report.checkpoints[0].detail
+
+
 @pytest.mark.parametrize("first", ["revoked", "succeeded"])
 async def test_whom_a_revoked_key_appoints_counts_no_longer_than_itself(
     lab: Lab, forget: Forgetter, first: str
