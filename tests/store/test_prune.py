@@ -159,6 +159,7 @@ async def test_behind_a_pruned_succession_the_first_key_still_leads_to_the_next(
         done = await prunable.prune(700, await prunable.archive(0, 700))
         assert done.cut == 700
         head = await connection.fetchrow("SELECT size, frontier FROM audit.log WHERE log_id = $1", prunable.log.log_id)
+        assert head is not None
         root = Frontier.from_bytes(head["size"], head["frontier"]).root()
         note = format_note(sign_checkpoint(Checkpoint(origin, head["size"], root), [new]))
         await connection.execute(
