@@ -1213,7 +1213,7 @@ _NAMED_KEY = re.compile(r"[0-9a-f]{8}\+([A-Za-z0-9+/]{44})")  # a vkey without i
 @dataclass(slots=True)
 class KeyChanges:
     """What `signer` entries say of keys, each the base64 of its type and public key. `revoked`: up to which size it counts;
-    `follows`: (one, other) where whoever trusts the one trusts the other."""
+    `follows`: (old, new) where whoever trusts the old one trusts the new."""
 
     revoked: dict[str, int] = field(default_factory=dict)
     follows: list[tuple[str, str]] = field(default_factory=list)
@@ -1225,10 +1225,10 @@ class KeyChanges:
         known: dict[str, int] = {}
         while known != found:
             known = dict(found)
-            for one, other in self.follows:
-                if one in found:
-                    limit = min(found[one], self.revoked.get(other, INTEGER_MAX))
-                    found[other] = max(limit, found.get(other, limit))
+            for old, new in self.follows:
+                if old in found:
+                    limit = min(found[old], self.revoked.get(new, INTEGER_MAX))
+                    found[new] = max(limit, found.get(new, limit))
         return found
 
 
@@ -1271,8 +1271,9 @@ class Controls:
         pairs = list(zip((first[1], second[1]), signatures, strict=True))
         if has_cryptography() and not all(_is_signed_by(key, text, signature) for key, signature in pairs):
             raise EvidenceError("a signer entry is not signed by its two keys")
-        self.changes.follows.append((second[1], first[1]))
-        if event != "revoked":  # a revoked key appoints nobody
+        # A revoked key appoints nobody. And no successor speaks for the key before it, which may have leaked since: whatever covers this
+        # entry lawfully is signed by the new key, too.
+        if event != "revoked":
             self.changes.follows.append((first[1], second[1]))
 
 
