@@ -25,7 +25,7 @@ from audit_service.core.entry import JSONObject
 from audit_service.core.note import Note
 from audit_service.core.strict_text import COUNT_LIMIT, decode_base64
 from audit_service.core.vkey import KeyKind, VerifierKey
-from audit_service.errors import MalformedError, MalformedNoteError
+from audit_service.errors import MalformedError, MalformedNoteError, SignatureError
 
 
 @dataclass(slots=True)
@@ -84,6 +84,17 @@ class Trust:
         opened = open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in sorted(keys)])
         self.leaned_on_own |= not self.is_pinned(opened)
         return opened
+
+    def is_ended(self, note: Note) -> bool:
+        """Whether a key has signed a checkpoint under its origin whose word ended before: revoked, or trusted only through one that was. For a
+        note that `open` does not open."""
+        checkpoint = parse_checkpoint(note.text)
+        known = sorted(self._pinned.keys() | self._own.keys())
+        try:
+            open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in known])
+        except SignatureError:
+            return False
+        return True
 
     def is_pinned(self, opened: OpenedCheckpoint) -> bool:
         """Whether a pinned key, or one that follows from it, has signed: not only an own one."""
