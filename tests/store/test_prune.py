@@ -16,7 +16,7 @@ from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
 from audit_service.core.merkle import Frontier
 from audit_service.core.note import format_note
 from audit_service.core.vkey import Signer, VerifierKey, format_vkey
-from audit_service.errors import HeldError, InputError
+from audit_service.errors import HeldError, InputError, NotSignedError
 from audit_service.evidence import Wanted
 from audit_service.indexer import index_all
 from audit_service.offline import verify_file
@@ -141,8 +141,8 @@ async def test_the_next_prune_goes_on_at_the_cut(prunable: Prunable) -> None:
 
 
 async def test_behind_a_pruned_succession_the_first_key_still_leads_to_the_next(prunable: Prunable) -> None:
-    """Decision 0014: bundles hold every `signer` entry, so the first key pinned is enough after any number of rotations. Rows below a cut
-    go whole, that entry too: a lawful log is then called bad by whoever pinned its first key."""
+    """Rows below a cut go whole, `signer` entries too; the `prune` entry keeps what they said, and so does the next one. Else a lawful log
+    were called bad by whoever pinned its first key."""
     async with owner(prunable.database) as connection:
         signer = TestSigner(connection, prunable.log.log_id)
         origin = await signer.origin()
@@ -155,9 +155,12 @@ async def test_behind_a_pruned_succession_the_first_key_still_leads_to_the_next(
         await index_all(prunable.pools)
         await signer.store_tiles()
         await signer.sign(700)
+        await signer.sign(750)
         await signer.sign()
         done = await prunable.prune(700, await prunable.archive(0, 700))
         assert done.cut == 700
+        with pytest.raises(NotSignedError):  # no checkpoint covers what is left of the succession
+            await prunable.archive(700, 800, "early.zip")
         head = await connection.fetchrow("SELECT size, frontier FROM audit.log WHERE log_id = $1", prunable.log.log_id)
         assert head is not None
         root = Frontier.from_bytes(head["size"], head["frontier"]).root()
@@ -170,6 +173,12 @@ async def test_behind_a_pruned_succession_the_first_key_still_leads_to_the_next(
     assert verify_file.verify(bundle, [format_vkey(new.verifier())]).exit_code() == verify_file.EXIT_GOOD
     report = verify_file.verify(bundle, [format_vkey(old.verifier())])
     assert report.exit_code() == verify_file.EXIT_GOOD, report.as_json()["checks"]["checkpoint"]
+    done = await prunable.prune(750, await prunable.archive(700, 750, "second.zip"))
+    assert done.cut == 750
+    recorded = await pruning.fetch_recorded(prunable.pools.reads, prunable.log.log_id)
+    assert recorded.signers == []
+    said: Any = recorded.prune
+    assert [one["event"] for one in said["successions"]] == ["succeeded"]
 
 
 async def _sign_on(prunable: Prunable, connection: Any) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints kept outside: what nothing inside the database could show, each named."""
 
+import json
+
 import pytest
 
 from audit_service.core import control
@@ -155,6 +157,23 @@ async def test_a_succession_is_followed(
     note = await forget.checkpoint(size, tree.root(), new)
     report = await lab.report(checkpoints=[note], trusted=trusted)
     assert verdicts(report) == [(size, status)]
+
+
+@pytest.mark.parametrize(("event", "status"), [("succeeded", "consistent"), ("revoked", "none")])
+async def test_a_succession_that_was_pruned_is_followed_by_the_prune_entry(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey], event: str, status: str
+) -> None:
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    entry = succession(lab.origin, event, forget.signer, new, SIZE)
+    cut = await forget.append(entry) + 1
+    await forget.prune(cut, delete=False, successions=[{**json.loads(entry.body)["details"], "epoch": 1}])
+    rows = await lab.rows()
+    tree = Frontier()
+    tree.extend([row["hash"] for row in rows])
+    note = await forget.checkpoint(len(rows), tree.root(), new)
+    await lab.admin.execute("DELETE FROM audit.entry WHERE log_id = $1 AND seq < $2", lab.log_id, cut)
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert verdicts(report) == [(len(rows), status)]
 
 
 async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:

@@ -1250,8 +1250,19 @@ class Controls:
                 self._explanations.add_erased(_erased_items(details, entry.seq))
             case "prune":
                 _check_prune(details, entry.seq, self._keys)
+                self._take_kept(details)
             case "signer":
                 self._take_signer(details, f"{self._base}/{entry.epoch}")
+
+    def _take_kept(self, details: JSONObject) -> None:
+        """What a `prune` entry repeats of the `signer` entries before it. It needs no trust in who pruned: each has its two signatures."""
+        kept = details.get("successions", [])
+        if not isinstance(kept, list) or len(kept) > ITEMS_LIMIT:
+            raise EvidenceError("a prune entry's successions are not what the format says")
+        for one in kept:
+            if not isinstance(one, dict) or not _is_count(one.get("epoch")):
+                raise EvidenceError("a prune entry's succession is not what the format says")
+            self._take_signer(one, f"{self._base}/{one['epoch']}")
 
     def _take_signer(self, details: JSONObject, origin: str) -> None:
         values: list[Any] = [details.get(name) for name in ("event", "old", "new", "from_size", "succession")]
