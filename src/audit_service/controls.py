@@ -58,5 +58,7 @@ class Controls:
                 self.trust.add(body, head.origin(epoch))
             else:
                 self.explanations.add(kind, seq, body)
+            if kind == "prune":
+                self.trust.add_kept(body, head.origin)
         except MalformedError as error:
             self.faults[seq] = str(error)

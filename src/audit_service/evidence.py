@@ -3,8 +3,9 @@
 The steps:
 
 1. *Checkpoint.* The signed tree the bundle is about; the range lies in it, and behind the pruned part.
-2. *Nothing forgotten since.* What was dropped or erased after that checkpoint is explained by no entry it covers, so a bundle would look
-   tampered with: NotSignedError, until the next checkpoint. Looked at again at the end, because forgetting goes on meanwhile.
+2. *Nothing forgotten since.* What was dropped or erased after that checkpoint is explained by no entry it covers, nor changes of the key
+   that were pruned, so a bundle would look tampered with: NotSignedError, until the next checkpoint. Looked at again at the end,
+   because forgetting goes on meanwhile.
 3. *Entries.* In short slices, each a transaction of its own; with filters each with its inclusion proof.
 4. *Control entries* that touch the range, up to the checkpoint's size.
 5. *The end.* Range proof, note, manifest. The writer has followed every hash, and refuses a bundle that does not lead to the signed root:
@@ -165,7 +166,7 @@ async def _require_explained(tree: StoredTree, plan: Plan) -> None:
         async for rows in controls:
             if any(row[_KIND] in {"drop", "erase", "prune"} for row in rows):
                 raise NotSignedError(
-                    "entries of the range were dropped or erased after the checkpoint; use a later one"
+                    "entries of the range were dropped or erased, or the log was pruned, after the checkpoint; use a later one"
                 )
 
 

@@ -27,6 +27,7 @@ from audit_service.core import control
 from audit_service.core.archive import ArchiveTrace
 from audit_service.core.checkpoint import open_checkpoint
 from audit_service.core.control import Cut
+from audit_service.core.entry import JSONObject
 from audit_service.core.note import parse_note
 from audit_service.core.vkey import VerifierKey, format_vkey, parse_vkey
 from audit_service.errors import HeldError, InputError, MovedOnError, ProofError
@@ -192,7 +193,15 @@ def _cut_of(planned: Plan, traced: ArchiveTrace, archive_hash: bytes, keys: Sequ
         checkpoint=planned.checkpoint.note,
         archive=archive_hash,
         signers=_signers(planned, keys),
+        successions=_successions(planned),
     )
+
+
+def _successions(planned: Plan) -> list[JSONObject]:
+    """Those of the cut before, and what `signer` entries say that are still there: without them the first key would lead nowhere."""
+    before = planned.recorded.prune or {}
+    known = cast("list[JSONObject]", before.get("successions", []))
+    return [*known, *(said for said in planned.recorded.signers if said not in known)]
 
 
 def _signers(planned: Plan, keys: Sequence[VerifierKey]) -> list[str]:

@@ -33,6 +33,7 @@ from audit_service.errors import (
 )
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
+from audit_service.store.pruning import has_pruned_rows
 from audit_service.store.query import list_slice
 from audit_service.store.tiles import TileCache, read_tree
 
@@ -103,9 +104,8 @@ async def start_of(engine: AsyncEngine, log_id: int, question: Question, head: H
         made.broken(item)
     made.not_checked += doubts
     if first:
-        made.not_checked.append(
-            f"entries below seq {first}: pruned; rows of them that are still there are being deleted"
-        )
+        left = "; rows of them that are still there are being deleted" if await has_pruned_rows(engine, log_id) else ""
+        made.not_checked.append(f"entries below seq {first}: pruned{left}")
     return made
 
 

@@ -162,6 +162,7 @@ def test_memory_does_not_grow_with_the_bundle() -> None:
         ("erase", {"items": [[19, "ip", "00"]]}, True),
         ("prune", {"cut": 10}, False),
         ("prune", {"cut": 11}, True),
+        ("prune", {"cut": 10, "successions": []}, True),
         ("hold", {"hold": "h", "state": "set", "range": [0, 10]}, False),
         ("hold", {"hold": "h", "state": "set", "range": [0, 11]}, True),
         ("hold", {"hold": "h", "state": "set"}, True),

@@ -12,9 +12,11 @@ import pytest
 from audit_service import evidence, prune, retention
 from audit_service.core import control, terms
 from audit_service.core.chain import entry_hash
+from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
 from audit_service.core.merkle import Frontier
-from audit_service.core.vkey import VerifierKey, format_vkey
-from audit_service.errors import HeldError, InputError
+from audit_service.core.note import format_note
+from audit_service.core.vkey import Signer, VerifierKey, format_vkey
+from audit_service.errors import HeldError, InputError, NotSignedError
 from audit_service.evidence import Wanted
 from audit_service.indexer import index_all
 from audit_service.offline import verify_file
@@ -26,8 +28,9 @@ from audit_service.stored_tree import StoredTree
 from tests.support.appends import TestLog, existing_log, owner
 from tests.support.apps import open_api
 from tests.support.forgetting import AUTHOR, retention_pools
+from tests.support.forgotten import succession
 from tests.support.postgres import TestDatabase, default_log_id
-from tests.support.signing import TestSigner
+from tests.support.signing import SEED, TestSigner
 from tests.support.tampering import report_of
 
 SEGMENT = 64
@@ -135,6 +138,47 @@ async def test_the_next_prune_goes_on_at_the_cut(prunable: Prunable) -> None:
     done = await prunable.prune(459, archive)
     assert (done.from_seq, done.cut, done.deleted) == (300, 450, 150)
     assert (await prunable.seqs())[0] == 450
+
+
+async def test_behind_a_pruned_succession_the_first_key_still_leads_to_the_next(prunable: Prunable) -> None:
+    """Rows below a cut go whole, `signer` entries too; the `prune` entry keeps what they said, and so does the next one. Else a lawful log
+    were called bad by whoever pinned its first key."""
+    async with owner(prunable.database) as connection:
+        signer = TestSigner(connection, prunable.log.log_id)
+        origin = await signer.origin()
+        old, new = Signer.from_seed(origin, SEED), Signer.from_seed(origin, b"n" * 32)
+        entry = succession(origin, "succeeded", old, new, SIZE)
+        await connection.fetch(
+            "SELECT audit.append_control($1, $2, $3::text::jsonb)", prunable.log.log_id, entry.kind, entry.argument()
+        )
+        await prunable.log.accept(prunable.pools, *map(event, range(SIZE + 1, 801)))
+        await index_all(prunable.pools)
+        await signer.store_tiles()
+        await signer.sign(700)
+        await signer.sign(750)
+        await signer.sign()
+        done = await prunable.prune(700, await prunable.archive(0, 700))
+        assert done.cut == 700
+        with pytest.raises(NotSignedError):  # no checkpoint covers what is left of the succession
+            await prunable.archive(700, 800, "early.zip")
+        head = await connection.fetchrow("SELECT size, frontier FROM audit.log WHERE log_id = $1", prunable.log.log_id)
+        assert head is not None
+        root = Frontier.from_bytes(head["size"], head["frontier"]).root()
+        note = format_note(sign_checkpoint(Checkpoint(origin, head["size"], root), [new]))
+        await connection.execute(
+            "INSERT INTO audit.checkpoint (log_id, size, epoch, note) VALUES ($1, $2, 1, $3)",
+            *(prunable.log.log_id, head["size"], note),
+        )
+    bundle = await prunable.archive(700, head["size"], "later.zip")
+    assert verify_file.verify(bundle, [format_vkey(new.verifier())]).exit_code() == verify_file.EXIT_GOOD
+    report = verify_file.verify(bundle, [format_vkey(old.verifier())])
+    assert report.exit_code() == verify_file.EXIT_GOOD, report.as_json()["checks"]["checkpoint"]
+    done = await prunable.prune(750, await prunable.archive(700, 750, "second.zip"))
+    assert done.cut == 750
+    recorded = await pruning.fetch_recorded(prunable.pools.reads, prunable.log.log_id)
+    assert recorded.signers == []
+    said: Any = recorded.prune
+    assert [one["event"] for one in said["successions"]] == ["succeeded"]
 
 
 async def _sign_on(prunable: Prunable, connection: Any) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints kept outside: what nothing inside the database could show, each named."""
 
+import json
+
 import pytest
 
 from audit_service.core import control
@@ -157,6 +159,23 @@ async def test_a_succession_is_followed(
     assert verdicts(report) == [(size, status)]
 
 
+@pytest.mark.parametrize(("event", "status"), [("succeeded", "consistent"), ("revoked", "none")])
+async def test_a_succession_that_was_pruned_is_followed_by_the_prune_entry(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey], event: str, status: str
+) -> None:
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    entry = succession(lab.origin, event, forget.signer, new, SIZE)
+    cut = await forget.append(entry) + 1
+    await forget.prune(cut, delete=False, successions=[{**json.loads(entry.body)["details"], "epoch": 1}])
+    rows = await lab.rows()
+    tree = Frontier()
+    tree.extend([row["hash"] for row in rows])
+    note = await forget.checkpoint(len(rows), tree.root(), new)
+    await lab.admin.execute("DELETE FROM audit.entry WHERE log_id = $1 AND seq < $2", lab.log_id, cut)
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert verdicts(report) == [(len(rows), status)]
+
+
 async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:
     notes = [await signed(lab, forget, size) for size in (MIDDLE, SIZE)]
     new = Signer.from_seed(lab.origin, b"n" * 32)
@@ -164,6 +183,17 @@ async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, t
     for keys in (trusted, [new.verifier()]):
         report = await lab.report(checkpoints=notes, trusted=keys)
         assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "none")]
+
+
+async def test_what_a_revoked_key_signed_later_has_a_verdict_of_its_own(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
+) -> None:
+    """It is not the word for a stranger's signature: who reads it has to look for a stolen key."""
+    note = await signed(lab, forget, SIZE)
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    await forget.append(succession(lab.origin, "revoked", forget.signer, new, MIDDLE))
+    report = await lab.report(checkpoints=[note], trusted=trusted)
+    assert "revoked" in report.checkpoints[0].detail
 
 
 @pytest.mark.parametrize("first", ["revoked", "succeeded"])

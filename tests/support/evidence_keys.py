@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit_service.core.vkey import Signer, format_vkey
-from tests.support.bundles import SEED, MadeLog, pack
+from tests.support.bundles import SEED, MadeLog, pack, remade
 from tests.support.evidence_base import OTHER_SEED, Case, public_text
 
 SECOND_SEED, THIEF_SEED = OTHER_SEED, bytes([9]) * 32
@@ -51,8 +51,6 @@ def good_key_cases() -> Iterator[Case]:
     yield Case("signed by a successor, both pinned", data, _pinned(log) + _pinned(log, SECOND_SEED))
     data, log = _log(succeeded, ("added", SECOND_SEED, THIEF_SEED, 3), signed_by=THIEF_SEED)
     yield Case("signed by a successor's successor", data, _pinned(log))
-    data, log = _log(succeeded, signed_by=SEED)
-    yield Case("signed by a predecessor that is pinned by its successor", data, _pinned(log, SECOND_SEED))
     data, log = _log(succeeded, ("revoked", SEED, SECOND_SEED, 3), signed_by=SECOND_SEED)
     yield Case("signed by the key that replaced a revoked one", data, _pinned(log, SECOND_SEED))
     data, log = _log(("revoked", SEED, SECOND_SEED, 9), signed_by=SEED)
@@ -63,6 +61,8 @@ def good_key_cases() -> Iterator[Case]:
     resumed.control("resume", {"size": 2, "why": "restored"})
     data = pack(resumed.bundle(signers=[named(resumed, SECOND_SEED)]))
     yield Case("signed in a later epoch than the succession", data, _pinned(resumed))
+    data, log = _pruned()
+    yield Case("signed by a successor that a prune entry alone names", data, _pinned(log))
 
 
 def bad_key_cases() -> Iterator[Case]:
@@ -77,6 +77,10 @@ def bad_key_cases() -> Iterator[Case]:
     yield Case("signed by the successor that a revoked key appointed last", data, _pinned(log), checkpoint, 1)
     data, log = _log(("revoked", SEED, SECOND_SEED, 1), ("succeeded", SEED, THIEF_SEED, 2), signed_by=THIEF_SEED)
     yield Case("signed by whom a revoked key appointed later", data, _pinned(log), checkpoint, 1)
+    data, log = _log(succeeded, signed_by=SEED)
+    yield Case("signed by a predecessor alone, its successor pinned", data, _pinned(log, SECOND_SEED), checkpoint, 1)
+    data, log = _log(("revoked", SEED, SECOND_SEED, 1000), signed_by=SEED)
+    yield Case("a revocation copied to where its key still counts", data, _pinned(log, SECOND_SEED), checkpoint, 1)
     data, log = _log(succeeded, ("revoked", SECOND_SEED, THIEF_SEED, 2), signed_by=SECOND_SEED)
     yield Case("signed by a successor that was revoked", data, _pinned(log), checkpoint, 1)
     good = _good_signatures()
@@ -96,7 +100,34 @@ def bad_key_cases() -> Iterator[Case]:
         yield Case(f"a succession {name}", data, _pinned(log), controls, 1)
     data, log = _log(succeeded, signed_by=SECOND_SEED, succession=None)
     yield Case("a succession that nobody signed", data, _pinned(log), checkpoint, 1)
+    kept_wrong: dict[str, dict[str, Any]] = {
+        "of another epoch": {"epoch": 2},
+        "of an epoch that is a text": {"epoch": "1"},
+        "signed by the new key alone": {"succession": [base64.b64encode(bytes(64)).decode(), good[1]]},
+    }
+    for name, instead in kept_wrong.items():
+        data, log = _pruned(**instead)
+        yield Case(f"a prune entry with a succession {name}", data, _pinned(log), controls, 1)
+    for name, kept in {"a text": "x", "null": None, "numbers": [1]}.items():
+        data, log = _pruned(kept)
+        yield Case(f"a prune entry whose successions are {name}", data, _pinned(log), controls, 1)
     yield from _other_epochs()
+
+
+def _pruned(*kept: Any, **instead: Any) -> tuple[bytes, MadeLog]:
+    """A bundle, signed by the successor, of a log whose rotation lies below the cut: only the prune entry tells of it, in what is given or
+    as it was but for what is given instead."""
+    log = MadeLog()
+    log.event()
+    change(log, "succeeded", SEED, SECOND_SEED, 1)
+    log.event()
+    body = log.entries[1].body
+    assert body is not None
+    told = json.loads(body)["details"] | {"epoch": 1} | instead
+    log.control("prune", log.prune_details(2, successions=kept[0] if kept else [told]))
+    members = log.bundle(2, signers=[named(log, SECOND_SEED)], pruned_before=2)
+    left = members["controls.ndjson"].splitlines(keepends=True)[1:]
+    return pack(remade(members, controls_ndjson=b"".join(left))), log
 
 
 def _good_signatures() -> list[str]:

@@ -416,7 +416,7 @@ class CheckedRange(_Answer):
 
 class CheckpointStatus(_Answer):
     """How the log stands to a checkpoint kept elsewhere. `signed_by`: a key that the caller pinned, only one of the installation's own, or
-    (null) none that is trusted."""
+    (null) none that is trusted. What a revoked key signed later is `none`, and `detail` says that it was revoked."""
 
     origin: str
     size: int

@@ -251,7 +251,8 @@ def _disclosures(row: Row) -> dict[str, tuple[str, str]]:
 
 def touches(kind: str, body: str | None, from_seq: int, to_seq: int) -> bool:
     """Whether a control entry says something of the entries [from_seq, to_seq): drops, erasures, holds and prunes that overlap them,
-    every change of the key and every resumption. What cannot be told (a hold on a target, a damaged body) counts."""
+    every change of the key, every prune that tells of some, and every resumption. What cannot be told (a hold on a target, a
+    damaged body) counts."""
     try:
         details = orjson.loads(body or "")["details"]
         if kind == "drop":
@@ -259,7 +260,7 @@ def touches(kind: str, body: str | None, from_seq: int, to_seq: int) -> bool:
         if kind == "erase":
             return any(from_seq <= item[0] < to_seq for item in details["items"])
         if kind == "prune":
-            return bool(details["cut"] > from_seq)
+            return bool(details["cut"] > from_seq) or "successions" in details
         if kind == "hold" and "range" in details:
             low, high = details["range"]
             return bool(low < to_seq and high > from_seq)

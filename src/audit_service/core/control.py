@@ -95,7 +95,8 @@ class Cut:
 
     `frontier`: the hashes of the full subtrees of [0, cut), concatenated; `prev_hash`, `last_recorded_at_us` (microseconds since the
     Unix epoch) and `epoch`: of entry cut − 1; `checkpoint`: a signed note whose size is `cut`; `archive`: SHA-256 of the evidence
-    bundle that was verified before; `signers`: the vkeys that were trusted so far, in order.
+    bundle that was verified before; `signers`: the vkeys that were trusted so far, in order; `successions`: the details of every `signer`
+    entry so far, each with the `epoch` of its entry: they prove themselves, and the entries may be below the cut.
     """
 
     cut: int
@@ -110,6 +111,7 @@ class Cut:
     checkpoint: str
     archive: bytes
     signers: Sequence[str]
+    successions: Sequence[JSONObject] = ()
 
 
 def drop(
@@ -143,7 +145,7 @@ def erase(act: Act, items: Sequence[ErasedItem], *, request_hash: bytes) -> Cont
 def prune(act: Act, cut: Cut) -> Control:
     """The entries below a cut removed whole. Cumulative: the latest one says all. `{"cut": 4096, "root": …, "frontier": …, "prev_hash": …,
     "last_recorded_at_us": 1795316100500000, "epoch": 1, "count": 4096, "first_at": …, "last_at": …, "checkpoint": "<note>", "archive": …,
-    "signers": ["<vkey>"]}`."""
+    "signers": ["<vkey>"], "successions": [{"epoch": 1, "event": "succeeded", …}]}`; without `successions` where there were none."""
     details: JSONObject = {
         "cut": cut.cut,
         "root": cut.root.hex(),
@@ -157,6 +159,7 @@ def prune(act: Act, cut: Cut) -> Control:
         "checkpoint": cut.checkpoint,
         "archive": cut.archive.hex(),
         "signers": list(cut.signers),
+        "successions": list(cut.successions) or None,
     }
     return _control("prune", act, details)
 

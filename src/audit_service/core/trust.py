@@ -7,13 +7,14 @@ A `signer` entry (`succeeded`, `added`, `revoked`) carries two signatures, by th
 with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its name. Who trusts one of the two then trusts the other. Only a
 revoked key, which may be in anybody's hands, counts up to the size it was revoked at, and so does every key that is trusted only through
 it: a thief could appoint one of theirs. The entry that revokes it appoints no successor.
+A `prune` entry repeats what the `signer` entries before it said, because those below its cut go.
 A key is named as the origin, which has the epoch in it; so what is trusted is the public key, under whatever name.
 
 The installation's own keys may be trusted beside the pinned ones. They say less: whoever controls the installation controls them. So it is
 noted whether anything was believed on their word alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from audit_service.core.entry import JSONObject
 from audit_service.core.note import Note
 from audit_service.core.strict_text import COUNT_LIMIT, decode_base64
 from audit_service.core.vkey import KeyKind, VerifierKey
-from audit_service.errors import MalformedError, MalformedNoteError
+from audit_service.errors import MalformedError, MalformedNoteError, SignatureError
 
 
 @dataclass(slots=True)
@@ -74,6 +75,16 @@ class Trust:
         self._follows.append((new, old))
         self._extend()
 
+    def add_kept(self, body: JSONObject, origin: Callable[[int], str]) -> None:
+        """What a `prune` entry keeps of the `signer` entries before it. `origin`: that of an epoch. Raises MalformedError."""
+        details: Any = body.get("details")
+        try:
+            kept = [({"details": said}, origin(said["epoch"])) for said in details.get("successions", ())]
+        except (KeyError, TypeError, AttributeError):
+            raise MalformedError("the successions in the prune entry are none") from None
+        for said, of in kept:
+            self.add(said, of)
+
     def open(self, note: Note) -> OpenedCheckpoint:
         """A checkpoint that a trusted key has signed under its origin. Raises MalformedNoteError, UnknownSignerError,
         InvalidSignatureError. Whether the origin is this log's, the caller knows."""
@@ -84,6 +95,17 @@ class Trust:
         opened = open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in sorted(keys)])
         self.leaned_on_own |= not self.is_pinned(opened)
         return opened
+
+    def is_ended(self, note: Note) -> bool:
+        """Whether a key has signed a checkpoint under its origin whose word ended before: revoked, or trusted only through one that was.
+        For a note that `open` does not open."""
+        checkpoint = parse_checkpoint(note.text)
+        known = sorted(self._pinned.keys() | self._own.keys())
+        try:
+            open_checkpoint(note, [VerifierKey(checkpoint.origin, KeyKind.ED25519, key) for key in known])
+        except SignatureError:
+            return False
+        return True
 
     def is_pinned(self, opened: OpenedCheckpoint) -> bool:
         """Whether a pinned key, or one that follows from it, has signed: not only an own one."""

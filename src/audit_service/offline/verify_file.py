@@ -1213,7 +1213,7 @@ _NAMED_KEY = re.compile(r"[0-9a-f]{8}\+([A-Za-z0-9+/]{44})")  # a vkey without i
 @dataclass(slots=True)
 class KeyChanges:
     """What `signer` entries say of keys, each the base64 of its type and public key. `revoked`: up to which size it counts;
-    `follows`: (one, other) where whoever trusts the one trusts the other."""
+    `follows`: (old, new) where whoever trusts the old one trusts the new."""
 
     revoked: dict[str, int] = field(default_factory=dict)
     follows: list[tuple[str, str]] = field(default_factory=list)
@@ -1225,10 +1225,10 @@ class KeyChanges:
         known: dict[str, int] = {}
         while known != found:
             known = dict(found)
-            for one, other in self.follows:
-                if one in found:
-                    limit = min(found[one], self.revoked.get(other, INTEGER_MAX))
-                    found[other] = max(limit, found.get(other, limit))
+            for old, new in self.follows:
+                if old in found:
+                    limit = min(found[old], self.revoked.get(new, INTEGER_MAX))
+                    found[new] = max(limit, found.get(new, limit))
         return found
 
 
@@ -1250,8 +1250,19 @@ class Controls:
                 self._explanations.add_erased(_erased_items(details, entry.seq))
             case "prune":
                 _check_prune(details, entry.seq, self._keys)
+                self._take_kept(details)
             case "signer":
                 self._take_signer(details, f"{self._base}/{entry.epoch}")
+
+    def _take_kept(self, details: JSONObject) -> None:
+        """What a `prune` entry repeats of the `signer` entries before it. It needs no trust in who pruned: each has its two signatures."""
+        kept = details.get("successions", [])
+        if not isinstance(kept, list) or len(kept) > ITEMS_LIMIT:
+            raise EvidenceError("a prune entry's successions are not what the format says")
+        for one in kept:
+            if not isinstance(one, dict) or not _is_count(one.get("epoch")):
+                raise EvidenceError("a prune entry's succession is not what the format says")
+            self._take_signer(one, f"{self._base}/{one['epoch']}")
 
     def _take_signer(self, details: JSONObject, origin: str) -> None:
         values: list[Any] = [details.get(name) for name in ("event", "old", "new", "from_size", "succession")]
@@ -1271,8 +1282,9 @@ class Controls:
         pairs = list(zip((first[1], second[1]), signatures, strict=True))
         if has_cryptography() and not all(_is_signed_by(key, text, signature) for key, signature in pairs):
             raise EvidenceError("a signer entry is not signed by its two keys")
-        self.changes.follows.append((second[1], first[1]))
-        if event != "revoked":  # a revoked key appoints nobody
+        # A revoked key appoints nobody. And no successor speaks for the key before it, which may have leaked since: whatever covers this
+        # entry lawfully is signed by the new key, too.
+        if event != "revoked":
             self.changes.follows.append((first[1], second[1]))
 
 

@@ -32,8 +32,8 @@ _CHECKPOINTS_LOOKED_AT = 100
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What the control entries that are still there say of earlier cuts and keys: the details of the latest `prune` entry, None before
-    the first, and those of every `signer` entry, oldest first. `lost`: (epoch, size): what was signed in an earlier epoch for more than
-    that size is of entries that were lost."""
+    the first, and those of every `signer` entry with its `epoch`, oldest first. `lost`: (epoch, size): what was signed in an earlier epoch
+    for more than that size is of entries that were lost."""
 
     prune: JSONObject | None
     signers: list[JSONObject]
@@ -71,7 +71,8 @@ async def fetch_recorded(engine: AsyncEngine, log_id: int) -> Recorded:
     lost = [(epoch, said["lost"][0]) for kind, epoch, said in details if kind == "resume"]
     if prunes:  # which may have taken `resume` entries: an epoch that had ended at the cut signed nothing behind it that is still there
         lost.append((prunes[-1]["epoch"], prunes[-1]["cut"]))
-    return Recorded(prunes[-1] if prunes else None, [said for kind, _, said in details if kind == "signer"], lost)
+    signers = [{**said, "epoch": epoch} for kind, epoch, said in details if kind == "signer"]
+    return Recorded(prunes[-1] if prunes else None, signers, lost)
 
 
 async def count_held(engine: AsyncEngine, log_id: int, cut: int) -> int:
