@@ -77,9 +77,10 @@ def test_every_part_of_a_request_has_its_time_and_they_make_the_whole(smoke: tup
     assert all(parts[name]["value"] > 0 for name in ("parse", "diff", "redact", "append (PostgreSQL)"))
 
 
-def test_rows_are_made_of_the_senders_events_and_not_of_what_the_service_notes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["p4", "p7"])
+def test_rows_are_the_senders_events_and_not_what_the_service_notes(section: str, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    ended = run("p7", "--quick", "--folder", str(tmp_path), "--out", str(out))
+    ended = run(section, "--quick", "--folder", str(tmp_path), "--out", str(out))
     assert ended.returncode == 0, ended.stderr
     assert json.loads(out.read_text())["sections"][0]["figures"][0]["value"] > 0
 
