@@ -19,6 +19,7 @@ from benchmarks.steady import POSTERS, POSTS_PER_SECOND, post_for
 
 READERS = 10  # of each kind
 GREEDY_SCOPES = ["export", "verify"]
+SETTLE_SECONDS = 5
 
 
 def measure_greedy(options: Options) -> Section:
@@ -90,6 +91,7 @@ def _reading(service: Running, key: str, tallies: list[dict[str, int]]) -> Itera
     if process.returncode != 0:
         raise BenchmarkError("the greedy readers failed")
     tallies.append(json.loads(output))
+    time.sleep(SETTLE_SECONDS)  # what still waits for a place is not told at once that nobody is there any more
 
 
 def _answers(tallies: list[dict[str, int]]) -> list[tuple[str, float]]:

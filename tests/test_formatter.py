@@ -1,8 +1,11 @@
 """The formatter as a process: it answers each message with a piece, and goes when nobody is there any more."""
 
+import json
+import pickle
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +13,18 @@ import pytest
 
 from audit_service.core.sight import EVERYTHING
 from audit_service.core.writer import Writer
+from audit_service.errors import TreeDamagedError, UnavailableError
 from audit_service.file_stream import FORMATTER
-from audit_service.formatter import FAILED, LENGTH, message
+from audit_service.formatter import FRAME, READ, Kind, message
+from audit_service.store.reading import Part
+from audit_service.store.selection import Selection
+from audit_service.store.slices import session_of
 from tests.core.test_table import stored
 from tests.core.test_writer import row_of
+from tests.support.apps import Api
+from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
-ARGUMENTS: Any = ("export", {"format_": "csv", "link_templates": {}, "sight": EVERYTHING, "gzip": False})
+ARGUMENTS: Any = ("export", {"format_": "csv", "link_templates": {}, "sight": EVERYTHING, "gzip": False}, None)
 ROWS = [row_of(stored())] * 3
 PATIENCE_SECONDS = 20.0
 
@@ -43,31 +52,69 @@ def send(process: "subprocess.Popen[bytes]", *values: Any) -> None:
     process.stdin.flush()
 
 
-def receive(process: "subprocess.Popen[bytes]") -> bytes:
-    """The next piece."""
+def receive(process: "subprocess.Popen[bytes]") -> tuple[int, int, bytes]:
+    """The next frame."""
     assert process.stdout is not None
-    (size,) = LENGTH.unpack(process.stdout.read(LENGTH.size))
-    return process.stdout.read(size)
+    kind, rows, size = FRAME.unpack(process.stdout.read(FRAME.size))
+    return kind, rows, process.stdout.read(size)
 
 
 def test_each_message_is_answered_with_the_next_piece_of_the_file() -> None:
     with started() as process:
         send(process, ARGUMENTS, ("write", ROWS), ("write", ROWS[:1]), ("end", 9))
-        pieces = [receive(process) for _ in range(4)]
+        frames = [receive(process) for _ in range(8)]
     writer = Writer("csv", {}, EVERYTHING)
-    assert pieces == [writer.begin(), writer.write(ROWS), writer.write(ROWS[:1]), writer.end(9)]
+    pieces = [(0, writer.begin()), (3, writer.write(ROWS)), (1, writer.write(ROWS[:1])), (0, writer.end(9))]
+    done = (Kind.DONE, 0, b"")
+    assert frames == [frame for rows, piece in pieces for frame in ((Kind.PIECE, rows, piece), done)]
 
 
 def test_what_the_log_does_not_bear_out_is_answered_with_the_reason() -> None:
     arguments = {"name": f"a/t/{'0' * 32}", "from_seq": 0, "to_seq": 1, "size": 1, "root": bytes(32), "note": "a\n"}
     more = {"pruned_before": 0, "created_at": datetime(2026, 11, 22, tzinfo=UTC)}
     with started() as process:
-        send(process, ("evidence", {**arguments, **more}), ("end", ()))
-        receive(process)
-        assert process.stdout is not None
-        (size,) = LENGTH.unpack(process.stdout.read(LENGTH.size))
-        assert size & FAILED
-        assert process.stdout.read(size & ~FAILED) == b"the entries end at seq 0"
+        send(process, ("evidence", {**arguments, **more}, None), ("end", ()))
+        kind, _, error = [receive(process) for _ in range(3)][-1]
+        assert kind == Kind.FAILED
+        assert isinstance(pickle.loads(error), TreeDamagedError)
+        assert str(pickle.loads(error)) == "the entries end at seq 0"
+
+
+async def test_it_reads_a_part_by_itself_and_sees_one_log_only(api: Api, database: TestDatabase) -> None:
+    await api.accept(*({"action": f"x.{n}", "server_id": f"s{n % 2}"} for n in range(6)))
+    log_id = (await api.service.credential(BOOTSTRAP_KEY)).log_id  # type: ignore[union-attr]
+    sight = replace(EVERYTHING, server_ids=frozenset({"s1"}), global_events=False, own_entries=False)
+    session = session_of(api.service.database.reads, log_id, Selection(sight=sight))
+    unlimited = replace(
+        session, ranges=session_of(api.service.database.reads, log_id, Selection(sight=EVERYTHING)).ranges
+    )
+    bound_elsewhere = replace(unlimited, binding=unlimited.binding.replace(str(log_id), str(log_id + 1)))
+    arguments = {**ARGUMENTS[1], "format_": "ndjson"}
+    found = {}
+    for name, given in (("both", session), ("binding alone", unlimited), ("elsewhere", bound_elsewhere)):
+        with started() as process:
+            send(process, ("export", arguments, given), (READ, Part(0, 100)), (READ, Part(0, 100, [1, 4])))
+            frames = [receive(process) for _ in range(2)]  # the beginning
+            while sum(kind == Kind.DONE for kind, _, _ in frames) < 3:
+                frames.append(receive(process))
+        lines = b"".join(piece for _, _, piece in frames).splitlines()
+        assert sum(rows for _, rows, _ in frames) == len(lines)
+        found[name] = [json.loads(line)["action"] for line in lines]
+    assert found["both"] == ["x.1", "x.3", "x.5", "x.1"]
+    assert found["binding alone"] == ["x.1", "x.3", "x.5"] + ["x.1"]
+    assert found["elsewhere"] == []
+
+
+async def test_a_database_that_goes_away_is_said(api: Api) -> None:
+    log_id = (await api.service.credential(BOOTSTRAP_KEY)).log_id  # type: ignore[union-attr]
+    session = session_of(api.service.database.reads, log_id, Selection(sight=EVERYTHING))
+    away = replace(session, options={**session.options, "host": "/nowhere", "timeout": 5})
+    with started() as process:
+        send(process, ("export", ARGUMENTS[1], away), (READ, Part(0, 1)))
+        kind, _, error = [receive(process) for _ in range(3)][-1]
+    assert kind == Kind.FAILED
+    assert isinstance(pickle.loads(error), UnavailableError)
+    assert "/nowhere" not in str(pickle.loads(error))
 
 
 @pytest.mark.parametrize(

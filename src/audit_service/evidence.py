@@ -24,9 +24,10 @@ from audit_service.core.bundle import path_tiles, touches
 from audit_service.core.merkle import HashReader, RangeProof, cover, frontier_root, prove_range
 from audit_service.core.tiles import Tile
 from audit_service.errors import Fault, InvalidQueryError, NotSignedError, TreeDamagedError
-from audit_service.file_stream import Rows, Step, grouped, read_ahead, stream_file
+from audit_service.file_stream import Step, grouped, read_ahead, stream_file
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
+from audit_service.store.reading import Rows
 from audit_service.store.rows import EVENT_COLUMNS
 from audit_service.store.selection import Selection
 from audit_service.store.slices import stream_range, stream_slices
@@ -115,7 +116,7 @@ async def make_evidence(
         "left": plan.around.left,
         "own_entries": plan.own_entries,
     }
-    async with translated(), aclosing(stream_file("evidence", arguments, _steps(tree, plan, report))) as pieces:
+    async with translated(), aclosing(stream_file("evidence", arguments, _steps(tree, plan), report=report)) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -125,7 +126,7 @@ def filename(tree: StoredTree, plan: Plan) -> str:
     return f"evidence-{tree.name.rpartition('/')[2][:8]}-{plan.from_seq}-{plan.to_seq}.zip"
 
 
-async def _steps(tree: StoredTree, plan: Plan, report: Callable[[int], None] | None) -> AsyncGenerator[Step]:
+async def _steps(tree: StoredTree, plan: Plan) -> AsyncGenerator[Step]:
     async with aclosing(read_ahead(_slices(tree, plan))) as read:
         async for rows in read:
             for group in grouped(rows):
@@ -133,8 +134,6 @@ async def _steps(tree: StoredTree, plan: Plan, report: Callable[[int], None] | N
                     yield "entries", group
                 else:
                     yield "entries", group, await _tiles(tree, plan, group)
-            if report is not None:
-                report(len(rows))
     async with aclosing(_controls(tree, plan, 0, plan.signed.size)) as controls:
         async for rows in controls:
             for group in grouped(rows):

@@ -16,12 +16,14 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.writer import Format
-from audit_service.file_stream import Rows, Step, grouped, read_ahead, stream_file
+from audit_service.file_stream import STEPS_HERE, Step, grouped, read_ahead, stream_file
+from audit_service.formatter import READ
 from audit_service.store.engine import bound
 from audit_service.store.failures import translated
 from audit_service.store.query import fetch_sound_head
+from audit_service.store.reading import Part, Rows
 from audit_service.store.selection import Selection
-from audit_service.store.slices import stream_slices
+from audit_service.store.slices import session_of, stream_selected
 
 MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
@@ -55,19 +57,20 @@ async def export(
     async with translated():
         async with bound(engine, log_id) as connection:
             size = (await fetch_sound_head(connection, log_id)).size
-        slices = stream_slices(engine, log_id, selection, to_seq=size)
-        async with aclosing(stream_file("export", arguments, _steps(slices, size, report))) as pieces:
+        selected = stream_selected(engine, log_id, selection, to_seq=size, slices_here=STEPS_HERE)
+        session = session_of(engine, log_id, selection)
+        file = stream_file("export", arguments, _steps(selected, size), session=session, report=report)
+        async with aclosing(file) as pieces:
             async for piece in pieces:
                 yield piece
 
 
-async def _steps(
-    slices: AsyncGenerator[Rows], log_size: int, report: Callable[[int], None] | None
-) -> AsyncGenerator[Step]:
-    async with aclosing(read_ahead(slices)) as read:
-        async for rows in read:
-            for group in grouped(rows):
+async def _steps(selected: AsyncGenerator[Rows | Part], log_size: int) -> AsyncGenerator[Step]:
+    async with aclosing(read_ahead(selected)) as read:
+        async for some in read:
+            if isinstance(some, Part):
+                yield READ, some
+                continue
+            for group in grouped(some):
                 yield "write", group
-            if report is not None:
-                report(len(rows))
     yield "end", log_size

@@ -3,10 +3,13 @@
     python -m audit_service.formatter
 
 Formatting is most of the work of an export, and would keep a worker from answering; here it gets a core of its own, and on a busy machine
-whatever the others leave (`idle_process`). Rows come on stdin and pieces of the file go to stdout, as frames: eight bytes of length, and
-so many bytes. The first frame that comes says what writes, one of WRITERS, and its arguments; each further one names a method of it, with
-arguments. Each is answered with a piece, or, when the log does not bear out what should be written, with the reason: then FAILED is added
-to the length. It ends with stdin: it does not outlive whoever started it.
+whatever the others leave (`idle_process`). Reading is most of the rest: rows come on stdin, or it reads them by itself, with a session it
+was given there; never on the command line, for the login is in it.
+
+What comes are messages, pickles with their length in front: first what writes, one of WRITERS, its arguments, and the session or None; then
+steps. A step is the name of a method of the writer, and its arguments; or READ, and a part of the log, of which rows are written. What
+goes to stdout are frames: pieces of the file, each with the number of rows in it, and for each step at last an empty one, DONE. FAILED
+instead holds a pickle of the error that ended it all. It ends with stdin: it does not outlive whoever started it.
 """
 
 import gc
@@ -15,16 +18,33 @@ import pickle
 import signal
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from enum import IntEnum
 from typing import Any, BinaryIO
 
 from audit_service.core.bundle import Bundle
 from audit_service.core.writer import Writer
-from audit_service.errors import ProofError
+from audit_service.errors import ProofError, TreeDamagedError, UnavailableError
 
 WRITERS: dict[str, type[Any]] = {"export": Writer, "evidence": Bundle}
+READ = "read"
+# What is formatted at once: views of JSON are many times its size.
+PIECE_BYTES = 1024 * 1024
 LENGTH = struct.Struct(">Q")
-FAILED = 1 << 63
+FRAME = struct.Struct(">BIQ")  # its kind, how many rows are in it, its length in bytes
+# Of the writers' methods, those whose first argument are entries that were asked for.
+_COUNTED = ("write", "entries")
+# Nobody else waits for this process, so its slices are larger than a worker's: fewer statements to plan.
+_SLICE_ENTRIES = 1000
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    PIECE = 0
+    DONE = 1
+    FAILED = 2
 
 
 def frame(data: bytes) -> bytes:
@@ -33,8 +53,26 @@ def frame(data: bytes) -> bytes:
 
 
 def message(value: Any) -> bytes:
-    """A frame for the formatter. Pickled: times and bytes as they are, at a microsecond a row; both ends are the same program."""
+    """A frame for a child process. Pickled: times and bytes as they are, at a microsecond a row; both ends are the same program."""
     return frame(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+
+
+def rows_in(method: str, arguments: Sequence[Any]) -> int:
+    """How many entries that were asked for a step brings."""
+    return len(arguments[0]) if method in _COUNTED else 0
+
+
+def groups_of(rows: Sequence[Sequence[Any]], size_at: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows in groups of about PIECE_BYTES: one when they are small, a row by itself when it is large. Their sizes are at `size_at`."""
+    group: list[tuple[Any, ...]] = []
+    size_bytes = 0
+    for row in rows:
+        if group and size_bytes + row[size_at] > PIECE_BYTES:
+            yield group
+            group, size_bytes = [], 0
+        group.append(tuple(row))
+        size_bytes += row[size_at]
+    yield group
 
 
 def main() -> None:
@@ -42,29 +80,51 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for whoever started it
     gc.disable()  # formatting leaves no cycles, and looking for them takes a tenth of its time
     source, target = sys.stdin.buffer, sys.stdout.buffer
-    opening = _read(source)
+    opening = _receive(source)
     if opening is None:
         return
-    kind, arguments = opening
-    writer = WRITERS[kind](**arguments)
-    step: Sequence[Any] | None = ("begin",)
     try:
-        while step is not None:
-            method, *values = step
-            target.write(frame(getattr(writer, method)(*values)))
-            target.flush()
-            step = _read(source)
-    except ProofError as error:
-        reason = error.detail.encode()
-        target.write(LENGTH.pack(FAILED | len(reason)) + reason)
-        target.flush()
+        with ExitStack() as stack:
+            for kind, rows, data in _made(source, opening, stack):
+                target.write(FRAME.pack(kind, rows, len(data)) + data)
+                target.flush()
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), target.fileno()
         )  # nobody reads: nothing to complain about at the exit
 
 
-def _read(source: BinaryIO) -> Any:
+def _made(source: BinaryIO, opening: tuple[Any, ...], stack: ExitStack) -> Iterator[tuple[Kind, int, bytes]]:
+    """The frames, as long as there are steps."""
+    kind, arguments, session = opening
+    writer = WRITERS[kind](**arguments)
+    reader = None
+    step: Sequence[Any] | None = ("begin",)
+    try:
+        while step is not None:
+            method, *values = step
+            if method == READ:
+                reader = reader or stack.enter_context(_reading(session))
+                for rows in reader.read(*values, _SLICE_ENTRIES):
+                    for group in groups_of(rows, session.ranges.size_at):
+                        yield Kind.PIECE, len(group), writer.write(group)
+            else:
+                yield Kind.PIECE, rows_in(method, values), getattr(writer, method)(*values)
+            yield Kind.DONE, 0, b""
+            step = _receive(source)
+    except ProofError as error:
+        yield Kind.FAILED, 0, pickle.dumps(TreeDamagedError(error.detail))
+    except UnavailableError as error:
+        yield Kind.FAILED, 0, pickle.dumps(error)
+
+
+def _reading(session: Any) -> Any:
+    from audit_service.store.reading import reading  # noqa: PLC0415 - the driver is 6 MB that only some files need
+
+    return reading(session)
+
+
+def _receive(source: BinaryIO) -> Any:
     """The next message; None at the end."""
     header = source.read(LENGTH.size)
     if len(header) < LENGTH.size:

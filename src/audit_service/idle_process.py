@@ -48,9 +48,12 @@ async def idle_process(command: Sequence[str], *, ahead_bytes: int = 64 * 1024) 
 
 
 def give_way(pid: int) -> None:
-    """Let a process run when nobody else wants to. Where that is forbidden, it runs as it does."""
+    """Let a process run when nobody else wants to, and not everywhere: one processor, if there are more, is left free of such. Where
+    that is forbidden, it runs as it does."""
     with suppress(OSError):
         if hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+            first, *others = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(pid, others or [first])
         else:
             os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)

@@ -1,26 +1,50 @@
 """A file that is made while it is sent: the response of an export."""
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from audit_service.api.logs import Receive, Scope, Send
 from audit_service.core.places import Places
+from audit_service.errors import RateLimitedError, UnavailableError
 from audit_service.store.credentials import Credential
 
 # A client that takes nothing for this long is cut. The pieces are up to a few MB, and each has this long.
 STALL_SECONDS = 120.0
 
 
+# How long a request waits for a place, at least and at most; in between it is chance, so that what came together and is refused does not
+# come together again. Refusing at once would cost more: who does not heed Retry-After would be back at once.
+PATIENCE_SECONDS = (1.0, 3.0)
+_LOOK_SECONDS = 0.2
+
+
 async def in_place(places: Places, credential: Credential, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same pieces, while one of the places is taken. Raises RateLimitedError, UnavailableError when there is none."""
-    with places.take(credential.log_id, credential.holder):
+    """The same pieces, while one of the places is taken. Raises RateLimitedError, UnavailableError when none became free within
+    PATIENCE_SECONDS."""
+    with ExitStack() as taken:
+        await _take(taken, places, credential)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
+
+
+async def _take(taken: ExitStack, places: Places, credential: Credential) -> None:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + random.uniform(*PATIENCE_SECONDS)  # noqa: S311 - to spread them, not to hide anything
+    while True:
+        try:
+            taken.enter_context(places.take(credential.log_id, credential.holder))
+        except (RateLimitedError, UnavailableError):
+            if clock() >= deadline:
+                raise
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 class Download(Response):

@@ -39,6 +39,9 @@ COMMIT_DURABLY = """
 SUPPORTED_VERSIONS = range(15, 19)
 # A database that is paused, or behind a dead link, never answers: who asks something short is told within five seconds.
 ANSWER_TIMEOUT_SECONDS = 4.0
+_CONNECT_ARGS = (
+    "audit_connect_args"  # of an engine's execution options, which are there for whatever its user wants to keep
+)
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -81,6 +84,26 @@ def open_database(
     def pool(
         name: str, timeout_seconds: int, server_settings: Mapping[str, str] = MappingProxyType({}), **options: str
     ) -> AsyncEngine:
+        connect_args = {
+            "timeout": connect_timeout_seconds,
+            # The server ends what takes too long; this is for a server that cannot.
+            "command_timeout": timeout_seconds + 5,
+            "server_settings": {
+                "role": role,
+                "application_name": f"audit-service {name}",
+                "statement_timeout": f"{timeout_seconds}s",
+                "idle_in_transaction_session_timeout": "60s",
+                "lock_timeout": f"{lock_timeout_seconds}s",
+                # Whatever defaults the role or the database got: an append that read its head before it waited for
+                # the lock would fork the chain.
+                "default_transaction_isolation": "read committed",
+                "default_transaction_read_only": "off",
+                "timezone": "UTC",
+                # Left to the server, jit would compile plans that run for a millisecond.
+                "jit": "off",
+                **server_settings,
+            },
+        }
         engine = create_async_engine(
             sqlalchemy_url(url),
             **options,
@@ -88,26 +111,8 @@ def open_database(
             max_overflow=0,
             pool_timeout=5,
             pool_use_lifo=True,
-            connect_args={
-                "timeout": connect_timeout_seconds,
-                # The server ends what takes too long; this is for a server that cannot.
-                "command_timeout": timeout_seconds + 5,
-                "server_settings": {
-                    "role": role,
-                    "application_name": f"audit-service {name}",
-                    "statement_timeout": f"{timeout_seconds}s",
-                    "idle_in_transaction_session_timeout": "60s",
-                    "lock_timeout": f"{lock_timeout_seconds}s",
-                    # Whatever defaults the role or the database got: an append that read its head before it waited for
-                    # the lock would fork the chain.
-                    "default_transaction_isolation": "read committed",
-                    "default_transaction_read_only": "off",
-                    "timezone": "UTC",
-                    # Left to the server, jit would compile plans that run for a millisecond.
-                    "jit": "off",
-                    **server_settings,
-                },
-            },
+            connect_args=connect_args,
+            execution_options={_CONNECT_ARGS: connect_args},
         )
         event.listen(engine.sync_engine, "connect", _commit_durably)
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
@@ -123,6 +128,12 @@ def open_database(
             isolation_level="AUTOCOMMIT",
         ),
     )
+
+
+def session_options(engine: AsyncEngine) -> dict[str, Any]:
+    """What `asyncpg.connect` is given for a session like those of a pool of reads, but one that cannot write at all. The login is in it."""
+    options = {**engine.dialect.create_connect_args(engine.url)[1], **engine.get_execution_options()[_CONNECT_ARGS]}
+    return options | {"server_settings": {**options["server_settings"], "default_transaction_read_only": "on"}}
 
 
 def _commit_durably(connection: Any, *_: object) -> None:

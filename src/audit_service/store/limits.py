@@ -5,7 +5,7 @@ What is forgotten of an entry says no more whose it was: whoever does not see ev
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, any_, cast, false, func, or_
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
@@ -82,10 +82,11 @@ def holds_address(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return found
 
 
-def binding(sight: Sight) -> str:
-    """The statements that bind a sight for the transaction they run in, and no longer. Numbers of ours and quoted constants only."""
+def binding(sight: Sight, scope: Literal["LOCAL", "SESSION"] = "LOCAL") -> str:
+    """The statements that bind a sight for the transaction they run in, and no longer, or for a session of its own. Numbers of ours and
+    quoted constants only."""
     if sight.sees_every_row:
-        return f"SET LOCAL audit.sight = '{'every' if sight.own_entries else 'panels'}'"
+        return f"SET {scope} audit.sight = '{'every' if sight.own_entries else 'panels'}'"
     actors = None if sight.actor_id is None else (sight.actor_id,)
     said = {
         "audit.sight": "listed",
@@ -96,7 +97,7 @@ def binding(sight: Sight) -> str:
         "audit.actors": _listed(actors),
     }
     # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
-    return "; ".join(f"SET LOCAL {name} = {quoted(value)}" for name, value in said.items())
+    return "; ".join(f"SET {scope} {name} = {quoted(value)}" for name, value in said.items())
 
 
 def _switch(on: bool) -> str:

@@ -3,7 +3,8 @@
 Compiled once for a whole read and handed to asyncpg as it is. A row costs a third of what it costs by way of SQLAlchemy.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, any_, bindparam, func, select
@@ -11,8 +12,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.sight import Sight
-from audit_service.store.engine import bound, driver
+from audit_service.store.engine import bound, driver, session_options
 from audit_service.store.find import candidates
+from audit_service.store.limits import binding
+from audit_service.store.reading import Part, Rows, Session, SliceQuery
 from audit_service.store.rows import BUDGET_BYTES, EVENT_COLUMNS, columns, size_of
 from audit_service.store.selection import Selection, conditions
 from audit_service.store.tables import bound_entry, seen_entry
@@ -26,74 +29,84 @@ SIZE, BEFORE = len(EVENT_COLUMNS), len(EVENT_COLUMNS) + 1
 
 async def stream_slices(
     engine: AsyncEngine, log_id: int, selection: Selection, *, from_seq: int = 0, to_seq: int
-) -> AsyncGenerator[Sequence[Any]]:
+) -> AsyncGenerator[Rows]:
     """The matching entries with from_seq <= seq < to_seq, in slices of up to SLICE_ENTRIES rows and about BUDGET_BYTES, each read in a
     transaction of its own. A row has EVENT_COLUMNS, its size in bytes, and the bytes of the slice before it. Never empty."""
+    async for rows in stream_selected(engine, log_id, selection, from_seq=from_seq, to_seq=to_seq):
+        assert not isinstance(rows, Part)  # noqa: S101 - none was asked for
+        yield rows
+
+
+async def stream_selected(
+    engine: AsyncEngine,
+    log_id: int,
+    selection: Selection,
+    *,
+    from_seq: int = 0,
+    to_seq: int,
+    slices_here: int | None = None,
+) -> AsyncGenerator[Rows | Part]:
+    """The same; after `slices_here` of them, if so many are given, the parts of the log that hold the rest, for whoever reads them
+    elsewhere. What has to be compared here is read here."""
     where, sight, veil = conditions(log_id, selection), selection.sight, veil_of(selection)
-    ranges, named = _Reader(engine, log_id, where, sight), _Reader(engine, log_id, where, sight, named=True)
+    session = _Bound(engine, log_id, sight)
+    ranges, named = _query(engine, where, seen_entry), _query(engine, where, seen_entry, named=True)
+    read, here = 0, None if veil is not None else slices_here
     async for some in candidates(engine, log_id, selection, from_seq=from_seq, to_seq=to_seq):
-        async for rows in _stream_some(ranges, named, some):
+        part = Part(some.start, some.stop) if isinstance(some, range) else Part(from_seq, to_seq, list(some))
+        if here is not None and read >= here:
+            yield part
+            continue
+        query = ranges if part.seqs is None else named
+        async for rows in query.stream(session.fetch, part, SLICE_ENTRIES):
             left = rows if veil is None else [row for row in rows if veil.lets_through(row)]
             if left:
                 yield left
+            read += 1
+            if here is not None and read >= here:
+                yield part.after(rows[-1][0])
+                break
 
 
-async def _stream_some(ranges: "_Reader", named: "_Reader", some: Sequence[int]) -> AsyncGenerator[Sequence[Any]]:
-    """The entries of a range, or of a list of seqs."""
-    if isinstance(some, range):
-        async for rows in ranges.stream(some.start, some.stop):
-            yield rows
-        return
-    for start in range(0, len(some), SLICE_ENTRIES):
-        seqs = some[start : start + SLICE_ENTRIES]
-        async for rows in named.stream(seqs[0], seqs[-1] + 1, seqs):
-            yield rows
+def session_of(engine: AsyncEngine, log_id: int, selection: Selection) -> Session:
+    """What another process needs for reading the parts of a selection. The login is in it: hand it on where nobody else reads."""
+    where, sight = conditions(log_id, selection), selection.sight
+    return Session(
+        session_options(engine),
+        f"SET audit.log_id = '{log_id:d}'; {binding(sight, 'SESSION')}",
+        _query(engine, where, seen_entry),
+        _query(engine, where, seen_entry, named=True),
+    )
 
 
 async def stream_range(
     engine: AsyncEngine, log_id: int, from_seq: int, to_seq: int, *, only_controls: bool = False
-) -> AsyncGenerator[Sequence[Any]]:
+) -> AsyncGenerator[Rows]:
     """Every entry of a range, whatever its kind and whatever was forgotten of it, or the control entries among them; slices as above."""
     c = bound_entry.c
     where = [c.log_id == log_id, *([c.kind != "event"] if only_controls else [])]
-    async for rows in _Reader(engine, log_id, where).stream(from_seq, to_seq):
+    query = _query(engine, where, bound_entry)
+    async for rows in query.stream(_Bound(engine, log_id).fetch, Part(from_seq, to_seq), SLICE_ENTRIES):
         yield rows
 
 
-class _Reader:
-    """The statement of a slice: of a range, or of those of a range that are `named`; of what `sight` admits, or, without one, of every
-    entry there is."""
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Fetches rows in transactions that are bound to a log and, for what `seen_entry` shows, a sight."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        log_id: int,
-        where: Sequence[ColumnElement[bool]],
-        sight: Sight | None = None,
-        *,
-        named: bool = False,
-    ) -> None:
-        self._engine, self._log_id, self._sight = engine, log_id, sight
-        of = bound_entry if sight is None else seen_entry
-        self._compiled = _slice_query(where, of, named=named).compile(dialect=engine.dialect)
+    engine: AsyncEngine
+    log_id: int
+    sight: Sight | None = None
 
-    async def stream(self, from_seq: int, to_seq: int, seqs: Sequence[int] = ()) -> AsyncIterator[Sequence[Any]]:
-        """The slices of a range."""
-        while from_seq < to_seq:
-            rows = await self._fetch(from_seq, to_seq, seqs)
-            if rows:
-                yield rows
-            if len(rows) < SLICE_ENTRIES and not (rows and rows[-1][BEFORE] + rows[-1][SIZE] >= BUDGET_BYTES):
-                return
-            from_seq = rows[-1]["seq"] + 1
-
-    async def _fetch(self, from_seq: int, to_seq: int, seqs: Sequence[int]) -> Sequence[Any]:
-        given = {"from_seq": from_seq, "to_seq": to_seq, "seqs": list(seqs)}
-        values = {**self._compiled.params, **given}
-        arguments = [values[name] for name in self._compiled.positiontup or ()]
-        async with bound(self._engine, self._log_id, self._sight) as connection:
-            rows: Sequence[Any] = await driver(connection).fetch(self._compiled.string, *arguments)
+    async def fetch(self, statement: str, *arguments: Any) -> Rows:
+        async with bound(self.engine, self.log_id, self.sight) as connection:
+            rows: Rows = await driver(connection).fetch(statement, *arguments)
         return rows
+
+
+def _query(engine: AsyncEngine, where: Sequence[ColumnElement[bool]], of: Any, *, named: bool = False) -> SliceQuery:
+    compiled = _slice_query(where, of, named=named).compile(dialect=engine.dialect)
+    return SliceQuery(compiled.string, compiled.positiontup or (), compiled.params, BUDGET_BYTES, SIZE, BEFORE)
 
 
 def _slice_query(conditions_: Sequence[ColumnElement[bool]], of: Any, *, named: bool) -> Select[Any]:
@@ -103,7 +116,11 @@ def _slice_query(conditions_: Sequence[ColumnElement[bool]], of: Any, *, named: 
     if named:
         where.append(seq == any_(bindparam("seqs", type_=ARRAY(BIGINT))))
     rows = (
-        select(*columns(EVENT_COLUMNS, of), size_of(of=of)).where(*where).order_by(seq).limit(SLICE_ENTRIES).subquery()
+        select(*columns(EVENT_COLUMNS, of), size_of(of=of))
+        .where(*where)
+        .order_by(seq)
+        .limit(_number("entries"))
+        .subquery()
     )
     before = func.sum(rows.c.size_bytes).over(order_by=rows.c.seq, rows=(None, 0)) - rows.c.size_bytes
     counted = select(rows, before.label("bytes_before")).subquery()
