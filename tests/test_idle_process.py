@@ -45,6 +45,13 @@ async def test_it_gives_way_from_its_first_instruction_on() -> None:
         assert os.sched_getscheduler(child.pid) == os.SCHED_IDLE
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="sched_setaffinity(2) is Linux's")
+async def test_it_leaves_a_processor_free_where_there_is_another() -> None:
+    ours = sorted(os.sched_getaffinity(0))
+    async with idle_process(SLEEPER) as child:
+        assert sorted(os.sched_getaffinity(child.pid)) == (ours[1:] or ours)
+
+
 @pytest.mark.parametrize("command", [ENDLESS, SLEEPER], ids=["writing", "waiting"])
 async def test_whatever_it_does_it_is_gone_afterwards(command: tuple[str, ...]) -> None:
     async with idle_process(command) as child:

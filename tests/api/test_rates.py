@@ -10,6 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event
 
+from audit_service.api import download
 from audit_service.api.rates import Rates, Turns
 from audit_service.app import create_app
 from audit_service.core.api_key import format_key, key_hash
@@ -285,6 +286,21 @@ async def test_exports_and_evidence_share_their_places(module_database: TestData
         with api.service.exports.take(credential.log_id, credential.holder):
             assert refused(await api.client.get("/v1/export"), "exports", 5)
         assert (await api.client.get("/v1/export")).status_code == 200
+        assert api.service.exports.taken == 0
+
+
+async def test_who_waits_for_a_place_gets_the_one_that_becomes_free(
+    module_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "PATIENCE_SECONDS", (60.0, 60.0))
+    async with open_api(module_database, exports_limit_per_key=1) as api:
+        credential = await api.service.credential(api.client.headers["authorization"].removeprefix("Bearer "))
+        assert credential is not None
+        with api.service.exports.take(credential.log_id, credential.holder):
+            waiting = asyncio.ensure_future(api.client.get("/v1/export"))
+            assert (await api.client.get("/v1/chain")).status_code == 200
+            assert not waiting.done()
+        assert (await waiting).status_code == 200
         assert api.service.exports.taken == 0
 
 

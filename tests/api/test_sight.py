@@ -159,8 +159,8 @@ def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "mask_values", lambda _body, values, _sight: (values, []))
     stream = file_stream.stream_file
 
-    def showing_all(writer: str, arguments: dict[str, Any], *rest: Any) -> Any:
-        return stream(writer, arguments | {"sight": EVERYTHING}, *rest)
+    def showing_all(writer: str, arguments: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        return stream(writer, arguments | {"sight": EVERYTHING}, *rest, **named)
 
     monkeypatch.setattr(export, "stream_file", showing_all)
 

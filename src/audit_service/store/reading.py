@@ -16,7 +16,7 @@ import asyncpg
 
 from audit_service.errors import UnavailableError
 
-Rows = Sequence[Sequence[Any]]
+Rows = Sequence[Any]
 Fetch = Callable[..., Awaitable[Rows]]  # a statement and its arguments
 
 
