@@ -279,7 +279,8 @@ class Settings(BaseSettings):
     )
 
     database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
-        8, description="Database connections per worker for reads, and as many again for writes"
+        8,
+        description="Database connections per worker for reads, as many again for writes, one for each long export, two for each verification",
     )
     statement_timeout_seconds: Annotated[int, Field(ge=1)] = Field(30, description="One statement of a read")
     shutdown_timeout_seconds: Annotated[int, Field(ge=1)] = Field(

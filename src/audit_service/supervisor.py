@@ -199,7 +199,8 @@ def _taken(place: str, error: OSError) -> AuditError:
 
 def _embedded(settings: Settings) -> EmbeddedPostgres:
     # Each worker has a pool for reads and one for writes; the rest is for the CLI and for operators.
-    connections = settings.workers * 2 * settings.database_pool_connections + 40
+    children = settings.exports_limit + 2 * settings.verifies_limit
+    connections = settings.workers * (2 * settings.database_pool_connections + children) + 40
     options = {"max_connections": str(connections)} if connections > 200 else {}
     return EmbeddedPostgres(settings.data_dir, options=options, report=_say)
 
