@@ -280,7 +280,7 @@ class Settings(BaseSettings):
 
     database_pool_connections: Annotated[int, Field(ge=2, le=200)] = Field(
         8,
-        description="Database connections per worker for reads, as many again for writes, one for each long export, two for each verification",
+        description="Database connections per worker for reads; as many for writes; one more for a long export, two for a verification",
     )
     statement_timeout_seconds: Annotated[int, Field(ge=1)] = Field(30, description="One statement of a read")
     shutdown_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
