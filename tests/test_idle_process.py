@@ -95,6 +95,9 @@ async def test_what_nobody_reads_is_not_kept() -> None:
 async def test_a_child_that_ends_ends_its_output() -> None:
     async with idle_process((sys.executable, "-c", "print('x', end='')")) as child:
         assert await child.stdout.read() == b"x"
+        async with asyncio.timeout(20):
+            while not child.stdin.is_closing():  # asyncio's own transport sees it; then its abort() fails
+                await asyncio.sleep(0.01)
 
 
 async def test_what_cannot_be_started_is_an_error() -> None:
