@@ -40,7 +40,9 @@ async def idle_process(command: Sequence[str], *, ahead_bytes: int = 64 * 1024) 
         try:
             yield IdleProcess(process.pid, writing, stdout)
         finally:
-            if not writing.is_closing():  # asyncio's own has closed itself when the child has ended, and cannot be told twice
+            if (
+                not writing.is_closing()
+            ):  # asyncio's own has closed itself when the child has ended, and cannot be told twice
                 writing.abort()
             reading.close()
     finally:
