@@ -131,8 +131,9 @@ def _told(checkpoint: Checkpoint, log_size: int, held: int) -> str:
 
 def _lost(found: Found, start: int, end: int) -> str:
     """What the log itself says about entries lost in [start, end)."""
-    for seq, resumption in sorted(found.resumptions.items()):
-        lost_from, lost_to = resumption.lost
-        if lost_from < end and start < lost_to:
-            return f" (the resume entry at seq {seq} says that [{lost_from}, {lost_to}) was lost)"
+    said = [(seq, *one.lost) for seq, one in sorted(found.resumptions.items())]
+    overlapping = [one for one in said if one[1] < end and start < one[2]]
+    # An entry for each epoch that something is lost of: rather the one that reaches just as far as the checkpoint does.
+    for seq, lost_from, lost_to in sorted(overlapping, key=lambda one: (one[2] < end, one[2]))[:1]:
+        return f" (the resume entry at seq {seq} says that [{lost_from}, {lost_to}) was lost)"
     return ""
