@@ -87,24 +87,25 @@ async def _latest(tenant: str) -> str:
 
 @checkpoint_app.command("resume")
 def resume(reason: Reason, tenant: Tenant = DEFAULT_TENANT, *, as_json: AsJson = False) -> None:
-    """Go on signing after a restore that lost what was signed: begins the log's next epoch, and enters what is lost in the log."""
+    """Go on signing after a restore that lost what was signed: begins a new epoch of the log, and enters what is lost in the log."""
     done = _with_signing(lambda signing: _resume(signing, tenant, reason, quiet=as_json))
     _say_stale(done.stale)
+    losses = [{"epoch": one.epoch, "seq": one.seq, "lost": one.lost, "last_good": one.last_good} for one in done.losses]
     if as_json:
-        told = {
-            "epoch": done.epoch, "seq": done.seq, "size": done.size, "root": done.root.hex(), "lost": done.lost,
-            "last_good": done.last_good,
-        }  # fmt: skip
+        told = {"size": done.size, "root": done.root.hex(), **losses[-1], "losses": losses, "epoch": done.epoch}
         print_json(told)
         return
-    first, end = done.lost
     out.print(
-        f"resumed as epoch {done.epoch} at size {done.size}; the `resume` entry is seq {done.seq}\n"
-        f"not shown to be there any more: seq [{first}, {end})\nlast good checkpoint:\n{done.last_good}",
-        markup=False,
-        highlight=False,
+        f"resumed as epoch {done.epoch} at size {done.size}", *map(_told_loss, done.losses),
+        sep="\n", markup=False, highlight=False,
         soft_wrap=True,  # a note with a broken line is none
-    )
+    )  # fmt: skip
+
+
+def _told_loss(loss: resuming.Loss) -> str:
+    first, end = loss.lost
+    told = f"not shown to be there any more: seq [{first}, {end})" if first < end else "nothing that was signed is lost"
+    return f"epoch {loss.epoch}: {told}; the `resume` entry is seq {loss.seq}\nlast good checkpoint:\n{loss.last_good}"
 
 
 async def _resume(signing: Signing, tenant: str, reason: str, *, quiet: bool) -> resuming.Resumed:

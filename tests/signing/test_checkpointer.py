@@ -234,6 +234,41 @@ async def test_a_signer_that_lost_its_state_is_held_to_the_databases_last_checkp
     assert "shrunk to size 6" in await lab.refusal()
 
 
+@pytest.mark.parametrize("state", ["lost", "of an older copy"])
+async def test_a_signer_without_its_newest_state_is_held_to_its_own_history(lab: SignerLab, state: str) -> None:
+    """Also where the database's last checkpoint is an older one. A line that a crash cut says nothing."""
+    folder = lab.signing.folder.log(lab.target.log_key)
+    await lab.append(10)
+    await lab.sign()
+    older = folder.state_path.read_text()
+    await lab.append(10)
+    await lab.sign()
+    with folder.state_path.with_name("checkpoints.ndjson").open("ab") as file:
+        file.write(b'{"signed_at": "2026-')
+    folder.state_path.unlink()
+    if state != "lost":
+        folder.write_state(older)
+    await cut_tail(lab, 12)
+    async with unguarded(lab.log.database) as admin:
+        await admin.execute("DELETE FROM audit.checkpoint WHERE log_id = $1 AND size > 12", lab.log.log_id)
+    assert "shrunk to size 12" in await lab.refusal()
+    await lab.append(8)
+    assert "at size 20" in await lab.refusal()
+
+
+async def test_a_signer_whose_state_is_an_older_copy_goes_on_from_its_history(lab: SignerLab) -> None:
+    folder = lab.signing.folder.log(lab.target.log_key)
+    await lab.append(10)
+    await lab.sign()
+    older = folder.state_path.read_text()
+    await lab.append(10)
+    await lab.sign()
+    folder.write_state(older)
+    await lab.append(1)
+    assert (await lab.sign()).size == 21
+    assert list(folder.history()) == await lab.notes()
+
+
 async def test_a_damaged_state_is_refused(lab: SignerLab) -> None:
     await lab.append(3)
     await lab.sign()

@@ -185,6 +185,20 @@ async def test_a_revoked_key_counts_up_to_its_end(lab: Lab, forget: Forgetter, t
         assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "none")]
 
 
+async def test_a_succeeded_key_counts_up_to_its_succession_for_who_pinned_the_next(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
+) -> None:
+    """Behind it every lawful checkpoint has the new key's signature; who pinned the old one hears of no end."""
+    notes = [await signed(lab, forget, size) for size in (MIDDLE, SIZE)]
+    new = Signer.from_seed(lab.origin, b"n" * 32)
+    await forget.append(succession(lab.origin, "succeeded", forget.signer, new, MIDDLE))
+    report = await lab.report(checkpoints=notes, trusted=[new.verifier()])
+    assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "none")]
+    assert report.checkpoints[1].detail.startswith("the key that signed it was revoked or succeeded before it")
+    report = await lab.report(checkpoints=notes, trusted=trusted)
+    assert verdicts(report) == [(MIDDLE, "consistent"), (SIZE, "consistent")]
+
+
 async def test_what_a_revoked_key_signed_later_has_a_verdict_of_its_own(
     lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
 ) -> None:

@@ -198,7 +198,7 @@ def signer(
 
 def resume(act: Act, *, checkpoint: str, size: int, root: bytes, lost: Range) -> Control:
     """Going on after a restore that lost a signed tail: `{"checkpoint": "<last good note>", "size": 90, "root": …, "lost": [90, 100],
-    "why": "<the reason>"}`. Its header is the first of the next epoch."""
+    "why": "<the reason>"}`. Its header is the first of the next epoch; what is lost is of the epoch before."""
     details: JSONObject = {
         "checkpoint": checkpoint,
         "size": size,

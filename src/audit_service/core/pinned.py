@@ -1,7 +1,7 @@
 """Checkpoints kept outside the database, held against the log: the only thing that shows a log rewritten as a whole, or cut and reset.
 
 Each is judged by itself:
-- another log's, not signed by a trusted key, signed by one that was revoked before, or of a size whose root was not found: `none`, and
+- another log's, not signed by a trusted key, signed by one that had ended before, or of a size whose root was not found: `none`, and
   the verification is incomplete;
 - larger than the log: `inconsistent`, break `truncated`;
 - another root at its size: `inconsistent`, break `root_mismatch`;
@@ -105,7 +105,7 @@ def _trusted(one: Pinned, trust: Trust, head: Head) -> tuple[Signed | None, str 
         opened = trust.open(one.note)
     except UnknownSignerError:
         if trust.is_ended(one.note):
-            return None, "the key that signed it was revoked before it: look for who has that key"
+            return None, "the key that signed it was revoked or succeeded before it: look for who has that key"
         return None, "no key that is known to be the log's has signed it"
     except InvalidSignatureError:
         return None, "its signature is false"
@@ -131,8 +131,9 @@ def _told(checkpoint: Checkpoint, log_size: int, held: int) -> str:
 
 def _lost(found: Found, start: int, end: int) -> str:
     """What the log itself says about entries lost in [start, end)."""
-    for seq, resumption in sorted(found.resumptions.items()):
-        lost_from, lost_to = resumption.lost
-        if lost_from < end and start < lost_to:
-            return f" (the resume entry at seq {seq} says that [{lost_from}, {lost_to}) was lost)"
+    said = [(seq, *one.lost) for seq, one in sorted(found.resumptions.items())]
+    overlapping = [one for one in said if one[1] < end and start < one[2]]
+    # An entry for each epoch that something is lost of: rather the one that reaches just as far as the checkpoint does.
+    for seq, lost_from, lost_to in sorted(overlapping, key=lambda one: (one[2] < end, one[2]))[:1]:
+        return f" (the resume entry at seq {seq} says that [{lost_from}, {lost_to}) was lost)"
     return ""

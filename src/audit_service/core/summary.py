@@ -85,6 +85,8 @@ def _signer_changed(details: dict[str, Any], *_: JSONObject) -> str:
 
 def _resumed(details: dict[str, Any], *_: JSONObject) -> str:
     start, end = details["lost"]
+    if start == end:
+        return "Resumed after a restore that lost nothing that was signed in this epoch"
     return f"Resumed after a restore that lost entries {start} to {end - 1}"
 
 

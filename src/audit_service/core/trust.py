@@ -4,8 +4,9 @@ A `signer` entry (`succeeded`, `added`, `revoked`) carries two signatures, by th
 
     audit-service/succession/v1\n<origin>\n<old>\n<new>\n<from_size>\n
 
-with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its name. Who trusts one of the two then trusts the other. Only a
-revoked key, which may be in anybody's hands, counts up to the size it was revoked at, and so does every key that is trusted only through
+with keys written `<key id>+<base64(0x01 || public key)>`: a vkey without its name. Who trusts the old key then trusts the new one; and who
+trusts the new one trusts the old one up to `from_size`, behind which every lawful checkpoint is signed by the new one. A revoked key,
+which may be in anybody's hands, counts up to the size it was revoked at, and so does every key that is trusted only through
 it: a thief could appoint one of theirs. The entry that revokes it appoints no successor.
 A `prune` entry repeats what the `signer` entries before it said, because those below its cut go.
 A key is named as the origin, which has the epoch in it; so what is trusted is the public key, under whatever name.
@@ -38,8 +39,8 @@ class Trust:
     # Whether something was opened that no pinned key had signed.
     leaned_on_own: bool = field(init=False, default=False)
     _revoked_at: dict[bytes, int] = field(init=False, default_factory=dict)
-    # Whoever trusts the first trusts the second.
-    _follows: list[tuple[bytes, bytes]] = field(init=False, default_factory=list)
+    # Whoever trusts the first trusts the second, up to a size.
+    _follows: list[tuple[bytes, bytes, int]] = field(init=False, default_factory=list)
     # The size up to which each key counts that is trusted by the pinned ones, and by the own ones.
     _pinned: dict[bytes, int] = field(init=False, default_factory=dict)
     _own: dict[bytes, int] = field(init=False, default_factory=dict)
@@ -66,13 +67,14 @@ class Trust:
             statement = "".join(f"{line}\n" for line in lines).encode()
             for key, signature in zip((old, new), details["succession"], strict=True):
                 Ed25519PublicKey.from_public_bytes(key).verify(decode_base64(signature), statement)
+            from_size = int(details["from_size"])
             if details["event"] == "revoked":
-                self._revoked_at[old] = min(details["from_size"], self._revoked_at.get(old, details["from_size"]))
+                self._revoked_at[old] = min(from_size, self._revoked_at.get(old, from_size))
             else:
-                self._follows.append((old, new))
+                self._follows.append((old, new, COUNT_LIMIT))
         except (KeyError, TypeError, ValueError, AttributeError, MalformedNoteError, InvalidSignature):
             raise MalformedError("the signer entry is not signed by its two keys") from None
-        self._follows.append((new, old))
+        self._follows.append((new, old, from_size))
         self._extend()
 
     def add_kept(self, body: JSONObject, origin: Callable[[int], str]) -> None:
@@ -97,8 +99,8 @@ class Trust:
         return opened
 
     def is_ended(self, note: Note) -> bool:
-        """Whether a key has signed a checkpoint under its origin whose word ended before: revoked, or trusted only through one that was.
-        For a note that `open` does not open."""
+        """Whether a key has signed a checkpoint under its origin whose word ended before: revoked, trusted only through one that was, or
+        only through its successor. For a note that `open` does not open."""
         checkpoint = parse_checkpoint(note.text)
         known = sorted(self._pinned.keys() | self._own.keys())
         try:
@@ -122,9 +124,9 @@ class Trust:
         known: dict[bytes, int] = {}
         while known != limits:
             known = dict(limits)
-            for first, second in self._follows:
+            for first, second, up_to in self._follows:
                 if first in limits:
-                    limit = min(limits[first], self._revoked_at.get(second, COUNT_LIMIT))
+                    limit = min(limits[first], up_to, self._revoked_at.get(second, COUNT_LIMIT))
                     limits[second] = max(limit, limits.get(second, limit))
         return limits
 

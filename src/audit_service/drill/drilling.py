@@ -16,8 +16,8 @@ from audit_service.drill.scratch import Ground, Scratch
 
 Verdict = Literal["as expected", "slipped through", "false alarm", "more found"]
 RED: frozenset[Verdict] = frozenset({"slipped through", "false alarm"})
-# A `resume` makes epoch 2, and keys are named as the epoch's origin.
-_EPOCHS = (1, 2)
+# A `resume` makes epoch 2, one that follows it another, and keys are named as the epoch's origin.
+_EPOCHS = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)

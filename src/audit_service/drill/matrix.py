@@ -259,4 +259,5 @@ def _twins() -> list[Case]:
         lawful("a key succeeded by another", "A14", t.rotate_key, elsewhere=kinds()),
         lawful("a key revoked, and what it signed before", "A14", t.revoke_key),
         lawful("a backup restored and resumed", "A5", t.restore_and_resume, elsewhere=kinds("truncated")),
+        lawful("a backup restored twice", "A5", t.resume_again, elsewhere=kinds("root_mismatch", "truncated")),
     ]

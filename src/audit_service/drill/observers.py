@@ -46,7 +46,7 @@ class Scene:
 
     @property
     def published(self) -> Sequence[VerifierKey]:
-        """Every key that ever signed, as `keys list-signing` tells whoever asks: the offline verifier follows no succession."""
+        """Every key that ever signed, as `keys list-signing` tells whoever asks: a revoked key appoints no successor."""
         origins = {key.name for key in self.pinned}
         return [key for origin in sorted(origins) for key in self.scratch.signing.keys().verifiers(origin)]
 

@@ -113,9 +113,17 @@ async def revoke_key(scratch: Scratch) -> Committed:
 
 
 async def restore_and_resume(scratch: Scratch) -> Committed:
-    """An older backup is restored, and an operator says so: the log goes on in its next epoch."""
+    """An older backup is restored, and an operator says so: the log goes on in a new epoch."""
     await scratch.restore_older()
     await scratch.signing.require_lease()
     await resuming.resume(scratch.signing, scratch.signed_log, reason="drill")
     await scratch.append(3)
     return Committed(note=await sign_now(scratch))
+
+
+async def resume_again(scratch: Scratch) -> Committed:
+    """The same backup is restored once more, from before that resume: what was signed since is lost as well, and never signed over."""
+    lost = await restore_and_resume(scratch)
+    again = await restore_and_resume(scratch)
+    assert lost.note is not None  # noqa: S101 - it was signed
+    return Committed(note=again.note, copies=[*scratch.notes, lost.note])

@@ -19,7 +19,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,6 +53,11 @@ class Signed:
     def epoch(self) -> int:
         """The last part of the origin."""
         return int(self.checkpoint.origin.rpartition("/")[2])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and size: what is signed later has a greater one, or the same."""
+        return self.epoch, self.checkpoint.size
 
 
 class SigningFolder:
@@ -106,8 +111,11 @@ class LogFolder:
         self._history_path = path / "checkpoints.ndjson"
 
     def read_state(self, keys: Keys) -> Signed | None:
-        """The last signed checkpoint; None before the first. Raises SigningStateError."""
-        return _read(self.state_path, keys)
+        """The last signed checkpoint: the state's, or the history's where that says more, because the state was lost or is an older copy;
+        None before the first. Raises SigningStateError."""
+        state = _read(self.state_path, keys)
+        last = self._last_in_history(state, keys)
+        return state if last is None or (state is not None and state.place >= last.place) else last
 
     def read_kept(self, epoch: int, keys: Keys) -> Signed | None:
         """The last checkpoint of an epoch that ended; None when there is none. Raises SigningStateError."""
@@ -138,13 +146,27 @@ class LogFolder:
 
     def last_note(self) -> str | None:
         """The newest note of the history; None when there is none, or its line was cut."""
+        return next(self._newest(), None)
+
+    def _newest(self) -> Iterator[str | None]:
+        """The notes at the end of the history, the newest first; None for a line that was cut."""
         try:
             with self._history_path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * NOTE_LIMIT_BYTES))
                 lines = file.read().splitlines()
         except FileNotFoundError:
-            return None
-        return _note_of(lines[-1]) if lines else None
+            return
+        yield from map(_note_of, reversed(lines))
+
+    def _last_in_history(self, state: Signed | None, keys: Keys) -> Signed | None:
+        """The newest whole line of the history that is by our keys; None when there is none behind the state's."""
+        for note in self._newest():
+            if note is not None:
+                if state is not None and note == state.note:
+                    return None
+                with suppress(ProofError):
+                    return opened(note, keys)
+        return None
 
     def history(self) -> Iterator[str]:
         """Every note of the history, oldest first. Lines that a crash cut are left out."""

@@ -1,17 +1,22 @@
 """`checkpoint resume`: an operator says that a signed tail is lost and the log goes on without it.
 
-1. Read the whole log as it is and hold it against every note in the history of its epoch: the last good checkpoint is the largest that
-   the log still has; what was signed beyond it is lost.
-2. In our turn, with the state unchanged: keep the old state beside, and sign the log as it is under the next epoch's origin. That is the
+1. Read the whole log as it is and hold it against every note in the history of its epoch and of later ones, which a backup from before
+   an earlier resume knows nothing of: an epoch's last good checkpoint is the largest that the log still has; what was signed beyond it is
+   lost.
+2. In our turn, with the state unchanged: keep the old state beside, and sign the log as it is under a new epoch's origin. That is the
    new state: nobody is shown it before the log itself says that the epoch began.
-3. Raise the epoch and append the `resume` entry, in one transaction of the database. From here on the signer goes on.
+3. Raise the epoch by one and append the `resume` entry, in one transaction of the database, until the new one is reached: an entry for
+   each epoch of which something is lost. From here on the signer goes on.
 
-Killed after step 2, the signer refuses the log until the command is run again; it then takes the state it finds for what it is.
+The new epoch is the one behind everything that was ever signed, so that no epoch gets two trees. Only where the log begins with all that
+was signed of an epoch it has not reached, as after this command was killed between the steps, is that one taken up. Until then the signer
+refuses the log.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from heapq import merge
+from itertools import chain, groupby
 
 from audit_service.core import control
 from audit_service.core.chain import format_origin
@@ -31,16 +36,24 @@ from audit_service.store.signing import SignedLog, StoredHead
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
-    """What was resumed: the log as observed, what is lost of what was signed, and where the `resume` entry stands. `stale`: tiles that are
-    still those of what was lost."""
+class Loss:
+    """What is lost of what was signed in an epoch: as the `resume` entry at `seq` says, which ends the epoch."""
 
     epoch: int
     seq: int
-    size: int
-    root: bytes
     lost: tuple[int, int]
     last_good: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What was resumed: the new epoch, the log as observed, and what is lost of each epoch before. `stale`: tiles that are still those of
+    what was lost."""
+
+    epoch: int
+    size: int
+    root: bytes
+    losses: list[Loss]
     stale: list[BuiltTile]
 
 
@@ -58,33 +71,37 @@ async def resume(
     signed = _signed_of(folder, keys, state, head)
     expected = _Expected(folder, signed)
     observed, stale = await _observe(signing, target, head, expected, report)
-    last_good = expected.last_good
-    if last_good is not None and last_good[0] >= signed.checkpoint.size:
+    has_all = expected.has_all(state)
+    if has_all and state.epoch == head.epoch:
         raise InputError("the log has all that was signed: there is nothing to resume")
-    good_size, good_note = last_good or (0, _empty_note(keys, signed))
+    epoch = state.epoch if has_all else state.epoch + 1
     async with signing.folder.turn():
         if folder.read_state(signing.keys()) != state:
             raise InputError("another checkpoint was signed meanwhile: the log may have come back; look again")
         await signing.require_lease()
-        origin = format_origin(head.service_name, target.log_key, head.epoch + 1)
+        origin = format_origin(head.service_name, target.log_key, epoch)
         size, root = observed.place.size, observed.root()
         note = format_note(sign_checkpoint(Checkpoint(origin, size, root), keys.signers(origin)))
-        folder.keep_state(signed)
+        if epoch != state.epoch:
+            folder.keep_state(state)
         folder.write_state(note)
-        lost = (good_size, signed.checkpoint.size)
-        entry = control.resume(act("cli", reason), checkpoint=good_note, size=size, root=root, lost=lost)
-        seq = await store.resume_log(signing.database.writes, target.log_id, signing.holder, entry)
-    return Resumed(head.epoch + 1, seq, size, root, lost, good_note, stale)
+        losses = []
+        for ended in range(head.epoch, epoch):
+            good = expected.last_good(ended) or _empty(keys, signed[ended])
+            lost = (good.checkpoint.size, signed[ended].checkpoint.size)
+            entry = control.resume(act("cli", reason), checkpoint=good.note, size=size, root=root, lost=lost)
+            seq = await store.resume_log(signing.database.writes, target.log_id, signing.holder, entry)
+            losses.append(Loss(ended, seq, lost, good.note))
+    return Resumed(epoch, size, root, losses, stale)
 
 
-def _signed_of(folder: LogFolder, keys: Keys, state: Signed, head: StoredHead) -> Signed:
-    """What was signed last in the log's present epoch; behind a state of the next, an earlier run of this command was killed."""
-    if state.epoch == head.epoch:
-        return state
-    kept = folder.read_kept(head.epoch, keys) if state.epoch == head.epoch + 1 else None
-    if kept is None:
+def _signed_of(folder: LogFolder, keys: Keys, state: Signed, head: StoredHead) -> dict[int, Signed]:
+    """What was signed last in the log's epoch, and in each one since: the log was set back behind those, or never reached the last."""
+    kept = [folder.read_kept(epoch, keys) for epoch in range(head.epoch, state.epoch)]
+    signed = {one.epoch: one for one in (*kept, state) if one is not None}
+    if head.epoch not in signed or len(signed) != len(kept) + 1:
         raise SigningRefusedError(f"signed was epoch {state.epoch}, and the log is in epoch {head.epoch}")
-    return kept
+    return signed
 
 
 async def _observe(
@@ -99,38 +116,57 @@ async def _observe(
 
 
 class _Expected:
-    """The signed checkpoints of an epoch, in the order of their sizes, held against the roots that the log has."""
+    """The signed checkpoints of some epochs, in the order of their sizes, held against the roots that the log has."""
 
-    def __init__(self, folder: LogFolder, signed: Signed) -> None:
+    def __init__(self, folder: LogFolder, signed: Mapping[int, Signed]) -> None:
         self._folder, self._signed = folder, signed
-        self._current: tuple[Checkpoint, str] | None = None
-        self.last_good: tuple[int, str] | None = None
+        self._current: list[Signed] = []
+        self._best: Signed | None = None  # the largest that the log has, of any epoch
+        self._good: dict[int, Signed | None] = {}
 
     def sizes(self) -> Iterator[int]:
-        """Each size once; the note that belongs to it is the current one until the next is asked for."""
-        last = -1
-        for checkpoint, note in self._notes():
-            if checkpoint.size > last:
-                last = checkpoint.size
-                self._current = checkpoint, note
-                yield checkpoint.size
+        """Each size once; the checkpoints that belong to it are the current ones until the next is asked for."""
+        epochs = [self._of(signed) for signed in self._signed.values()]
+        for size, found in groupby(merge(*epochs, key=_size_of), key=_size_of):
+            self._current = list(found)
+            yield size
 
-    def _notes(self) -> Iterator[tuple[Checkpoint, str]]:
-        for note in chain(self._folder.history(), [self._signed.note]):
+    def _of(self, signed: Signed) -> Iterator[Signed]:
+        """Those of one epoch."""
+        last = -1
+        for note in chain(self._folder.history(), [signed.note]):
             try:
-                checkpoint = parse_checkpoint(parse_note(note).text)
+                found = Signed(parse_checkpoint(parse_note(note).text), note)
             except ProofError:
                 continue
-            if checkpoint.origin == self._signed.checkpoint.origin:
-                yield checkpoint, note
+            if found.checkpoint.origin == signed.checkpoint.origin and found.checkpoint.size > last:
+                last = found.checkpoint.size
+                yield found
 
-    def arrive(self, size: int, root: bytes) -> None:
-        """The log has this root at the current checkpoint's size."""
-        if self._current is not None and self._current[0].root == root:
-            self.last_good = size, self._current[1]
+    def arrive(self, _size: int, root: bytes) -> None:
+        """The log has this root at the current checkpoints' size."""
+        best = self._best
+        for one in self._current:
+            if one.checkpoint.root == root:
+                self._good[one.epoch] = self._best = one
+            else:
+                self._good.setdefault(one.epoch, best)
+
+    def last_good(self, epoch: int) -> Signed | None:
+        """The largest checkpoint of an epoch that the log has; where it has none, the largest of another below the epoch's own."""
+        return self._good.get(epoch, self._best)
+
+    def has_all(self, signed: Signed) -> bool:
+        """Whether the log begins with this checkpoint, the last of its epoch."""
+        good = self.last_good(signed.epoch)
+        return good is not None and good.checkpoint == signed.checkpoint
 
 
-def _empty_note(keys: Keys, signed: Signed) -> str:
+def _size_of(signed: Signed) -> int:
+    return signed.checkpoint.size
+
+
+def _empty(keys: Keys, signed: Signed) -> Signed:
     """The checkpoint of the empty tree, which every log extends, for a log of which nothing that was signed is left."""
-    origin = signed.checkpoint.origin
-    return format_note(sign_checkpoint(Checkpoint(origin, 0, EMPTY_ROOT), keys.signers(origin)))
+    checkpoint = Checkpoint(signed.checkpoint.origin, 0, EMPTY_ROOT)
+    return Signed(checkpoint, format_note(sign_checkpoint(checkpoint, keys.signers(checkpoint.origin))))
