@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+import orjson
+
 from audit_service.core.vkey import VerifierKey, format_vkey
-from audit_service.drill.case import HOLE, INCOMPLETE, NO_LOG, REFUSED, Committed, Kinds, Observer, kinds
+from audit_service.drill.case import HOLE, INCOMPLETE, NO_ARCHIVE, NO_LOG, REFUSED, Committed, Kinds, Observer, kinds
 from audit_service.drill.sample import SOURCE
 from audit_service.drill.scratch import Scratch
 from audit_service.drill.twins import make_bundle
@@ -89,6 +92,16 @@ class Scene:
         holes = [hole for source in page.sources for hole in source.holes.listed]
         return Seen(kinds(HOLE) if holes else kinds(), said=f"numbers {holes}" if holes else None)
 
+    async def by_archive(self) -> Seen:
+        """The files the operator kept, held against the digest in the log."""
+        body = await self.scratch.admin.fetchval(
+            "SELECT body FROM audit.entry WHERE log_id = $1 AND kind = 'prune' ORDER BY seq DESC LIMIT 1",
+            self.scratch.log.log_id,
+        )
+        wanted = orjson.loads(body)["details"]["archive"]
+        kept = {sha256(path.read_bytes()).hexdigest() for path in self.scratch.folder.glob("archive*")}
+        return Seen(kinds()) if wanted in kept else Seen(kinds(NO_ARCHIVE), said=f"no file has the SHA-256 {wanted}")
+
     async def _against(self, notes: Sequence[str]) -> Seen:
         if not await self._has_log():
             return Seen(kinds(NO_LOG), said="no tenant has the log of this checkpoint")
@@ -111,6 +124,7 @@ OBSERVERS: Mapping[Observer, Callable[[Scene], Awaitable[Seen]]] = {
     "elsewhere": Scene.by_copies,
     "bundle": Scene.by_bundle,
     "sources": Scene.by_sources,
+    "archive": Scene.by_archive,
     "signer": Scene.by_signer,  # the last: it changes what is there
 }
 

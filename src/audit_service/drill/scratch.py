@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from audit_service.app import recipe_of
 from audit_service.core.chain import body_hash
-from audit_service.core.entry import GROUPS, SALT_BYTES, Prepared, disclosure_hash, project
+from audit_service.core.entry import GROUPS, SALT_BYTES, JSONObject, Prepared, disclosure_hash, project
 from audit_service.core.view import stored_disclosures
 from audit_service.drill.sample import sample_event
 from audit_service.embedded import DATABASE, LOGIN_ROLES, EmbeddedPostgres
@@ -89,9 +89,12 @@ class Scratch:
         return SignedLog(DEFAULT_TENANT, self.log.log_id, self.log.log_key)
 
     async def append(self, count: int, log: Log | None = None) -> list[Receipt]:
+        """Made-up events."""
+        return await self.send([sample_event() for _ in range(count)], log)
+
+    async def send(self, events: Sequence[JSONObject], log: Log | None = None) -> list[Receipt]:
         """Events as panels send them, through the service's own way in."""
         commit = GroupCommit(self.serving.writes, self.recipe.rules.digest)
-        events = [sample_event() for _ in range(count)]
         outcomes = await ingest(commit, self.recipe, log or self.log, events)
         return [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
 
