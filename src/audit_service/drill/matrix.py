@@ -243,6 +243,12 @@ def _keyed() -> list[Case]:
             k.forge_with_revoked_key,
             {"checkpoint": kinds(INCOMPLETE)},
         ),
+        Case(
+            "a checkpoint by a succeeded key alone, after its time",
+            "A14",
+            k.forge_with_retired_key,
+            {"checkpoint": kinds(INCOMPLETE), "bundle": kinds("checkpoint")},
+        ),
         Case("a checkpoint by a strange key", "A14", k.sign_with_strange_key, nobody_signed),
         Case("a checkpoint edited under its signature", "A14", k.edit_note, nobody_signed),
         Case("a checkpoint of another log", "A15", k.show_note_of_another_log, {"checkpoint": kinds(INCOMPLETE)}),

@@ -82,7 +82,9 @@ class Scene:
             path.write_bytes(self.committed.bundle or await make_bundle(self.scratch))
         except (NotSignedError, TreeDamagedError) as error:
             return Seen(kinds(REFUSED), said=error.detail)
-        return await asyncio.to_thread(_offline, path, [format_vkey(key) for key in self.published])
+        return await asyncio.to_thread(
+            _offline, path, [format_vkey(key) for key in self.committed.keys or self.published]
+        )
 
     async def by_sources(self) -> Seen:
         """Numbers of producers that are missing."""
