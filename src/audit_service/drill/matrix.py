@@ -16,6 +16,7 @@ from audit_service.drill.case import (
     INCOMPLETE,
     NO_ARCHIVE,
     NO_LOG,
+    NOT_THERE,
     REFUSED,
     Case,
     Kinds,
@@ -145,7 +146,13 @@ def _rewriting() -> list[Case]:
     return [
         found_outside("a signed entry edited, the rest hashed again", "A3", r.rehash_suffix, "root_mismatch"),
         found_outside("the whole log hashed again", "A3", r.rehash_all, "root_mismatch"),
-        not_found("an entry behind the last checkpoint edited, hashed again", "A3", r.rehash_window, signer=kinds()),
+        not_found(
+            "an entry behind the last checkpoint edited, hashed again",
+            "A3",
+            r.rehash_window,
+            signer=kinds(),
+            receipt=kinds(NOT_THERE),
+        ),
         Case(
             "an entry of a version nobody knows, hashed again",
             "A3",
@@ -154,7 +161,11 @@ def _rewriting() -> list[Case]:
         ),
         *cuts,
         not_found(
-            "the tail cut down to the last checkpoint", "A4", partial(r.cut_tail, size_of=at_checkpoint), signer=kinds()
+            "the tail cut down to the last checkpoint",
+            "A4",
+            partial(r.cut_tail, size_of=at_checkpoint),
+            signer=kinds(),
+            receipt=kinds(NOT_THERE),
         ),
         found_by_chain("the tail cut, the head left", "A4", r.cut_tail_only, "truncated", signer=kinds(REFUSED)),
         found_by_chain("the tail cut, its receipts left", "A4", r.cut_tail_keep_receipts, "projection_mismatch"),
@@ -168,7 +179,7 @@ def _rewriting() -> list[Case]:
             "time_backwards",
         ),
         found_outside("a signed entry just as old as the one before, hashed again", "A9", old, "root_mismatch"),
-        not_found("the same of an entry behind the last checkpoint", "A9", fresh),
+        not_found("the same of an entry behind the last checkpoint", "A9", fresh, receipt=kinds(NOT_THERE)),
     ]
 
 
@@ -268,8 +279,8 @@ def _twins() -> list[Case]:
         lawful("nothing done", "", t.do_nothing, elsewhere=kinds()),
         lawful("every row and index written anew", "A1", t.rewrite_pages, elsewhere=kinds()),
         lawful("an event sent twice", "A2", t.send_again, elsewhere=kinds()),
-        lawful("events appended behind a checkpoint", "A3", t.go_on, elsewhere=kinds()),
-        lawful("an append rolled back", "A4", t.roll_back, elsewhere=kinds()),
+        lawful("events appended behind a checkpoint", "A3", t.go_on, elsewhere=kinds(), receipt=kinds()),
+        lawful("an append rolled back", "A4", t.roll_back, elsewhere=kinds(), receipt=kinds()),
         lawful("a tenant pruned and cleared, its log kept", "A6", t.give_tenant_up, chain=without_key, archive=kinds()),
         lawful("the signer moved to another folder", "A7", t.move_signer, elsewhere=kinds()),
         lawful("two customers with checkpoints of two sizes", "A8", t.show_two_sizes, elsewhere=kinds()),

@@ -9,7 +9,18 @@ from pathlib import Path
 import orjson
 
 from audit_service.core.vkey import VerifierKey, format_vkey
-from audit_service.drill.case import HOLE, INCOMPLETE, NO_ARCHIVE, NO_LOG, REFUSED, Committed, Kinds, Observer, kinds
+from audit_service.drill.case import (
+    HOLE,
+    INCOMPLETE,
+    NO_ARCHIVE,
+    NO_LOG,
+    NOT_THERE,
+    REFUSED,
+    Committed,
+    Kinds,
+    Observer,
+    kinds,
+)
 from audit_service.drill.sample import SOURCE
 from audit_service.drill.scratch import Scratch
 from audit_service.drill.twins import make_bundle
@@ -94,6 +105,16 @@ class Scene:
         holes = [hole for source in page.sources for hole in source.holes.listed]
         return Seen(kinds(HOLE) if holes else kinds(), said=f"numbers {holes}" if holes else None)
 
+    async def by_receipt(self) -> Seen:
+        """The entry that a receipt names."""
+        seq, digest = self.scratch.receipt
+        found = await self.scratch.admin.fetchval(
+            "SELECT hash FROM audit.entry WHERE log_id = $1 AND seq = $2", self.scratch.log.log_id, seq
+        )
+        if found == digest:
+            return Seen(kinds())
+        return Seen(kinds(NOT_THERE), seq, "another entry, or none, stands where one was acknowledged")
+
     async def by_archive(self) -> Seen:
         """The files the operator kept, held against the digest in the log."""
         body = await self.scratch.admin.fetchval(
@@ -126,6 +147,7 @@ OBSERVERS: Mapping[Observer, Callable[[Scene], Awaitable[Seen]]] = {
     "elsewhere": Scene.by_copies,
     "bundle": Scene.by_bundle,
     "sources": Scene.by_sources,
+    "receipt": Scene.by_receipt,
     "archive": Scene.by_archive,
     "signer": Scene.by_signer,  # the last: it changes what is there
 }

@@ -63,7 +63,8 @@ _SLICE_ENTRIES = 200
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """One installation: its databases' roles, its signing folder, two tenants' logs. `notes`: the checkpoints that were signed for the
-    first log, as others keep them. `size`: of that log; `signed`: of it as last signed."""
+    first log, as others keep them. `size`: of that log; `signed`: of it as last signed; `receipt`: seq and hash of its last entry, as the
+    panel that sent it keeps them."""
 
     ground: "Ground"
     name: str
@@ -77,6 +78,7 @@ class Scratch:
     other: Log
     notes: tuple[str, ...]
     size: int
+    receipt: tuple[int, bytes]
 
     @property
     def signed(self) -> int:
@@ -211,6 +213,9 @@ class Ground:
                 own = await credentials.find_tenant(connection, DEFAULT_TENANT)
                 others = await credentials.find_tenant(connection, OTHER_TENANT)
             assert own is not None and others is not None  # noqa: S101, PT018 - both were made
+            # The head row names the entry whose receipt went out last.
+            last = await admin.fetchrow("SELECT size - 1, last_hash FROM audit.log WHERE log_id = $1", own.log_id)
+            assert last is not None  # noqa: S101 - every log has a head row
             yield Scratch(
                 ground=self,
                 name=name,
@@ -224,6 +229,7 @@ class Ground:
                 other=Log(others.log_id, installed.service_name, others.log_key),
                 notes=self._notes,
                 size=self._size,
+                receipt=(last[0], last[1]),
             )
         finally:
             await admin.close()
