@@ -34,7 +34,13 @@ _COLOURS = {"as expected": "green", "more found": "yellow"}
 _COLUMNS: tuple[Observer, ...] = ("chain", "checkpoint")
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 # What it means that one of these found nothing.
-_NOTHING: dict[Observer, str] = {"signer": "signs", "bundle": "good", "sources": "no hole"}
+_NOTHING: dict[Observer, str] = {
+    "signer": "signs",
+    "bundle": "good",
+    "sources": "no hole",
+    "receipt": "there",
+    "archive": "kept",
+}
 
 
 def register(app: typer.Typer) -> None:

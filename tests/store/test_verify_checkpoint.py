@@ -10,7 +10,7 @@ from audit_service.core.vkey import Signer, VerifierKey
 from audit_service.errors import InvalidQueryError
 from audit_service.verify import Report
 from tests.support.forgotten import Forgetter, act, succession
-from tests.support.tampering import SIZE, Lab
+from tests.support.tampering import SIZE, Lab, report_of
 
 MIDDLE = 7
 
@@ -67,6 +67,21 @@ async def test_a_cut_tail_with_its_head_reset_shows(lab: Lab, forget: Forgetter,
     assert [(item.seq, item.kind, item.expected, item.found) for item in report.breaks] == [(9, "truncated", SIZE, 9)]
     assert verdicts(report) == [(SIZE, "inconsistent")]
     assert report.checkpoints[0].detail.startswith("rollback: the log has 9 entries")
+
+
+async def test_a_tail_cut_at_any_place_shows_against_every_larger_checkpoint_and_against_no_other(
+    lab: Lab, forget: Forgetter, trusted: list[VerifierKey]
+) -> None:
+    notes = [await signed(lab, forget, size) for size in range(SIZE + 1)]
+    for cut in reversed(range(SIZE)):
+        await cut_and_reset(lab, cut)
+        for size, note in enumerate(notes):
+            report = await report_of(lab.pools, lab.log_id, checkpoints=[note], trusted=trusted)
+            found = [(item.seq, item.kind, item.expected, item.found) for item in report.breaks]
+            shows = size > cut
+            assert found == ([(cut, "truncated", size, cut)] if shows else []), (cut, size)
+            assert verdicts(report) == [(size, "inconsistent" if shows else "consistent")]
+            assert report.status == ("broken" if shows else "ok")
 
 
 async def test_a_rewrite_of_equal_length_shows(lab: Lab, forget: Forgetter, trusted: list[VerifierKey]) -> None:

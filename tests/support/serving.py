@@ -68,6 +68,11 @@ class Wire:
             body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(status, headers, body)
 
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The chunks of an answer as they come, until its end. Raises IncompleteReadError when the service breaks it off."""
+        while data := await self._chunk():
+            yield data
+
     async def lines(self) -> AsyncIterator[bytes]:
         """The lines of a chunked answer as they come, until its end."""
         while data := await self._chunk():

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from audit_service import verification as verifying
+from audit_service.core.chain import genesis_hash
 from audit_service.core.checker import Break, Checker
 from audit_service.store.batches import BatchReader
 from audit_service.store.engine import Database
@@ -157,9 +158,14 @@ class Lab:
     async def set_head(self, hashes: Sequence[bytes]) -> None:
         """The head row that fits a log of these hashes."""
         await self.execute(
-            "UPDATE audit.log SET size = $2::bigint, last_hash = $3, frontier = $4, last_recorded_at ="
-            " (SELECT recorded_at FROM audit.entry WHERE log_id = $1 AND seq = $2::bigint - 1) WHERE log_id = $1",
-            *(self.log_id, len(hashes), hashes[-1], b"".join(naive_frontier(hashes))),
+            "UPDATE audit.log SET size = $2::bigint, last_hash = $3, frontier = $4, last_recorded_at = coalesce("
+            "(SELECT recorded_at FROM audit.entry WHERE log_id = $1 AND seq = $2::bigint - 1), 'epoch') WHERE log_id = $1",
+            *(
+                self.log_id,
+                len(hashes),
+                hashes[-1] if hashes else genesis_hash(self.origin),
+                b"".join(naive_frontier(hashes)),
+            ),
         )
 
     @property

@@ -8,6 +8,8 @@ Those who look, each with what it knows:
     signer       the signer, when it comes to sign the next time
     bundle       a stranger with a bundle of evidence, the offline verifier and the public key
     sources      who asks which numbers of a producer are missing
+    receipt      a panel that kept the receipt of its last event, and looks whether the log has that entry
+    archive      who asks the operator for the file that the last `prune` entry names by its SHA-256
 
 What they find are kinds of breaks of the report, checks of the offline verifier, or one of the words below.
 """
@@ -19,7 +21,7 @@ from typing import Literal, TypeAlias, cast
 from audit_service.core.vkey import VerifierKey
 from audit_service.drill.scratch import Scratch
 
-Observer: TypeAlias = Literal["chain", "checkpoint", "elsewhere", "signer", "bundle", "sources"]
+Observer: TypeAlias = Literal["chain", "checkpoint", "elsewhere", "signer", "bundle", "sources", "receipt", "archive"]
 # The signer does not sign, or no evidence is given out.
 REFUSED = "refused"
 # A verification, online or offline, that does not end with good: it says what it could not check.
@@ -28,6 +30,10 @@ INCOMPLETE = "incomplete"
 NO_LOG = "no such log"
 # Numbers of a producer that no event has.
 HOLE = "hole"
+# The log has another entry, or none, where a receipt says that there is one.
+NOT_THERE = "not there"
+# Nobody has the archive that a `prune` entry names.
+NO_ARCHIVE = "no archive"
 
 Kinds: TypeAlias = frozenset[str]
 

@@ -9,8 +9,6 @@ from audit_service.drill.case import Committed
 from audit_service.drill.dba import Dba, flip, forge_value
 from audit_service.drill.sample import SOURCE, sample_event
 from audit_service.drill.scratch import Scratch
-from audit_service.ingest import ingest
-from audit_service.store.group_commit import GroupCommit
 
 # -- A1: damage ----------------------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ async def edit_head(scratch: Scratch, assignment: str) -> Committed:
 async def number_events(scratch: Scratch, numbers: Sequence[int]) -> Committed:
     """A producer numbers its events, and these are the ones that arrive."""
     events = [sample_event(number) | {"source": {"id": f"{SOURCE}-numbered", "seq": number}} for number in numbers]
-    await ingest(GroupCommit(scratch.serving.writes, scratch.recipe.rules.digest), scratch.recipe, scratch.log, events)
+    await scratch.send(events)
     return Committed()
 
 

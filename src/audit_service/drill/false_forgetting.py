@@ -16,6 +16,7 @@ from audit_service.core.vkey import Signer
 from audit_service.drill.case import Committed
 from audit_service.drill.dba import Dba, forge_value
 from audit_service.drill.scratch import EARLY_SIZES, Scratch
+from audit_service.drill.twins import sign_now
 from audit_service.signing.rotation import act
 
 # -- A10: a dropped head posing as retention -----------------------------------------------------------------
@@ -51,6 +52,13 @@ async def cut_changed_head(scratch: Scratch) -> Committed:
     await dba.rehash()
     await _prune_falsely(dba, lambda _: scratch.notes[1])
     return Committed()
+
+
+async def cut_head_as_pruning(scratch: Scratch) -> Committed:
+    """The oldest entries as they are, and a `prune` entry that carries the genuine checkpoint, which is public: what a lawful prune
+    leaves, by somebody without any key. The log goes on, and the signer signs it."""
+    await _prune_falsely(await Dba.take(scratch), lambda _: scratch.notes[1])
+    return Committed(note=await sign_now(scratch))
 
 
 async def cut_head_of_another(scratch: Scratch) -> Committed:
@@ -149,6 +157,15 @@ async def drop_for_others(scratch: Scratch) -> Committed:
     await _empty(dba, seq)
     await dba.append_control(control.drop(_act(), [(seq + 1, seq + 2)], count=1, policy="age"))
     return Committed(seq)
+
+
+async def drop_unasked(scratch: Scratch) -> Committed:
+    """A body is gone, and a `drop` entry that nobody ordered names it: what a lawful one leaves. The signer signs it."""
+    dba = await Dba.take(scratch)
+    seq = await dba.find_old()
+    await _empty(dba, seq)
+    await dba.append_control(control.drop(_act(), [(seq, seq + 1)], count=1, policy="age"))
+    return Committed(note=await sign_now(scratch))
 
 
 def _erase(item: ErasedItem) -> control.Control:

@@ -4,7 +4,7 @@ import secrets
 import shutil
 from dataclasses import replace
 
-from audit_service.core.checkpoint import Checkpoint, sign_checkpoint
+from audit_service.core.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
 from audit_service.core.merkle import Frontier
 from audit_service.core.note import format_note, parse_note
 from audit_service.core.vkey import Signer, VerifierKey
@@ -12,7 +12,7 @@ from audit_service.drill.case import Committed
 from audit_service.drill.dba import Dba, forge_value
 from audit_service.drill.rewriting import rehash_suffix
 from audit_service.drill.scratch import Scratch
-from audit_service.drill.twins import sign_now
+from audit_service.drill.twins import make_bundle, rotate_key, sign_now
 from audit_service.signing import rotation
 from audit_service.signing.keyfile import Keys, ensure_keys
 from audit_service.store.signing import fetch_stored_head
@@ -58,6 +58,21 @@ async def forge_with_revoked_key(scratch: Scratch) -> Committed:
     await sign_now(scratch)
     await scratch.append(1)
     return Committed(note=await _forged(scratch, stolen), keys=_trusted(scratch, scratch.signing.keys()))
+
+
+async def forge_with_retired_key(scratch: Scratch) -> Committed:
+    """A key that was succeeded, and whose overlap is over, signs alone what comes later; its thief owns the database as well, and gives
+    out a bundle under that checkpoint. Whoever pinned the key that is in force does not take it."""
+    stolen = scratch.signing.keys()
+    await rotate_key(scratch)
+    await scratch.append(1)
+    note, dba = await _forged(scratch, stolen), await Dba.take(scratch)
+    await dba.change(
+        "INSERT INTO audit.checkpoint (log_id, size, epoch, note) VALUES ($1, $2, 1, $3)",
+        *(parse_checkpoint(parse_note(note).text).size, note),
+    )
+    keys = _trusted(scratch, scratch.signing.keys())
+    return Committed(note=note, keys=keys, bundle=await make_bundle(scratch))
 
 
 async def swap_key(scratch: Scratch) -> Committed:

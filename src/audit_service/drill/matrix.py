@@ -14,7 +14,9 @@ from audit_service.drill.bundles import bundle_cases
 from audit_service.drill.case import (
     HOLE,
     INCOMPLETE,
+    NO_ARCHIVE,
     NO_LOG,
+    NOT_THERE,
     REFUSED,
     Case,
     Kinds,
@@ -52,6 +54,8 @@ _HEAD = {
     "service name": ("service_name = 'elsewhere.invalid'", "header_mismatch"),
     "service name, with a newline in it": ("service_name = service_name || E'\\nx'", "header_mismatch"),
 }
+# Who verifies a log, all of them.
+_NOBODY: tuple[Observer, ...] = ("chain", "checkpoint", "elsewhere", "bundle", "signer")
 _CUTS: dict[str, Callable[[Scratch], int]] = {
     "one below the last checkpoint": lambda scratch: scratch.signed - 1,
     "to an older checkpoint": lambda _: EARLY_SIZES[1],
@@ -142,7 +146,13 @@ def _rewriting() -> list[Case]:
     return [
         found_outside("a signed entry edited, the rest hashed again", "A3", r.rehash_suffix, "root_mismatch"),
         found_outside("the whole log hashed again", "A3", r.rehash_all, "root_mismatch"),
-        not_found("an entry behind the last checkpoint edited, hashed again", "A3", r.rehash_window, signer=kinds()),
+        not_found(
+            "an entry behind the last checkpoint edited, hashed again",
+            "A3",
+            r.rehash_window,
+            signer=kinds(),
+            receipt=kinds(NOT_THERE),
+        ),
         Case(
             "an entry of a version nobody knows, hashed again",
             "A3",
@@ -151,7 +161,11 @@ def _rewriting() -> list[Case]:
         ),
         *cuts,
         not_found(
-            "the tail cut down to the last checkpoint", "A4", partial(r.cut_tail, size_of=at_checkpoint), signer=kinds()
+            "the tail cut down to the last checkpoint",
+            "A4",
+            partial(r.cut_tail, size_of=at_checkpoint),
+            signer=kinds(),
+            receipt=kinds(NOT_THERE),
         ),
         found_by_chain("the tail cut, the head left", "A4", r.cut_tail_only, "truncated", signer=kinds(REFUSED)),
         found_by_chain("the tail cut, its receipts left", "A4", r.cut_tail_keep_receipts, "projection_mismatch"),
@@ -165,7 +179,7 @@ def _rewriting() -> list[Case]:
             "time_backwards",
         ),
         found_outside("a signed entry just as old as the one before, hashed again", "A9", old, "root_mismatch"),
-        not_found("the same of an entry behind the last checkpoint", "A9", fresh),
+        not_found("the same of an entry behind the last checkpoint", "A9", fresh, receipt=kinds(NOT_THERE)),
     ]
 
 
@@ -185,11 +199,19 @@ def _false_forgetting() -> list[Case]:
         found_by_chain(
             "a `prune` entry with another log's checkpoint", "A10", f.cut_head_of_another, "unrecorded_prune"
         ),
+        # The same bytes as a lawful prune's; only who keeps the archives can tell.
+        Case(
+            "a `prune` entry nobody ordered, with the genuine checkpoint",
+            "A10",
+            f.cut_head_as_pruning,
+            {who: kinds() for who in _NOBODY} | {"chain": kinds(INCOMPLETE), "archive": kinds(NO_ARCHIVE)},
+        ),
         found_by_chain("a disclosure gone, no `erase` entry", "A11", f.null_disclosure, "unrecorded_erasure"),
         found_by_chain("a body gone, no `drop` entry", "A11", f.null_body, "unrecorded_erasure"),
         found_by_chain("an `erase` entry for another commitment", "A11", f.erase_for_others, "unrecorded_erasure"),
         found_by_chain("a value replaced under an `erase` entry", "A11", f.edit_as_erasure, "disclosure_mismatch"),
         found_by_chain("a `drop` entry for other entries", "A11", f.drop_for_others, "unrecorded_erasure"),
+        Case("a `drop` entry nobody ordered", "A11", f.drop_unasked, {who: kinds() for who in _NOBODY}),
     ]
 
 
@@ -232,6 +254,12 @@ def _keyed() -> list[Case]:
             k.forge_with_revoked_key,
             {"checkpoint": kinds(INCOMPLETE)},
         ),
+        Case(
+            "a checkpoint by a succeeded key alone, after its time",
+            "A14",
+            k.forge_with_retired_key,
+            {"checkpoint": kinds(INCOMPLETE), "bundle": kinds("checkpoint")},
+        ),
         Case("a checkpoint by a strange key", "A14", k.sign_with_strange_key, nobody_signed),
         Case("a checkpoint edited under its signature", "A14", k.edit_note, nobody_signed),
         Case("a checkpoint of another log", "A15", k.show_note_of_another_log, {"checkpoint": kinds(INCOMPLETE)}),
@@ -249,13 +277,21 @@ def _twins() -> list[Case]:
     without_key = kinds(INCOMPLETE)
     return [
         lawful("nothing done", "", t.do_nothing, elsewhere=kinds()),
-        lawful("events appended", "", t.go_on, elsewhere=kinds()),
+        lawful("every row and index written anew", "A1", t.rewrite_pages, elsewhere=kinds()),
+        lawful("an event sent twice", "A2", t.send_again, elsewhere=kinds()),
+        lawful("events appended behind a checkpoint", "A3", t.go_on, elsewhere=kinds(), receipt=kinds()),
+        lawful("an append rolled back", "A4", t.roll_back, elsewhere=kinds(), receipt=kinds()),
+        lawful("a tenant pruned and cleared, its log kept", "A6", t.give_tenant_up, chain=without_key, archive=kinds()),
+        lawful("the signer moved to another folder", "A7", t.move_signer, elsewhere=kinds()),
+        lawful("two customers with checkpoints of two sizes", "A8", t.show_two_sizes, elsewhere=kinds()),
+        lawful("events of long ago, sent late", "A9", t.send_late, elsewhere=kinds()),
+        lawful("one event sent to two tenants", "A15", t.send_to_both, elsewhere=kinds()),
         lawful("a log cleared", "A11", t.clear, elsewhere=kinds()),
         lawful("bodies dropped around a legal hold", "A11", t.clear_around_hold, elsewhere=kinds()),
         lawful("events erased", "A11", t.erase_events, elsewhere=kinds()),
         lawful("a person erased", "A11", t.erase_person, elsewhere=kinds()),
         # Who has no key cannot tell whose checkpoint the prune rests on, and is told so.
-        lawful("a log pruned", "A10", t.prune_head, chain=without_key),
+        lawful("a log pruned", "A10", t.prune_head, chain=without_key, archive=kinds()),
         lawful("a key succeeded by another", "A14", t.rotate_key, elsewhere=kinds()),
         lawful("a key revoked, and what it signed before", "A14", t.revoke_key),
         lawful("a backup restored and resumed", "A5", t.restore_and_resume, elsewhere=kinds("truncated")),

@@ -3,10 +3,24 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+import orjson
+
 from audit_service.core.vkey import VerifierKey, format_vkey
-from audit_service.drill.case import HOLE, INCOMPLETE, NO_LOG, REFUSED, Committed, Kinds, Observer, kinds
+from audit_service.drill.case import (
+    HOLE,
+    INCOMPLETE,
+    NO_ARCHIVE,
+    NO_LOG,
+    NOT_THERE,
+    REFUSED,
+    Committed,
+    Kinds,
+    Observer,
+    kinds,
+)
 from audit_service.drill.sample import SOURCE
 from audit_service.drill.scratch import Scratch
 from audit_service.drill.twins import make_bundle
@@ -79,7 +93,9 @@ class Scene:
             path.write_bytes(self.committed.bundle or await make_bundle(self.scratch))
         except (NotSignedError, TreeDamagedError) as error:
             return Seen(kinds(REFUSED), said=error.detail)
-        return await asyncio.to_thread(_offline, path, [format_vkey(key) for key in self.published])
+        return await asyncio.to_thread(
+            _offline, path, [format_vkey(key) for key in self.committed.keys or self.published]
+        )
 
     async def by_sources(self) -> Seen:
         """Numbers of producers that are missing."""
@@ -88,6 +104,26 @@ class Scene:
             page = await list_sources(connection, log_id, [f"{SOURCE}-numbered"], limit=1)
         holes = [hole for source in page.sources for hole in source.holes.listed]
         return Seen(kinds(HOLE) if holes else kinds(), said=f"numbers {holes}" if holes else None)
+
+    async def by_receipt(self) -> Seen:
+        """The entry that a receipt names."""
+        seq, digest = self.scratch.receipt
+        found = await self.scratch.admin.fetchval(
+            "SELECT hash FROM audit.entry WHERE log_id = $1 AND seq = $2", self.scratch.log.log_id, seq
+        )
+        if found == digest:
+            return Seen(kinds())
+        return Seen(kinds(NOT_THERE), seq, "another entry, or none, stands where one was acknowledged")
+
+    async def by_archive(self) -> Seen:
+        """The files the operator kept, held against the digest in the log."""
+        body = await self.scratch.admin.fetchval(
+            "SELECT body FROM audit.entry WHERE log_id = $1 AND kind = 'prune' ORDER BY seq DESC LIMIT 1",
+            self.scratch.log.log_id,
+        )
+        wanted = orjson.loads(body)["details"]["archive"]
+        kept = {sha256(path.read_bytes()).hexdigest() for path in self.scratch.folder.glob("archive*")}
+        return Seen(kinds()) if wanted in kept else Seen(kinds(NO_ARCHIVE), said=f"no file has the SHA-256 {wanted}")
 
     async def _against(self, notes: Sequence[str]) -> Seen:
         if not await self._has_log():
@@ -111,6 +147,8 @@ OBSERVERS: Mapping[Observer, Callable[[Scene], Awaitable[Seen]]] = {
     "elsewhere": Scene.by_copies,
     "bundle": Scene.by_bundle,
     "sources": Scene.by_sources,
+    "receipt": Scene.by_receipt,
+    "archive": Scene.by_archive,
     "signer": Scene.by_signer,  # the last: it changes what is there
 }
 

@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from audit_service.app import recipe_of
 from audit_service.core.chain import body_hash
-from audit_service.core.entry import GROUPS, SALT_BYTES, Prepared, disclosure_hash, project
+from audit_service.core.entry import GROUPS, SALT_BYTES, JSONObject, Prepared, disclosure_hash, project
 from audit_service.core.view import stored_disclosures
 from audit_service.drill.sample import sample_event
 from audit_service.embedded import DATABASE, LOGIN_ROLES, EmbeddedPostgres
@@ -63,7 +63,8 @@ _SLICE_ENTRIES = 200
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """One installation: its databases' roles, its signing folder, two tenants' logs. `notes`: the checkpoints that were signed for the
-    first log, as others keep them. `size`: of that log; `signed`: of it as last signed."""
+    first log, as others keep them. `size`: of that log; `signed`: of it as last signed; `receipt`: seq and hash of its last entry, as the
+    panel that sent it keeps them."""
 
     ground: "Ground"
     name: str
@@ -77,6 +78,7 @@ class Scratch:
     other: Log
     notes: tuple[str, ...]
     size: int
+    receipt: tuple[int, bytes]
 
     @property
     def signed(self) -> int:
@@ -89,9 +91,12 @@ class Scratch:
         return SignedLog(DEFAULT_TENANT, self.log.log_id, self.log.log_key)
 
     async def append(self, count: int, log: Log | None = None) -> list[Receipt]:
+        """Made-up events."""
+        return await self.send([sample_event() for _ in range(count)], log)
+
+    async def send(self, events: Sequence[JSONObject], log: Log | None = None) -> list[Receipt]:
         """Events as panels send them, through the service's own way in."""
         commit = GroupCommit(self.serving.writes, self.recipe.rules.digest)
-        events = [sample_event() for _ in range(count)]
         outcomes = await ingest(commit, self.recipe, log or self.log, events)
         return [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
 
@@ -208,6 +213,9 @@ class Ground:
                 own = await credentials.find_tenant(connection, DEFAULT_TENANT)
                 others = await credentials.find_tenant(connection, OTHER_TENANT)
             assert own is not None and others is not None  # noqa: S101, PT018 - both were made
+            # The head row names the entry whose receipt went out last.
+            last = await admin.fetchrow("SELECT size - 1, last_hash FROM audit.log WHERE log_id = $1", own.log_id)
+            assert last is not None  # noqa: S101 - every log has a head row
             yield Scratch(
                 ground=self,
                 name=name,
@@ -221,6 +229,7 @@ class Ground:
                 other=Log(others.log_id, installed.service_name, others.log_key),
                 notes=self._notes,
                 size=self._size,
+                receipt=(last[0], last[1]),
             )
         finally:
             await admin.close()

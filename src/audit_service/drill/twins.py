@@ -1,10 +1,16 @@
 """The lawful acts that look like attacks: real forgetting, real rotation, a real restore. Nobody may find anything in what they leave."""
 
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 from audit_service import evidence, prune, retention
 from audit_service.core import control
 from audit_service.core.forgetting import Events, Person
 from audit_service.core.note import parse_note
 from audit_service.drill.case import Committed
+from audit_service.drill.dba import Dba
+from audit_service.drill.sample import sample_event
 from audit_service.drill.scratch import EARLY_SIZES, Scratch
 from audit_service.errors import HeldError
 from audit_service.evidence import Wanted
@@ -12,6 +18,8 @@ from audit_service.ingest import new_id
 from audit_service.retention import Author
 from audit_service.signing import resume as resuming
 from audit_service.signing import rotation
+from audit_service.signing.folder import SigningFolder
+from audit_service.signing.lease import Signing
 from audit_service.store import retention as holds
 from audit_service.store.tiles import TileCache
 from audit_service.stored_tree import StoredTree
@@ -44,6 +52,78 @@ async def go_on(scratch: Scratch) -> Committed:
     """More events, also of the other tenant."""
     await scratch.append(20)
     await scratch.append(5, scratch.other)
+    return Committed(note=await sign_now(scratch))
+
+
+async def rewrite_pages(scratch: Scratch) -> Committed:
+    """The database's maintenance: every row and every index is written anew."""
+    for table in ("entry", "receipt", "log", "checkpoint", "tile"):
+        await scratch.admin.execute(f"VACUUM (FULL, ANALYZE) audit.{table}")
+    return Committed(note=await sign_now(scratch))
+
+
+async def send_again(scratch: Scratch) -> Committed:
+    """A panel does not get its answer, and sends the same event twice: nothing is inserted, and nothing stands twice."""
+    event = sample_event()
+    first, again = [await scratch.send([event]) for _ in range(2)]
+    if first[0].hash != again[0].hash:
+        raise AssertionError("the event was stored twice")
+    return Committed(note=await sign_now(scratch))
+
+
+async def roll_back(scratch: Scratch) -> Committed:
+    """A transaction that appends fails at its end: the tail is what it was, and the next entry takes that seq."""
+    transaction = scratch.admin.transaction()
+    await transaction.start()
+    hold = control.hold_range(AUTHOR.act(), new_id(), (0, 1))
+    seq = await Dba(scratch.admin, scratch.log).append_control(hold)
+    await transaction.rollback()
+    [receipt] = await scratch.append(1)
+    if receipt.seq != seq:
+        raise AssertionError("a rolled back append left a gap")
+    return Committed(note=await sign_now(scratch))
+
+
+async def give_tenant_up(scratch: Scratch) -> Committed:
+    """All that can go of a tenant goes; its log is still there."""
+    await prune_head(scratch)
+    return await clear(scratch)
+
+
+async def move_signer(scratch: Scratch) -> Committed:
+    """Key and state of the signer are moved to another folder, where it goes on."""
+    await scratch.release_lease()
+    moved = scratch.folder / "moved"
+    shutil.copytree(scratch.folder, moved, ignore=shutil.ignore_patterns("moved", "holder"))
+    elsewhere = replace(scratch, signing=Signing(scratch.signing.database, SigningFolder(moved), moved / "key.json"))
+    await scratch.append(3)
+    note = await sign_now(elsewhere)
+    await elsewhere.release_lease()
+    return Committed(note=note)
+
+
+async def show_two_sizes(scratch: Scratch) -> Committed:
+    """Two customers hold checkpoints of one log, as it was at two times."""
+    first = await sign_now(scratch)
+    await scratch.append(3)
+    second = await sign_now(scratch)
+    return Committed(note=second, copies=(first, second))
+
+
+async def send_late(scratch: Scratch) -> Committed:
+    """What happened long ago is sent now, the newest first."""
+    now = datetime.now(UTC)
+    await scratch.send(
+        [sample_event() | {"occurred_at": (now - timedelta(days=days)).isoformat()} for days in (1, 400)]
+    )
+    return Committed(note=await sign_now(scratch))
+
+
+async def send_to_both(scratch: Scratch) -> Committed:
+    """One event, with one id, is sent to two tenants."""
+    event = sample_event()
+    for log in (scratch.other, scratch.log):
+        await scratch.send([event], log)
     return Committed(note=await sign_now(scratch))
 
 
