@@ -16,6 +16,7 @@ from contextlib import aclosing
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.controls import Controls
+from audit_service.core import terms
 from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Found, Judged, judge, pin
 from audit_service.core.report import Report, TrustedKeys
@@ -46,6 +47,8 @@ TILES = (
     "hash tiles: not compared with the entries; a proof made of them is held against a signed root before it goes out, "
     "and `checkpoint rebuild-tiles` compares them all"
 )
+
+INDEX = "search index: not compared with the entries; filters, searches and retention go by it, erasures do not"
 
 
 async def verify(
@@ -221,4 +224,6 @@ def _beside(question: Question, judged: Sequence[Judged], size: int, explained_o
     beside += [f"checkpoint of size {one.checkpoint.size}: {one.detail}" for one in judged if one.status == "none"]
     if size >= TILE_WIDTH:
         beside.append(TILES)
+    if size >= terms.SEGMENT_EVENTS:
+        beside.append(INDEX)
     return beside

@@ -26,6 +26,7 @@ from audit_service.store import retention as holds
 from audit_service.store.engine import Database
 from audit_service.store.forgetting import Scope, State
 from audit_service.store.migrate import scripts_dir
+from audit_service.verify import INDEX
 from tests.support.appends import TestLog, existing_log, owner, serving, wait_until
 from tests.support.canaries import Canaries
 from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
@@ -566,6 +567,46 @@ async def test_an_erasure_that_no_verifier_could_read_is_refused(
 
 
 # --- nothing is left out ---
+
+
+@pytest.mark.parametrize(
+    "taken", ["DELETE FROM audit.posting WHERE value LIKE '%a1%'", "TRUNCATE audit.segment, audit.posting"]
+)
+@pytest.mark.parametrize("subject", [Person("a1"), Target("user", "u1")])
+async def test_an_erasure_finds_what_somebody_took_out_of_the_search_index(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database, taken: str, subject: Person | Target
+) -> None:
+    """It is no evidence, and a verification says that it did not compare it."""
+    await log.accept(pools, *map(event, range(2 * SEGMENT)))
+    await index_all(pools)
+    async with owner(database) as connection:
+        await connection.execute(taken.replace("a1", subject.id))
+        named = "target_id" if isinstance(subject, Target) else "actor_id"
+        left = f"SELECT count(*) FROM audit.entry WHERE {named} = $1"
+        before = await connection.fetchval(left, subject.id)
+        report = await report_of(pools, log.log_id)
+        counted = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE, dry_run=True)
+        done = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE)
+        assert before == counted.entries == done.entries > 0
+        assert await connection.fetchval(left, subject.id) == 0
+    assert (report.status, INDEX in report.not_checked) == ("ok", True)
+
+
+@pytest.mark.parametrize("odd", ['a"b\\c', "Ünï\u2028/\U0001f600", "7"])
+async def test_an_id_is_found_however_it_is_spelled(log: TestLog, pools: Database, keeping: Database, odd: str) -> None:
+    """By the bytes of canonical JSON."""
+    person = {"type": "user", "id": odd}
+    events = [
+        {"actor": person},
+        {"on_behalf_of": person},
+        {"target": person},
+        {"related": [person]},
+        {"actor": {"id": odd + "x"}},
+    ]
+    await log.accept(pools, *({"action": "a.b", **one} for one in events))
+    for subject, count in ((Person(odd), 2), (Target("user", odd), 2)):
+        done = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE)
+        assert done.entries == count
 
 
 async def test_events_whose_sender_calls_their_category_audit_are_dropped_too(
