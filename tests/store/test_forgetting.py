@@ -596,7 +596,7 @@ async def test_an_erasure_finds_what_somebody_took_out_of_the_search_index(
 async def test_an_id_is_found_however_it_is_spelled(log: TestLog, pools: Database, keeping: Database, odd: str) -> None:
     """By the bytes of canonical JSON."""
     person = {"type": "user", "id": odd}
-    events = [
+    events: list[dict[str, Any]] = [
         {"actor": person},
         {"on_behalf_of": person},
         {"target": person},
