@@ -183,6 +183,14 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+def _recipe() -> list[str]:
+    """The statements by which the README has the last bytes go at once."""
+    found = re.search(r"```sql\n(ALTER SYSTEM SET wal_recycle.*?)```", Path("README.md").read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    statements = [part.strip() for part in re.sub(r"--.*", "", found[1]).split(";")]
+    return [statement for statement in statements if statement]
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["erasure", "control: the postings are left"])
 async def test_no_byte_of_an_erased_value_is_on_the_disk(
     own_server: Server, whole: bool, monkeypatch: pytest.MonkeyPatch
@@ -230,13 +238,8 @@ async def test_no_byte_of_an_erased_value_is_on_the_disk(
     await pools.dispose()
     connection = await database.owner()
     assert canaries.found_under(own_server.postgres.cluster_dir)  # not before the housekeeping
-    await connection.execute("ALTER SYSTEM SET wal_recycle = off")
-    await connection.execute("SELECT pg_reload_conf()")
-    await connection.execute("VACUUM (FULL, ANALYZE)")
-    await connection.execute("VACUUM FULL pg_catalog.pg_statistic")
-    for _ in range(3):
-        await connection.execute("SELECT pg_switch_wal()")
-        await connection.execute("CHECKPOINT")
+    for statement in _recipe():
+        await connection.execute(statement)
     found = canaries.found_under(own_server.postgres.cluster_dir)
     await connection.close()
     if whole:
@@ -340,6 +343,62 @@ async def test_a_hold_is_of_the_target_that_its_sealed_entry_names(
     disclosed = {"target": entry.disclosures["target"].replace(b"u2", b"u3")}
     with pytest.raises(IntegrityError):
         await holds.set_hold(keeping.writes, log.log_id, replace(entry, disclosures=disclosed))
+
+
+@pytest.mark.parametrize("of", ["target", "related", "server"])
+async def test_a_hold_on_a_target_holds_what_an_erasure_about_it_takes(
+    log: TestLog, pools: Database, keeping: Database, of: str
+) -> None:
+    """And on a server all of its entries; both where it is looked at beforehand and where it is carried out."""
+    kind = "server" if of == "server" else "user"
+    held = {"type": kind, "id": 'u"1'}
+    ticket = {"type": "ticket", "id": "7", "name": "u1"}
+    named = {
+        "target": {"target": held},
+        "related": {"target": ticket, "related": [ticket, {**held, "name": "n"}]},
+        "server": {"server_id": held["id"]},
+    }
+    others = [
+        {"target": {"type": kind, "id": "u2"}},
+        {"related": [{"type": "x", "id": held["id"]}, {"type": kind, "id": "u2"}]},
+    ]
+    await log.accept(pools, *({"action": "a.b", **one} for one in (named[of], *others)))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_target(AUTHOR.act(), "h", kind, held["id"]))
+    fresh = await forgetting.fetch_state(keeping.reads, log.log_id)
+    for seqs in ([0], [0, 1]):
+        entry = control.drop(AUTHOR.act(), forgetting.ranges_of(seqs), count=len(seqs), policy="clear")
+        with pytest.raises(HeldError):
+            await forgetting.drop_entries(keeping.reads, keeping.writes, log.log_id, fresh, 0, seqs, entry)
+    done = await retention.clear(keeping, log.log_id, AUTHOR, to_seq=3)
+    assert (done.entries, done.held) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM audit.hold WHERE from_seq = 0", "UPDATE audit.hold SET to_seq = 1 WHERE from_seq = 0",
+     "UPDATE audit.hold SET target_id = 'u3' WHERE from_seq IS NULL",
+     "INSERT INTO audit.hold (log_id, hold_id, from_seq, to_seq, reason) SELECT log_id, 'more', 0, 4, '' FROM audit.log"],
+)  # fmt: skip
+async def test_nothing_is_forgotten_by_holds_that_are_not_those_of_the_log(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database, change: str
+) -> None:
+    """The table is a copy of what the `hold` entries say: a row less, or another one, and what was held would go."""
+    await log.accept(pools, *map(event, range(8)))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_range(AUTHOR.act(), "range", (0, 2)))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_range(AUTHOR.act(), "lifted", (2, 4)))
+    await holds.lift_hold(keeping.writes, log.log_id, control.lift_hold(AUTHOR.act(), "lifted"))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_target(AUTHOR.act(), "target", "user", "u2"))
+    assert (await retention.clear(keeping, log.log_id, AUTHOR, to_seq=4, dry_run=True)).held == 3
+    async with owner(database) as connection:
+        await connection.execute(change)
+    for forget in (
+        retention.clear(keeping, log.log_id, AUTHOR),
+        retention.apply_policies(keeping, log.log_id, AUTHOR, {"user": 0}),
+        retention.erase(keeping, log.log_id, AUTHOR, Person("a1"), reference=REFERENCE),
+    ):
+        with pytest.raises(IntegrityError):
+            await forget
+    assert await forgotten_entries(database, log) == []
 
 
 # --- appends go on ---

@@ -170,9 +170,11 @@ async def fetch_droppable(engine: AsyncEngine, log_id: int, scope: Scope, number
 
 
 def is_held(log_id: int) -> ColumnElement[bool]:
-    """Whether an entry is under legal hold. So is the entry that set a hold on a target: whom it is about must be known as long."""
+    """Whether an entry is under legal hold: what an erasure about a held target would take, and all of a held server. So is the entry
+    that set a hold on a target: whom it is about must be known as long."""
     in_range = and_(_h.from_seq <= _c.seq, _h.to_seq > _c.seq)
-    of_target = and_(_h.target_type == _c.target_type, _h.target_id == _c.target_id)
+    entry = (_c.target_type, _c.target_id, _c.server_id, _c.action, _c.d_target)
+    of_target = and_(_h.target_id.is_not(None), func.audit.is_about(_h.target_type, _h.target_id, *entry))
     return exists().where(_h.log_id == log_id, or_(in_range, of_target)).label("held")
 
 
