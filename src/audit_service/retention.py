@@ -145,8 +145,8 @@ def _entered_holds(head: Head, entries: Sequence[Any]) -> dict[str, _Held | None
         sealed = (
             disclosed_target is not None and disclosure_hash("target", disclosed_target).hex() == body["sd"]["target"]
         )
-        target_id = disclosed(disclosed_target)["id"] if sealed else None
-        found[details["hold"]] = _Held(from_seq, to_seq, body.get("target_type"), target_id)
+        target: Any = disclosed(disclosed_target) if sealed else {}
+        found[details["hold"]] = _Held(from_seq, to_seq, body.get("target_type"), target.get("id"))
     return found
 
 

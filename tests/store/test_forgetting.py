@@ -351,14 +351,14 @@ async def test_a_hold_on_a_target_holds_what_an_erasure_about_it_takes(
 ) -> None:
     """And on a server all of its entries; both where it is looked at beforehand and where it is carried out."""
     kind = "server" if of == "server" else "user"
-    held = {"type": kind, "id": 'u"1'}
+    held: dict[str, Any] = {"type": kind, "id": 'u"1'}
     ticket = {"type": "ticket", "id": "7", "name": "u1"}
-    named = {
+    named: dict[str, dict[str, Any]] = {
         "target": {"target": held},
         "related": {"target": ticket, "related": [ticket, {**held, "name": "n"}]},
         "server": {"server_id": held["id"]},
     }
-    others = [
+    others: list[dict[str, Any]] = [
         {"target": {"type": kind, "id": "u2"}},
         {"related": [{"type": "x", "id": held["id"]}, {"type": kind, "id": "u2"}]},
     ]
