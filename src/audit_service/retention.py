@@ -10,22 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from audit_service.core import control, terms
+from audit_service.core.checker import Head, genuine_body
 from audit_service.core.control import Act, Control, ErasedItem, Range
+from audit_service.core.entry import disclosure_hash
 from audit_service.core.forgetting import Erasure, Subject, plan_erasure
-from audit_service.core.view import DAMAGES, stored_disclosures
-from audit_service.errors import Fault, HeldError, InputError, MovedOnError, UnavailableError
+from audit_service.core.view import DAMAGES, disclosed, stored_disclosures
+from audit_service.errors import Fault, HeldError, InputError, IntegrityError, MovedOnError, UnavailableError
 from audit_service.ingest import new_id
 from audit_service.store import forgetting
-from audit_service.store.engine import Database
+from audit_service.store.engine import Database, bound
 from audit_service.store.failures import translated
 from audit_service.store.forgetting import Scope, State
-from audit_service.store.retention import OTHERS
+from audit_service.store.query import fetch_sound_head
+from audit_service.store.retention import OTHERS, list_hold_entries, list_holds
 
 # How often a segment is prepared again when the log moved on meanwhile: an indexer adds one segment in seconds.
 _ATTEMPTS = 10
+# A hold may be set or lifted between the two statements that read the table and the entries: then they are looked at again.
+_LOOKS = 3
 # What one call may carry of search text that is left; beyond it, another call.
 _LEFT_CHARACTERS = 32 * 1024 * 1024
 Policy = Literal["age", "clear", "prune"]
@@ -88,6 +93,63 @@ def _silent(segments: int) -> None:
     del segments
 
 
+async def check_holds(database: Database, log_id: int) -> None:
+    """Hold the table of legal holds, by which everything here goes, against the log's own `hold` entries: a row may have been deleted, and
+    no verification reads that table. Only what a prune took may be in the table alone. Raises IntegrityError where they differ."""
+    for _ in range(_LOOKS):
+        async with translated(), bound(database.reads, log_id) as connection:
+            head = await fetch_sound_head(connection, log_id)
+            entries = await list_hold_entries(connection, log_id)
+            rows = await list_holds(connection, log_id)
+        held = {row.hold_id: _Held(row.from_seq, row.to_seq, row.target_type, row.target_id) for row in rows}
+        whole = Head(
+            head.service_name,
+            head.log_key,
+            head.epoch,
+            head.size,
+            head.last_hash,
+            None,
+            head.frontier,
+            head.pruned_before,
+        )
+        entered = _entered_holds(whole, entries)
+        in_force = {hold: what for hold, what in entered.items() if what is not None}
+        beside = held.keys() - in_force.keys()
+        if in_force.items() <= held.items() and (not beside or (head.pruned_before and not beside & entered.keys())):
+            return
+    raise IntegrityError(
+        "the legal holds in force are not those that the log has: nothing is forgotten; verify the log"
+    )
+
+
+class _Held(NamedTuple):
+    from_seq: int | None
+    to_seq: int | None
+    target_type: str | None
+    target_id: str | None
+
+
+def _entered_holds(head: Head, entries: Sequence[Any]) -> dict[str, _Held | None]:
+    """Hold → what it holds by the log's entries, None when it was lifted."""
+    found: dict[str, _Held | None] = {}
+    for row in entries:
+        body: Any = genuine_body(head, row)
+        if body is None:
+            raise IntegrityError(f"the `hold` entry at seq {row.seq} is damaged: nothing is forgotten; verify the log")
+        details = body["details"]
+        if details["state"] == "lifted":
+            found[details["hold"]] = None
+            continue
+        from_seq, to_seq = details.get("range", (None, None))
+        disclosed_target = row.d_target  # gone once the hold was lifted and its target erased
+        sealed = (
+            disclosed_target is not None and disclosure_hash("target", disclosed_target).hex() == body["sd"]["target"]
+        )
+        target: Any = disclosed(disclosed_target) if sealed else {}
+        found[details["hold"]] = _Held(from_seq, to_seq, body.get("target_type"), target.get("id"))
+    return found
+
+
 async def clear(
     database: Database,
     log_id: int,
@@ -99,6 +161,7 @@ async def clear(
     report: Report = _silent,
 ) -> Forgotten:
     """Drop all events below `to_seq`; by default all that there are when it begins."""
+    await check_holds(database, log_id)
     async with translated():
         end = await forgetting.first_recorded(database.reads, log_id, None)
     scope = Scope(end if to_seq is None else min(to_seq, end))
@@ -116,6 +179,7 @@ async def apply_policies(
 ) -> dict[str, Forgotten]:
     """Drop what is older than its category's days, by recorded_at and the database's clock. `policies`: category → days, OTHERS for all
     that have none; what has none at all is kept. The results by category."""
+    await check_holds(database, log_id)
     named = tuple(sorted(category for category in policies if category != OTHERS))
     done = {}
     for category, days in sorted(policies.items()):
@@ -200,6 +264,7 @@ async def erase(
 ) -> Forgotten:
     """Erase what entries say of a subject (see `core.forgetting`), with the search text, postings and fingerprints made of it. Again, it
     finds nothing more. `reference`: of the request behind it; only its hash is entered."""
+    await check_holds(database, log_id)
     erasing = _Erasing(database, log_id, author, subject, groups, sha256(reference.encode()).digest(), dry_run)
     done = Forgotten()
     async with translated():

@@ -16,6 +16,7 @@ from contextlib import aclosing
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.controls import Controls
+from audit_service.core import terms
 from audit_service.core.checker import Break, Depth
 from audit_service.core.pinned import Found, Judged, judge, pin
 from audit_service.core.report import Report, TrustedKeys
@@ -46,6 +47,13 @@ TILES = (
     "hash tiles: not compared with the entries; a proof made of them is held against a signed root before it goes out, "
     "and `checkpoint rebuild-tiles` compares them all"
 )
+
+BEHIND = (
+    "control entries after the range: those that explain something in it were held against the root of the log's head, "
+    "and that root against nothing"
+)
+UNPROVEN = "seq {seq}: its place in the chain: it explains what is gone, and the stored hashes do not lead from it to the head's root"
+INDEX = "search index: not compared with the entries; filters, searches and retention go by it, erasures do not"
 
 
 async def verify(
@@ -105,7 +113,7 @@ async def _attempt(
         return
     end = end_of(question, head)
     trust = Trust.in_keys(question.trusted, question.own)
-    controls = Controls(engine, log_id, trust, from_seq=question.explained_from(head))
+    controls = Controls(engine, log_id, trust, from_seq=question.explained_from(head), to_seq=question.to_seq)
     async for read_to in controls.read(head):  # 2
         if read_to < head.size:
             yield Progress(0, end)
@@ -121,6 +129,8 @@ async def _attempt(
         stored = await stored_range(engine, log_id, checker.head.size)
         await verification.check_receipts()  # 5
         checker.finish(verification.end, stored)
+        if checker.erased or checker.dropped:
+            checker.not_checked += [UNPROVEN.format(seq=seq) for seq in await controls.list_unproven()]
     except PrunedMeanwhileError:
         if not last:
             raise
@@ -213,7 +223,7 @@ def _beside(question: Question, judged: Sequence[Judged], size: int, explained_o
     """What was not asked, or cannot be told from the entries that were read."""
     beside = []
     if explained_outside:
-        beside.append("control entries after the range: each was looked at by itself, and not its place in the chain")
+        beside.append(BEHIND)
     if not question.pinned:
         beside.append(
             "checkpoint: none given; a cut tail with its head reset, or a full re-hash, shows only against one"
@@ -221,4 +231,6 @@ def _beside(question: Question, judged: Sequence[Judged], size: int, explained_o
     beside += [f"checkpoint of size {one.checkpoint.size}: {one.detail}" for one in judged if one.status == "none"]
     if size >= TILE_WIDTH:
         beside.append(TILES)
+    if size >= terms.SEGMENT_EVENTS:
+        beside.append(INDEX)
     return beside

@@ -12,14 +12,17 @@ from audit_service import export as exporting
 from audit_service import watch as watching
 from audit_service.app import create_app
 from audit_service.core.api_key import format_key
+from audit_service.core.forgetting import Person, Target
 from audit_service.core.refusals import KINDS_LIMIT
 from audit_service.errors import UnavailableError
+from audit_service.retention import erase
 from audit_service.settings import Settings
 from audit_service.store.credentials import SYSTEM_TENANT
 from tests.support.api import Api
-from tests.support.appends import wait_until
+from tests.support.appends import owner, wait_until
 from tests.support.apps import add_key, dump, open_api
 from tests.support.credentials import create_key
+from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
 from tests.support.postgres import BOOTSTRAP_KEY, Server, TestDatabase, default_log_id, log_id_of
 
 UNKNOWN_KEY = format_key(bytes(48))
@@ -366,6 +369,27 @@ async def test_reading_is_noted_with_what_was_read_and_not_what_was_searched_for
 
 
 # --- what is never in them ---
+
+
+@pytest.mark.parametrize("subject", [Target("user", "canary-4711"), Person("canary-4711")])
+async def test_whoever_is_erased_is_in_no_note_of_who_read_about_them(
+    database: TestDatabase, subject: Target | Person
+) -> None:
+    """A path names the id; notes of other ids stay as they are."""
+    async with open_api(database, log_reads=True) as api:
+        for id_ in ("canary-4711", "canary-47"):
+            await api.accept({"action": "a.b", "actor": {"id": id_}, "target": {"type": "user", "id": id_}})
+            assert (await api.client.get(f"/v1/targets/user/{id_}/history")).status_code == 200
+        await api.service.watch.settle()
+    log_id = await default_log_id(database)
+    async with retention_pools(database) as keeping, owner(database) as admin:
+        done = await erase(keeping, log_id, AUTHOR, subject, reference=REFERENCE)
+        rows = await admin.fetch("SELECT target_id FROM audit.entry WHERE action = 'audit.read' ORDER BY seq")
+        texts = await admin.fetch(
+            "SELECT 1 FROM audit.entry WHERE action = 'audit.read' AND search LIKE '%canary-4711%'"
+        )
+    assert done.entries == 2
+    assert ([row["target_id"] for row in rows], texts) == ([None, "canary-47"], [])
 
 
 async def test_no_key_and_no_secret_of_a_request_is_in_any_note(database: TestDatabase) -> None:

@@ -26,6 +26,7 @@ from audit_service.store import retention as holds
 from audit_service.store.engine import Database
 from audit_service.store.forgetting import Scope, State
 from audit_service.store.migrate import scripts_dir
+from audit_service.verify import INDEX
 from tests.support.appends import TestLog, existing_log, owner, serving, wait_until
 from tests.support.canaries import Canaries
 from tests.support.forgetting import AUTHOR, REFERENCE, retention_pools
@@ -182,6 +183,14 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+def _recipe() -> list[str]:
+    """The statements by which the README has the last bytes go at once."""
+    found = re.search(r"```sql\n(ALTER SYSTEM SET wal_recycle.*?)```", Path("README.md").read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    statements = [part.strip() for part in re.sub(r"--.*", "", found[1]).split(";")]
+    return [statement for statement in statements if statement]
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["erasure", "control: the postings are left"])
 async def test_no_byte_of_an_erased_value_is_on_the_disk(
     own_server: Server, whole: bool, monkeypatch: pytest.MonkeyPatch
@@ -229,13 +238,8 @@ async def test_no_byte_of_an_erased_value_is_on_the_disk(
     await pools.dispose()
     connection = await database.owner()
     assert canaries.found_under(own_server.postgres.cluster_dir)  # not before the housekeeping
-    await connection.execute("ALTER SYSTEM SET wal_recycle = off")
-    await connection.execute("SELECT pg_reload_conf()")
-    await connection.execute("VACUUM (FULL, ANALYZE)")
-    await connection.execute("VACUUM FULL pg_catalog.pg_statistic")
-    for _ in range(3):
-        await connection.execute("SELECT pg_switch_wal()")
-        await connection.execute("CHECKPOINT")
+    for statement in _recipe():
+        await connection.execute(statement)
     found = canaries.found_under(own_server.postgres.cluster_dir)
     await connection.close()
     if whole:
@@ -339,6 +343,62 @@ async def test_a_hold_is_of_the_target_that_its_sealed_entry_names(
     disclosed = {"target": entry.disclosures["target"].replace(b"u2", b"u3")}
     with pytest.raises(IntegrityError):
         await holds.set_hold(keeping.writes, log.log_id, replace(entry, disclosures=disclosed))
+
+
+@pytest.mark.parametrize("of", ["target", "related", "server"])
+async def test_a_hold_on_a_target_holds_what_an_erasure_about_it_takes(
+    log: TestLog, pools: Database, keeping: Database, of: str
+) -> None:
+    """And on a server all of its entries; both where it is looked at beforehand and where it is carried out."""
+    kind = "server" if of == "server" else "user"
+    held: dict[str, Any] = {"type": kind, "id": 'u"1'}
+    ticket = {"type": "ticket", "id": "7", "name": "u1"}
+    named: dict[str, dict[str, Any]] = {
+        "target": {"target": held},
+        "related": {"target": ticket, "related": [ticket, {**held, "name": "n"}]},
+        "server": {"server_id": held["id"]},
+    }
+    others: list[dict[str, Any]] = [
+        {"target": {"type": kind, "id": "u2"}},
+        {"related": [{"type": "x", "id": held["id"]}, {"type": kind, "id": "u2"}]},
+    ]
+    await log.accept(pools, *({"action": "a.b", **one} for one in (named[of], *others)))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_target(AUTHOR.act(), "h", kind, held["id"]))
+    fresh = await forgetting.fetch_state(keeping.reads, log.log_id)
+    for seqs in ([0], [0, 1]):
+        entry = control.drop(AUTHOR.act(), forgetting.ranges_of(seqs), count=len(seqs), policy="clear")
+        with pytest.raises(HeldError):
+            await forgetting.drop_entries(keeping.reads, keeping.writes, log.log_id, fresh, 0, seqs, entry)
+    done = await retention.clear(keeping, log.log_id, AUTHOR, to_seq=3)
+    assert (done.entries, done.held) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM audit.hold WHERE from_seq = 0", "UPDATE audit.hold SET to_seq = 1 WHERE from_seq = 0",
+     "UPDATE audit.hold SET target_id = 'u3' WHERE from_seq IS NULL",
+     "INSERT INTO audit.hold (log_id, hold_id, from_seq, to_seq, reason) SELECT log_id, 'more', 0, 4, '' FROM audit.log"],
+)  # fmt: skip
+async def test_nothing_is_forgotten_by_holds_that_are_not_those_of_the_log(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database, change: str
+) -> None:
+    """The table is a copy of what the `hold` entries say: a row less, or another one, and what was held would go."""
+    await log.accept(pools, *map(event, range(8)))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_range(AUTHOR.act(), "range", (0, 2)))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_range(AUTHOR.act(), "lifted", (2, 4)))
+    await holds.lift_hold(keeping.writes, log.log_id, control.lift_hold(AUTHOR.act(), "lifted"))
+    await holds.set_hold(keeping.writes, log.log_id, control.hold_target(AUTHOR.act(), "target", "user", "u2"))
+    assert (await retention.clear(keeping, log.log_id, AUTHOR, to_seq=4, dry_run=True)).held == 3
+    async with owner(database) as connection:
+        await connection.execute(change)
+    for forget in (
+        retention.clear(keeping, log.log_id, AUTHOR),
+        retention.apply_policies(keeping, log.log_id, AUTHOR, {"user": 0}),
+        retention.erase(keeping, log.log_id, AUTHOR, Person("a1"), reference=REFERENCE),
+    ):
+        with pytest.raises(IntegrityError):
+            await forget
+    assert await forgotten_entries(database, log) == []
 
 
 # --- appends go on ---
@@ -566,6 +626,46 @@ async def test_an_erasure_that_no_verifier_could_read_is_refused(
 
 
 # --- nothing is left out ---
+
+
+@pytest.mark.parametrize(
+    "taken", ["DELETE FROM audit.posting WHERE value LIKE '%a1%'", "TRUNCATE audit.segment, audit.posting"]
+)
+@pytest.mark.parametrize("subject", [Person("a1"), Target("user", "u1")])
+async def test_an_erasure_finds_what_somebody_took_out_of_the_search_index(
+    log: TestLog, database: TestDatabase, pools: Database, keeping: Database, taken: str, subject: Person | Target
+) -> None:
+    """It is no evidence, and a verification says that it did not compare it."""
+    await log.accept(pools, *map(event, range(2 * SEGMENT)))
+    await index_all(pools)
+    async with owner(database) as connection:
+        await connection.execute(taken.replace("a1", subject.id))
+        named = "target_id" if isinstance(subject, Target) else "actor_id"
+        left = f"SELECT count(*) FROM audit.entry WHERE {named} = $1"
+        before = await connection.fetchval(left, subject.id)
+        report = await report_of(pools, log.log_id)
+        counted = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE, dry_run=True)
+        done = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE)
+        assert before == counted.entries == done.entries > 0
+        assert await connection.fetchval(left, subject.id) == 0
+    assert (report.status, INDEX in report.not_checked) == ("ok", True)
+
+
+@pytest.mark.parametrize("odd", ['a"b\\c', "Ünï\u2028/\U0001f600", "7"])
+async def test_an_id_is_found_however_it_is_spelled(log: TestLog, pools: Database, keeping: Database, odd: str) -> None:
+    """By the bytes of canonical JSON."""
+    person = {"type": "user", "id": odd}
+    events: list[dict[str, Any]] = [
+        {"actor": person},
+        {"on_behalf_of": person},
+        {"target": person},
+        {"related": [person]},
+        {"actor": {"id": odd + "x"}},
+    ]
+    await log.accept(pools, *({"action": "a.b", **one} for one in events))
+    for subject, count in ((Person(odd), 2), (Target("user", odd), 2)):
+        done = await retention.erase(keeping, log.log_id, AUTHOR, subject, reference=REFERENCE)
+        assert done.entries == count
 
 
 async def test_events_whose_sender_calls_their_category_audit_are_dropped_too(

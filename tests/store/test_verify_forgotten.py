@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from audit_service import verification as verifying
-from audit_service.core import control
+from audit_service.core import chain, control
+from audit_service.core.checker import microseconds
 from audit_service.core.control import ErasedItem
 from audit_service.core.merkle import Frontier
 from audit_service.core.vkey import Signer
@@ -154,6 +155,23 @@ async def test_a_part_of_the_log_is_explained_by_what_comes_after_it(lab: Lab, f
     report = await lab.report(from_seq=1, to_seq=5)
     assert (report.status, report.dropped, report.to_seq) == ("ok", 2, 5)
     assert any(item.startswith("control entries after the range") for item in report.not_checked)
+
+
+@pytest.mark.parametrize("forgotten", ["drop", "erase"])
+async def test_a_part_of_the_log_is_not_ok_by_a_control_entry_that_is_not_in_the_chain(
+    lab: Lab, forget: Forgetter, forgotten: str
+) -> None:
+    """By itself it is what its hashes say, but its predecessor never was: the head's root does not cover it."""
+    await (forget.drop((2, 4)) if forgotten == "drop" else forget.erase(2, "metadata"))
+    row = (await lab.rows())[SIZE]
+    at_us = microseconds(row["recorded_at"])
+    header = chain.header_bytes(lab.origin, SIZE, at_us, row["kind"], bytes(32), row["body_hash"])
+    await lab.edit(SIZE, f"prev_hash = '\\x{bytes(32).hex()}', hash = '\\x{chain.entry_hash(header).hex()}'")
+    assert "link_broken" in {kind for _, kind in found(await lab.report())}
+    report = await lab.report(from_seq=1, to_seq=5)
+    assert (report.status, report.breaks) == ("incomplete", [])
+    assert any(item.startswith(f"seq {SIZE}: its place in the chain") for item in report.not_checked)
+    assert (await lab.report(from_seq=4, to_seq=5)).status == "ok"  # which it explains nothing of
 
 
 async def test_a_log_pruned_meanwhile_is_checked_from_its_cut(

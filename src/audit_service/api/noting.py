@@ -14,6 +14,7 @@ from audit_service.api.logs import METHODS, Scope, route_of
 from audit_service.api.peer import address_of
 from audit_service.api.rates import CREDENTIAL
 from audit_service.core.canonical import JSONValue
+from audit_service.core.forgetting import NOTED_TYPE
 from audit_service.core.own_event import Actor, Target
 from audit_service.ending import Ending
 from audit_service.store.credentials import Credential
@@ -26,7 +27,7 @@ _REFUSED_STATUSES = frozenset({401, 403})
 _NAMED = {
     "event_id": "event",
     "server_id": "server",
-    "target_id": "target",
+    "target_id": NOTED_TYPE,
     "key_id": "api_key",
     "token_id": "viewer_token",
     "request_id": "request",

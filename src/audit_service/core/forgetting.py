@@ -9,6 +9,7 @@ and what was written about them), or about single *events*. Ids are compared as 
 | | `on_behalf_of.id` | on_behalf_of |
 | a target | `target.id` with `target_type` | target, text, metadata, changes |
 | | one of `related` | target |
+| either | the target of `audit.read`, which names no type | target |
 | events | the event's id | all |
 
 Groups asked for take the place of the defaults, but where the person only acted through somebody, or the target is only related, there is
@@ -51,6 +52,8 @@ class Events:
 
 
 Subject: TypeAlias = Person | Target | Events
+NOTED_TYPE = "target"
+"""The type of the target of a note of reading a target's history."""
 _OF_ACTOR = frozenset(("actor", "actor_email", "ip", "context"))
 _OF_TARGET = frozenset(("target", "text", "metadata", "changes"))
 
@@ -85,6 +88,10 @@ def _concerned(subject: Subject, body: JSONObject, values: JSONObject, groups: f
     found: frozenset[str] = frozenset()
     if isinstance(subject, Events):
         return (groups or frozenset(GROUPS)) if body.get("id") in subject.ids else found
+    target = cast("JSONObject", values.get("target", {}))
+    # What the service noted of a read is by the id alone: its path has a type, the note has not.
+    if (body.get("action"), body.get("target_type"), target.get("id")) == ("audit.read", NOTED_TYPE, subject.id):
+        found |= _only("target", groups)
     if isinstance(subject, Person):
         if _is_person(values.get("actor"), body.get("actor_type"), subject):
             found |= groups or _OF_ACTOR
@@ -92,7 +99,6 @@ def _concerned(subject: Subject, body: JSONObject, values: JSONObject, groups: f
         if isinstance(behalf, dict) and _is_person(behalf, behalf.get("type"), subject):
             found |= _only("on_behalf_of", groups)
         return found
-    target = cast("JSONObject", values.get("target", {}))
     if body.get("target_type") == subject.type and target.get("id") == subject.id:
         found |= groups or _OF_TARGET
     related = cast("list[JSONObject]", target.get("related", []))

@@ -14,19 +14,18 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from pyroaring import BitMap
-from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, LargeBinary, and_, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core import terms
+from audit_service.core.canonical import canonical_bytes
 from audit_service.core.control import KINDS, Control
 from audit_service.core.entry import GROUPS, Projection
-from audit_service.core.folding import fold
 from audit_service.core.forgetting import Erasure, Events, Subject
-from audit_service.core.terms import Term, line_terms
+from audit_service.core.terms import Term
 from audit_service.errors import UnavailableError
 from audit_service.store.engine import bound, call, driver
 from audit_service.store.failures import translated
-from audit_service.store.find import Clause, candidates_of
 from audit_service.store.literals import array_literal
 from audit_service.store.rows import Slice, among, columns, fetch_within_budget, size_of
 from audit_service.store.segments import TALLIED, build_segment, fetch_generation, fetch_postings, list_segments
@@ -45,6 +44,8 @@ _DROP = """
 _ERASE = """
     SELECT * FROM audit.erase_disclosures($1, $2::jsonb, $3::bigint[], $4::text[], $5::text[], $6::text[],
         $7, $8, $9, $10, $11, $12, $13::text[], $14::text[], $15::int[], $16::bytea[], $17::text[])"""
+# The disclosures that hold ids of persons and targets.
+_NAMING = ("d_actor", "d_on_behalf_of", "d_target")
 _TRY_LOCK = "SELECT pg_try_advisory_lock($1::int, hashint8($2::bigint))"
 _LOCK_CLASS = 0x61756466  # "audf"; of no other meaning
 
@@ -169,9 +170,11 @@ async def fetch_droppable(engine: AsyncEngine, log_id: int, scope: Scope, number
 
 
 def is_held(log_id: int) -> ColumnElement[bool]:
-    """Whether an entry is under legal hold. So is the entry that set a hold on a target: whom it is about must be known as long."""
+    """Whether an entry is under legal hold: what an erasure about a held target would take, and all of a held server. So is the entry
+    that set a hold on a target: whom it is about must be known as long."""
     in_range = and_(_h.from_seq <= _c.seq, _h.to_seq > _c.seq)
-    of_target = and_(_h.target_type == _c.target_type, _h.target_id == _c.target_id)
+    entry = (_c.target_type, _c.target_id, _c.server_id, _c.action, _c.d_target)
+    of_target = and_(_h.target_id.is_not(None), func.audit.is_about(_h.target_type, _h.target_id, *entry))
     return exists().where(_h.log_id == log_id, or_(in_range, of_target)).label("held")
 
 
@@ -194,16 +197,14 @@ async def drop_entries(
 
 
 async def stream_named(engine: AsyncEngine, log_id: int, subject: Subject) -> AsyncIterator[Sequence[int]]:
-    """Where in the log entries that name the subject may be: ascending seqs of one segment each, as a range or a list."""
+    """Where in the log entries that name the subject may be: ascending seqs of one segment each, as a range or a list. For a person or a
+    target that is all of it: the search index is no evidence, and whoever took something out of it would hide it from an erasure."""
     if isinstance(subject, Events):
-        for some in await _events_named(engine, log_id, subject):
-            yield some
-        return
-    clause = Clause((line_terms(subject.id),), exact=False)
-    to_seq = await first_recorded(engine, log_id, None)
-    async for found in candidates_of(engine, log_id, [clause], from_seq=0, to_seq=to_seq):
-        for some in _by_segment(found):
-            yield some
+        found = await _events_named(engine, log_id, subject)
+    else:
+        found = _by_segment(range(await first_recorded(engine, log_id, None)))
+    for some in found:
+        yield some
 
 
 async def _events_named(engine: AsyncEngine, log_id: int, subject: Events) -> list[Sequence[int]]:
@@ -228,16 +229,22 @@ def _by_segment(seqs: Sequence[int]) -> list[Sequence[int]]:
 
 async def fetch_named(engine: AsyncEngine, log_id: int, subject: Subject, seqs: Sequence[int], from_seq: int) -> Slice:
     """Step 2 of an erasure: of some seqs, the entries from `from_seq` on that name the subject and still have a body, with whether they are
-    under legal hold; as many as the budget allows. An entry names a person or a target where its search text has the id as a line."""
+    under legal hold; as many as the budget allows. An entry may name a person or a target where one of its disclosures spells the id."""
     within = [_c.seq >= seqs[0], _c.seq <= seqs[-1]] if isinstance(seqs, range) else [among(seqs, bound_entry)]
     where = [_c.log_id == log_id, _c.seq >= from_seq, _c.body.is_not(None), *within]
     if not isinstance(subject, Events):
-        text = literal("\n") + func.coalesce(_c.search, "") + literal("\n")
-        where.append(func.strpos(text, f"\n{fold(subject.id)}\n") > 0)
+        where.append(or_(*(_spells_id(_c[column], subject.id) for column in _NAMING)))
     query = select(*columns(ERASABLE_COLUMNS, bound_entry), is_held(log_id), size_of(of=bound_entry))
     query = query.where(*where).order_by(_c.seq)
     async with bound(engine, log_id) as connection:
         return await fetch_within_budget(connection, query, "seq", _SLICE_ENTRIES)
+
+
+def _spells_id(disclosure: ColumnElement[Any], id_: str) -> ColumnElement[bool]:
+    """Whether something in a disclosure has this id, as canonical JSON spells it. `position` is written with its schema, because it is a
+    keyword without."""
+    spelled = b'"id":' + canonical_bytes(id_)
+    return func.coalesce(func.pg_catalog.position(disclosure, literal(spelled, LargeBinary)) > 0, False)
 
 
 async def erase_disclosures(

@@ -6,20 +6,22 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from audit_service.core.control import Control
 from audit_service.core.entry import JSONObject
 from audit_service.store.engine import call
 from audit_service.store.forgetting import Entered, enter
-from audit_service.store.tables import bound_hold, bound_request, bound_retention_policy, request
+from audit_service.store.rows import HEADER_COLUMNS, columns
+from audit_service.store.tables import bound_entry, bound_hold, bound_request, bound_retention_policy, request
 
 RequestKind: TypeAlias = Literal["retention", "erasure"]
 RequestStatus: TypeAlias = Literal["pending", "done", "refused"]
 OTHERS = ""
 """The category that stands for all that have no policy of their own."""
 
+_CONTROL = bound_entry.c.kind != literal_column("'event'")  # of the index of control entries
 _SET_HOLD = "SELECT * FROM audit.set_hold($1, $2::jsonb)"
 _LIFT_HOLD = "SELECT * FROM audit.lift_hold($1, $2::jsonb)"
 _SET_POLICY = """
@@ -66,6 +68,13 @@ async def list_holds(connection: AsyncConnection, log_id: int) -> list[Hold]:
     columns = (h.hold_id, h.set_at, h.reason, h.from_seq, h.to_seq, h.target_type, h.target_id)
     rows = await connection.execute(select(*columns).where(h.log_id == log_id).order_by(h.set_at, h.hold_id))
     return [Hold(*row) for row in rows]
+
+
+async def list_hold_entries(connection: AsyncConnection, log_id: int) -> Sequence[Any]:
+    """The `hold` entries of the log in the order of seq: header, body, and the disclosure `target`."""
+    names = (*HEADER_COLUMNS, "body", "d_target")
+    query = select(*columns(names, bound_entry)).where(bound_entry.c.log_id == log_id, bound_entry.c.kind == "hold")
+    return (await connection.execute(query.where(_CONTROL).order_by(bound_entry.c.seq))).all()
 
 
 async def set_hold(writes: AsyncEngine, log_id: int, entry: Control) -> Entered:
