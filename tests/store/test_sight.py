@@ -466,6 +466,7 @@ UNSEEN = {
     "proving",  # the header that a proof is of, where the entry was found within a sight
     "query",  # slices of the log as it stands, for verifying and proving; what a person asks for by id is seen_entry's
     "slices",  # evidence, which has every entry
+    "append",  # whether a known entry is one that a key may have posted
     "find",  # where a walk ends, which is shown to nobody
     "history",  # whether retention or an erasure took anything since, which is no content
     "tables",
