@@ -103,7 +103,7 @@ async def yard(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[
             patch.setattr("audit_service.core.terms.SEGMENT_EVENTS", 8)
         database = await server.create()
         stack.push_async_callback(server.drop, database)
-        first = await stack.enter_async_context(open_api(database))
+        first = await stack.enter_async_context(open_api(database, rate_limit_viewer_requests_per_second=0))
         log_id = await add_tenant(database, "second")
         second = await stack.enter_async_context(open_api(database, key=await add_key(database, log_id)))
         second_key = await add_key(database, log_id, READING)

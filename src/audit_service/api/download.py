@@ -17,7 +17,7 @@ STALL_SECONDS = 120.0
 
 async def in_place(places: Places, credential: Credential, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """The same pieces, while one of the places is taken. Raises RateLimitedError, UnavailableError when there is none."""
-    with places.take(credential.log_id, credential.holder):
+    with places.take(credential.log_id, credential.key_id):
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
