@@ -12,6 +12,7 @@ import pytest
 
 from audit_service.api import schemas
 from audit_service.core.api_key import is_well_formed, kind_of, public_id
+from audit_service.store import veil
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, dump, open_api
 from tests.support.credentials import ask, create_key, issue_token, places
@@ -459,3 +460,29 @@ async def test_only_the_hash_of_a_token_is_in_the_database(
     assert issued["token_id"].encode() in dumped
     for hidden in (issued["token"], issued["token"][16:59], issued["token"][-6:], backend[16:59], CANARY):
         assert hidden.encode() not in dumped
+
+
+@pytest.mark.parametrize("asked", ["victim@alone.test", "nobody@alone.test"])
+async def test_the_limit_of_a_search_does_not_tell_what_is_hidden(
+    shared_api: Api, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Beside a word that finds about as many events as may be compared, one that is there and one that is not are both refused at times."""
+    category = f"limit-{asked.partition('@')[0]}"
+    people = [*(f"one{number}@crowd.test" for number in range(14)), "victim@alone.test"]
+    await shared_api.accept(
+        *({"action": "limit.x", "category": category, "actor": {"type": "user", "email": person}} for person in people)
+    )
+    token = (await issue_token(shared_api, categories=[category]))["token"]
+    monkeypatch.setattr(veil, "CHECKED_LIMIT", 16)  # 12 to 16
+    statuses = []
+    for draw in (lambda _: 0, lambda below: below - 1):
+        monkeypatch.setattr(veil.secrets, "randbelow", draw)
+        answer = await ask(shared_api, "GET", f"/v1/events?q=crowd.test&q={asked}", token)
+        statuses.append(answer.status_code)
+    assert statuses == [200, 400]
+
+
+def test_how_much_a_search_may_compare_is_chance() -> None:
+    allowed = {veil.allowed_entries() for _ in range(100)}
+    assert len(allowed) > 1
+    assert all(15_000 <= one <= 20_000 for one in allowed)
