@@ -49,6 +49,10 @@ TOKENS: Mapping[str, tuple[dict[str, Any], tuple[Place, ...]]] = {
     "a token of no server": ({"server_ids": []}, (GLOBAL,)),
     "a token of a category": ({"server_ids": "all", "categories": ["ownplace-category"]}, (OWN,)),
     "a token of own actions": ({"server_ids": "all", "own_actions_of": "ownplace-actor"}, (OWN,)),
+    "a token of a type's own actions": (
+        {"server_ids": "all", "own_actions_of": {"type": "ownplace-people", "id": "ownplace-actor"}},
+        (OWN,),
+    ),
 }
 KEYS: Mapping[str, tuple[dict[str, Any], tuple[Place, ...]]] = {
     "a key of one server": ({"server_ids": [SHARED_SERVER], "global_events": True}, (OWN, GLOBAL)),

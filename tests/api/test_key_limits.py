@@ -267,7 +267,7 @@ async def test_what_is_not_said_is_as_the_maker_has_it(shared_api: Api, limited_
     """So a key that was made without a thought is not wider than its maker."""
     made = await ask(shared_api, "POST", "/v1/keys", limited_admin, {"name": "x", "scopes": ["read"]})
     assert made.status_code == 201
-    assert made.json()["limits"] == {**OWN, "actor_id": None, "audit_entries": False}
+    assert made.json()["limits"] == {**OWN, "actor_id": None, "actor_type": None, "audit_entries": False}
     narrower = {"server_ids": ["s2"], "global_events": False, "networks": ["127.0.0.1"]}
     made = await ask(shared_api, "POST", "/v1/keys", limited_admin, {"name": "x", "scopes": ["read"], **narrower})
     assert made.json()["limits"] == {
@@ -275,6 +275,7 @@ async def test_what_is_not_said_is_as_the_maker_has_it(shared_api: Api, limited_
         **narrower,
         "networks": ["127.0.0.1/32"],
         "actor_id": None,
+        "actor_type": None,
         "audit_entries": False,
     }
 

@@ -21,7 +21,8 @@ from tests.support.postgres import TestDatabase
 CANARY = "canary-5e6b4172"
 SECRET = "ghp_" + "a1B2" * 9
 LIMITS: dict[str, Any] = {
-    "server_ids": None, "global_events": True, "categories": None, "actor_id": None, "audit_entries": False, "ips": False,
+    "server_ids": None, "global_events": True, "categories": None, "actor_id": None, "actor_type": None,
+    "audit_entries": False, "ips": False,
     "emails": False, "staff_as": "Staff", "staff_types": ["admin", "administrator", "employee", "staff", "support"],
     "source_id": None, "networks": None,
 }  # fmt: skip
@@ -189,7 +190,9 @@ BAD += [
         ("expires_in_seconds", 29, ""), ("expires_in_seconds", 3601, ""), ("expires_in_seconds", "300", ""),
         ("expires_in_seconds", 300.5, ""), ("expires_in_seconds", True, ""), ("expires_in_seconds", None, ""), ("ips", "true", ""),
         ("emails", 1, ""), ("export", "yes", ""), ("global_events", None, ""), ("categories", [], ""), ("categories", [SECRET], ""),
-        ("own_actions_of", "", ""), ("own_actions_of", SECRET, ""), ("staff_as", "", ""), ("staff_as", SECRET, ""), ("staff_as", 5, ""),
+        ("own_actions_of", "", ""), ("own_actions_of", {"type": "x", "id": SECRET}, ""),
+        ("own_actions_of", {"id": "7"}, ""), ("own_actions_of", {"type": "x", "id": "7", "name": "y"}, "/own_actions_of/name"),
+        ("own_actions_of", SECRET, ""), ("staff_as", "", ""), ("staff_as", SECRET, ""), ("staff_as", 5, ""),
         ("staff_types", [], ""), ("staff_types", [""], "/staff_types/0"), ("viewer", "", ""), ("viewer", 5, ""), ("viewer", "x" * 1025, ""),
         ("audit_entries", "x", ""), ("scopes", ["admin"], ""), ("networks", ["0.0.0.0/0"], ""), ("tenant", "other", ""),
     ]
@@ -460,6 +463,32 @@ async def test_only_the_hash_of_a_token_is_in_the_database(
     assert issued["token_id"].encode() in dumped
     for hidden in (issued["token"], issued["token"][16:59], issued["token"][-6:], backend[16:59], CANARY):
         assert hidden.encode() not in dumped
+
+
+async def test_own_actions_are_of_a_person_and_not_of_whoever_has_their_number(shared_api: Api) -> None:
+    """Panels count clients and administrators apart: client 7 is not administrator 7. Without a type both are asked for."""
+    kinds = ("client", "admin")
+    target = {"type": "own-kind", "id": "1"}
+    await shared_api.accept(
+        *({"id": f"own:{kind}", "action": "own.x", "actor": {"type": kind, "id": "7"}, "target": target, "description": "own-words",
+           "server_id": "own", "occurred_at": "2026-03-01T10:00:00Z", "changes": [{"path": "/a", "new": kind}]} for kind in kinds)
+    )  # fmt: skip
+    backend = (await create_key(shared_api, ["viewer", "read"]))["key"]
+    for who, wanted in (("7", {"client", "admin"}), ({"type": "client", "id": "7"}, {"client"})):
+        issued = await issue_token(shared_api, backend, own_actions_of=who)
+        assert issued["limits"]["actor_type"] == (None if who == "7" else "client")
+        for path in (
+            "/v1/events?category=own",
+            "/v1/events?q=own-words",
+            "/v1/servers/own/activity?around=2026-03-01T10:00:00Z",
+            "/v1/targets/own-kind/1/history",
+        ):
+            seen = (await ask(shared_api, "GET", path, issued["token"])).json()["events"]
+            assert {event["actor"]["type"] for event in seen} == wanted, path
+        facets = (await ask(shared_api, "GET", "/v1/facets?category=own", issued["token"])).json()
+        assert {value["value"] for value in facets["facets"]["actor_type"]["values"]} == wanted
+        timeline = (await ask(shared_api, "GET", "/v1/timeline?category=own", issued["token"])).json()["timeline"]
+        assert sum(one["count"] for one in timeline) == len(wanted)
 
 
 @pytest.mark.parametrize("asked", ["victim@alone.test", "nobody@alone.test"])
