@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -505,7 +506,7 @@ async def test_the_limit_of_a_search_does_not_tell_what_is_hidden(
     monkeypatch.setattr(veil, "CHECKED_LIMIT", 16)  # 12 to 16
     statuses = []
     for draw in (lambda _: 0, lambda below: below - 1):
-        monkeypatch.setattr(veil.secrets, "randbelow", draw)
+        monkeypatch.setattr(secrets, "randbelow", draw)
         answer = await ask(shared_api, "GET", f"/v1/events?q=crowd.test&q={asked}", token)
         statuses.append(answer.status_code)
     assert statuses == [200, 400]
