@@ -22,6 +22,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Literal, NamedTuple, TypeAlias, cast
 
+import orjson
+
 from audit_service.core import diff, entry, redaction, verb
 from audit_service.core.canonical import JSONValue, canonical_bytes, plain_bytes
 from audit_service.core.chain import format_origin
@@ -29,6 +31,7 @@ from audit_service.core.entry import JSONObject
 from audit_service.core.event import EventLimits, check_limits, settle
 from audit_service.core.posting import Posting
 from audit_service.core.redaction import Ruleset
+from audit_service.core.view import DAMAGES
 from audit_service.errors import (
     AuditError,
     BeyondLimitsError,
@@ -346,20 +349,50 @@ async def append_sealed(
     """Steps 6 and 7. `in_room`: the caller has taken room for them."""
     # 6. append
     append = appender.append_in_room if in_room else appender.append
-    answers = iter(await append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)]))
+    answered = await append(log.log_id, [item.candidate for item in sealed if isinstance(item, Sealed)])
     # 7. settle
+    own_seqs = await _find_own(appender, recipe, log, answered)
+    answers = iter(answered)
     outcomes: list[Outcome] = []
     for item in sealed:
         if isinstance(item, AuditError):
             outcomes.append(item)
             continue
         answer = next(answers)
-        outcomes.append(answer if isinstance(answer, AuditError) else _settle(item, answer, recipe, log))
+        outcomes.append(answer if isinstance(answer, AuditError) else _settle(item, answer, recipe, log, own_seqs))
     return outcomes
 
 
-def _settle(item: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outcome:
-    if appended.known and not _same_as_stored(item, appended, recipe):
+async def _find_own(
+    appender: GroupCommit, recipe: Recipe, log: Log, answered: Sequence[Appended | InvalidEventError]
+) -> set[int]:
+    """For a limited credential: which of the known entries that cannot be compared it may have posted. Others' receipts are not its."""
+    seqs = [
+        answer.seq
+        for answer in answered
+        if isinstance(answer, Appended) and answer.known and answer.seq is not None and not _compares(answer, recipe)
+    ]
+    if log.posting is None or not seqs:
+        return set()
+    bodies = await appender.fetch_bodies(log.log_id, seqs)
+    return {seq for seq, body in bodies.items() if _admits(log.posting, body)}
+
+
+def _admits(posting: Posting, body: str) -> bool:
+    try:
+        return posting.admits(orjson.loads(body))
+    except DAMAGES:
+        return False
+
+
+def _settle(item: Sealed, appended: Appended, recipe: Recipe, log: Log, own_seqs: set[int]) -> Outcome:
+    if not appended.known:
+        is_same = True
+    elif _compares(appended, recipe):
+        is_same = _same_as_stored(item, appended)
+    else:  # erased, or redacted by other rules: a replay, for who may have posted it
+        is_same = log.posting is None or appended.seq in own_seqs
+    if not is_same:
         return IdempotencyConflictError("the id is already used by an event with other content")
     return Receipt(
         id=item.candidate.id,
@@ -373,10 +406,15 @@ def _settle(item: Sealed, appended: Appended, recipe: Recipe, log: Log) -> Outco
     )
 
 
-def _same_as_stored(item: Sealed, appended: Appended, recipe: Recipe) -> bool:
-    """Whether the content is the first one's. An erased event, or one redacted by other rules, cannot be compared: a replay."""
-    if appended.salt is None or appended.fingerprint is None or appended.ruleset != recipe.rules.digest:
-        return True
+def _compares(appended: Appended, recipe: Recipe) -> bool:
+    """Whether a known event can be compared: neither erased nor redacted by other rules."""
+    return None not in (appended.salt, appended.fingerprint) and appended.ruleset == recipe.rules.digest
+
+
+def _same_as_stored(item: Sealed, appended: Appended) -> bool:
+    """Whether the content is the first one's, of an event that can be compared."""
+    if appended.salt is None or appended.fingerprint is None:
+        return False
     if appended.fingerprint == item.candidate.fingerprint:  # our own first try, committed although its answer was lost
         return True
     return hmac.compare_digest(sha256(appended.salt + item.content).digest(), appended.fingerprint)

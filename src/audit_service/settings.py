@@ -128,18 +128,18 @@ class Settings(BaseSettings):
         description="Exports and evidence running at a time, per worker, the last place never for the same tenant; over it: 503",
     )
     exports_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Of these for one key, per worker; over it: 429"
+        2, description="Of these for one key or viewer token, per worker; over it: 429"
     )
     verifies_limit: Annotated[int, Field(ge=1, le=64)] = Field(
         2,
         description="Verifications asked for and running at a time, per worker, the last place never for the same tenant; over it: 503",
     )
     verifies_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="Of these for one key, per worker; over it: 429"
+        1, description="Of these for one key or viewer token, per worker; over it: 429"
     )
     reads_limit_per_key: Annotated[int, Field(ge=0, le=200)] = Field(
         6,
-        description="Searches, counts and histories of one key under way at a time, per worker; others wait; 0: no limit",
+        description="Searches, counts and histories of one key or viewer token under way at a time, per worker; others wait; 0: no limit",
     )
     # Token buckets hold ten seconds' worth, so that a burst passes.
     rate_limit_events_per_second: Annotated[int, Field(ge=0)] = Field(
@@ -147,6 +147,9 @@ class Settings(BaseSettings):
     )
     rate_limit_requests_per_second: Annotated[int, Field(ge=0)] = Field(
         500, description="Other requests of one key, over all workers; over it: 429; 0: no limit"
+    )
+    rate_limit_viewer_requests_per_second: Annotated[int, Field(ge=0)] = Field(
+        20, description="Requests of one viewer token, over all workers; over it: 429; 0: no limit"
     )
     rate_limit_address_per_second: Annotated[int, Field(ge=0)] = Field(
         100,

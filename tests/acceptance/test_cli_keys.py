@@ -62,7 +62,8 @@ async def test_a_limited_key_is_created(database: TestDatabase) -> None:
     assert (shown["client"], shown["limits"]) == (
         "node-7",
         {
-            "server_ids": ["s1", "s2"], "global_events": False, "categories": ["server"], "actor_id": None, "audit_entries": True,
+            "server_ids": ["s1", "s2"], "global_events": False, "categories": ["server"], "actor_id": None, "actor_type": None,
+            "audit_entries": True,
             "ips": False, "emails": False, "staff_as": "Support", "source_id": "node-7", "networks": ["127.0.0.0/8"],
             "staff_types": ["admin", "administrator", "employee", "staff", "support"],
         },

@@ -49,6 +49,10 @@ TOKENS: Mapping[str, tuple[dict[str, Any], tuple[Place, ...]]] = {
     "a token of no server": ({"server_ids": []}, (GLOBAL,)),
     "a token of a category": ({"server_ids": "all", "categories": ["ownplace-category"]}, (OWN,)),
     "a token of own actions": ({"server_ids": "all", "own_actions_of": "ownplace-actor"}, (OWN,)),
+    "a token of a type's own actions": (
+        {"server_ids": "all", "own_actions_of": {"type": "ownplace-people", "id": "ownplace-actor"}},
+        (OWN,),
+    ),
 }
 KEYS: Mapping[str, tuple[dict[str, Any], tuple[Place, ...]]] = {
     "a key of one server": ({"server_ids": [SHARED_SERVER], "global_events": True}, (OWN, GLOBAL)),
@@ -103,7 +107,7 @@ async def yard(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[
             patch.setattr("audit_service.core.terms.SEGMENT_EVENTS", 8)
         database = await server.create()
         stack.push_async_callback(server.drop, database)
-        first = await stack.enter_async_context(open_api(database))
+        first = await stack.enter_async_context(open_api(database, rate_limit_viewer_requests_per_second=0))
         log_id = await add_tenant(database, "second")
         second = await stack.enter_async_context(open_api(database, key=await add_key(database, log_id)))
         second_key = await add_key(database, log_id, READING)

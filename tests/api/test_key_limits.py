@@ -118,6 +118,34 @@ async def test_a_server_whose_id_holds_a_secret_is_still_the_key_s(shared_api: A
     assert (await ask(shared_api, "POST", "/v1/events", created["key"], {"action": "x"})).status_code == 403
 
 
+async def test_a_replay_shows_no_receipt_of_what_a_key_may_not_post(
+    module_database: TestDatabase, shared_api: Api, node: dict[str, Any]
+) -> None:
+    """Under other redaction rules contents are not compared any more: whose entry it is has to be all the same."""
+    own = {"action": "server.x", "server_id": "s1"}
+    theirs: dict[str, dict[str, Any]] = {
+        "server": {"action": "server.x", "server_id": "s3", "source": {"id": "node-7"}},
+        "global": {"action": "server.x", "source": {"id": "node-7"}},
+        "category": {"action": "backup.x", "server_id": "s1", "source": {"id": "node-7"}},
+        "source": own | {"source": {"id": "node-8"}},
+        "no source": own,
+        "not kept": own | {"source": {"id": "node-7"}, "before": {"a": 1}, "after": {"a": 1}},
+    }
+    for name, event in theirs.items():
+        assert (await shared_api.post(event | {"id": f"theirs:{name}"})).status_code in {200, 201}
+    (first,) = (await ask(shared_api, "POST", "/v1/events", node["key"], [own | {"id": "own"}])).json()["results"]
+    asked = [own | {"id": f"theirs:{name}", "reason": "other"} for name in theirs] + [own | {"id": "own"}]
+    async with open_api(module_database, redact_words=("flurb",)) as upgraded:
+        batch = await ask(upgraded, "POST", "/v1/events", node["key"], asked)
+        results = batch.json()["results"]
+        assert [result["status"] for result in results] == [409] * len(theirs) + [200]
+        assert results[-1]["receipt"] == first["receipt"]
+        alone = [await ask(upgraded, "POST", "/v1/events", node["key"], event) for event in asked]
+        assert [answer.status_code for answer in alone] == [409] * len(theirs) + [200]
+        assert not any("hash" in answer.text or "recorded_at" in answer.text for answer in alone[:-1])
+        assert (await upgraded.post(asked[0])).status_code == 200  # a key without limits is told as before
+
+
 # --- what is seen ---
 
 
@@ -239,7 +267,7 @@ async def test_what_is_not_said_is_as_the_maker_has_it(shared_api: Api, limited_
     """So a key that was made without a thought is not wider than its maker."""
     made = await ask(shared_api, "POST", "/v1/keys", limited_admin, {"name": "x", "scopes": ["read"]})
     assert made.status_code == 201
-    assert made.json()["limits"] == {**OWN, "actor_id": None, "audit_entries": False}
+    assert made.json()["limits"] == {**OWN, "actor_id": None, "actor_type": None, "audit_entries": False}
     narrower = {"server_ids": ["s2"], "global_events": False, "networks": ["127.0.0.1"]}
     made = await ask(shared_api, "POST", "/v1/keys", limited_admin, {"name": "x", "scopes": ["read"], **narrower})
     assert made.json()["limits"] == {
@@ -247,6 +275,7 @@ async def test_what_is_not_said_is_as_the_maker_has_it(shared_api: Api, limited_
         **narrower,
         "networks": ["127.0.0.1/32"],
         "actor_id": None,
+        "actor_type": None,
         "audit_entries": False,
     }
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -12,6 +13,7 @@ import pytest
 
 from audit_service.api import schemas
 from audit_service.core.api_key import is_well_formed, kind_of, public_id
+from audit_service.store import veil
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, dump, open_api
 from tests.support.credentials import ask, create_key, issue_token, places
@@ -20,7 +22,8 @@ from tests.support.postgres import TestDatabase
 CANARY = "canary-5e6b4172"
 SECRET = "ghp_" + "a1B2" * 9
 LIMITS: dict[str, Any] = {
-    "server_ids": None, "global_events": True, "categories": None, "actor_id": None, "audit_entries": False, "ips": False,
+    "server_ids": None, "global_events": True, "categories": None, "actor_id": None, "actor_type": None,
+    "audit_entries": False, "ips": False,
     "emails": False, "staff_as": "Staff", "staff_types": ["admin", "administrator", "employee", "staff", "support"],
     "source_id": None, "networks": None,
 }  # fmt: skip
@@ -188,7 +191,9 @@ BAD += [
         ("expires_in_seconds", 29, ""), ("expires_in_seconds", 3601, ""), ("expires_in_seconds", "300", ""),
         ("expires_in_seconds", 300.5, ""), ("expires_in_seconds", True, ""), ("expires_in_seconds", None, ""), ("ips", "true", ""),
         ("emails", 1, ""), ("export", "yes", ""), ("global_events", None, ""), ("categories", [], ""), ("categories", [SECRET], ""),
-        ("own_actions_of", "", ""), ("own_actions_of", SECRET, ""), ("staff_as", "", ""), ("staff_as", SECRET, ""), ("staff_as", 5, ""),
+        ("own_actions_of", "", ""), ("own_actions_of", {"type": "x", "id": SECRET}, ""),
+        ("own_actions_of", {"id": "7"}, ""), ("own_actions_of", {"type": "x", "id": "7", "name": "y"}, "/own_actions_of/name"),
+        ("own_actions_of", SECRET, ""), ("staff_as", "", ""), ("staff_as", SECRET, ""), ("staff_as", 5, ""),
         ("staff_types", [], ""), ("staff_types", [""], "/staff_types/0"), ("viewer", "", ""), ("viewer", 5, ""), ("viewer", "x" * 1025, ""),
         ("audit_entries", "x", ""), ("scopes", ["admin"], ""), ("networks", ["0.0.0.0/0"], ""), ("tenant", "other", ""),
     ]
@@ -459,3 +464,55 @@ async def test_only_the_hash_of_a_token_is_in_the_database(
     assert issued["token_id"].encode() in dumped
     for hidden in (issued["token"], issued["token"][16:59], issued["token"][-6:], backend[16:59], CANARY):
         assert hidden.encode() not in dumped
+
+
+async def test_own_actions_are_of_a_person_and_not_of_whoever_has_their_number(shared_api: Api) -> None:
+    """Panels count clients and administrators apart: client 7 is not administrator 7. Without a type both are asked for."""
+    kinds = ("client", "admin")
+    target = {"type": "own-kind", "id": "1"}
+    await shared_api.accept(
+        *({"id": f"own:{kind}", "action": "own.x", "actor": {"type": kind, "id": "7"}, "target": target, "description": "own-words",
+           "server_id": "own", "occurred_at": "2026-03-01T10:00:00Z", "changes": [{"path": "/a", "new": kind}]} for kind in kinds)
+    )  # fmt: skip
+    backend = (await create_key(shared_api, ["viewer", "read"]))["key"]
+    for who, wanted in (("7", {"client", "admin"}), ({"type": "client", "id": "7"}, {"client"})):
+        issued = await issue_token(shared_api, backend, own_actions_of=who)
+        assert issued["limits"]["actor_type"] == (None if who == "7" else "client")
+        for path in (
+            "/v1/events?category=own",
+            "/v1/events?q=own-words",
+            "/v1/servers/own/activity?around=2026-03-01T10:00:00Z",
+            "/v1/targets/own-kind/1/history",
+        ):
+            seen = (await ask(shared_api, "GET", path, issued["token"])).json()["events"]
+            assert {event["actor"]["type"] for event in seen} == wanted, path
+        facets = (await ask(shared_api, "GET", "/v1/facets?category=own", issued["token"])).json()
+        assert {value["value"] for value in facets["facets"]["actor_type"]["values"]} == wanted
+        timeline = (await ask(shared_api, "GET", "/v1/timeline?category=own", issued["token"])).json()["timeline"]
+        assert sum(one["count"] for one in timeline) == len(wanted)
+
+
+@pytest.mark.parametrize("asked", ["victim@alone.test", "nobody@alone.test"])
+async def test_the_limit_of_a_search_does_not_tell_what_is_hidden(
+    shared_api: Api, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Beside a word that finds about as many events as may be compared, one that is there and one that is not are both refused at times."""
+    category = f"limit-{asked.partition('@')[0]}"
+    people = [*(f"one{number}@crowd.test" for number in range(14)), "victim@alone.test"]
+    await shared_api.accept(
+        *({"action": "limit.x", "category": category, "actor": {"type": "user", "email": person}} for person in people)
+    )
+    token = (await issue_token(shared_api, categories=[category]))["token"]
+    monkeypatch.setattr(veil, "CHECKED_LIMIT", 16)  # 12 to 16
+    statuses = []
+    for draw in (lambda _: 0, lambda below: below - 1):
+        monkeypatch.setattr(secrets, "randbelow", draw)
+        answer = await ask(shared_api, "GET", f"/v1/events?q=crowd.test&q={asked}", token)
+        statuses.append(answer.status_code)
+    assert statuses == [200, 400]
+
+
+def test_how_much_a_search_may_compare_is_chance() -> None:
+    allowed = {veil.allowed_entries() for _ in range(100)}
+    assert len(allowed) > 1
+    assert all(15_000 <= one <= 20_000 for one in allowed)

@@ -79,7 +79,9 @@ def test_nothing_that_is_not_beyond_reaches_further(asked: KeyLimits, own: KeyLi
 
 WHOLE = KeyLimits(EVERYTHING)
 NARROW = KeyLimits(
-    Sight(frozenset({"a"}), False, frozenset({"c"}), "u1", False, False, False, "Support", frozenset({"admin"})),
+    Sight(
+        frozenset({"a"}), False, frozenset({"c"}), "u1", False, False, False, "Support", frozenset({"admin"}), "user"
+    ),
     "src",
     (ip_network("192.0.2.0/24"),),
 )
@@ -88,6 +90,7 @@ MORE: dict[str, KeyLimits] = {
     "/global_events": replace(NARROW, sight=replace(NARROW.sight, global_events=True)),
     "/categories": replace(NARROW, sight=replace(NARROW.sight, categories=None)),
     "/actor_id": replace(NARROW, sight=replace(NARROW.sight, actor_id="u2")),
+    "/actor_type": replace(NARROW, sight=replace(NARROW.sight, actor_type=None)),
     "/audit_entries": replace(NARROW, sight=replace(NARROW.sight, own_entries=True)),
     "/ips": replace(NARROW, sight=replace(NARROW.sight, ips=True)),
     "/emails": replace(NARROW, sight=replace(NARROW.sight, emails=True)),

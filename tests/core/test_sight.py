@@ -14,6 +14,7 @@ sights = st.builds(
     global_events=st.booleans(),
     categories=st.none() | st.frozensets(few),
     actor_id=st.none() | few,
+    actor_type=st.none() | few,
     own_entries=st.booleans(),
     ips=st.booleans(),
     emails=st.booleans(),
@@ -26,6 +27,7 @@ entries = st.fixed_dictionaries(
         "server_id": st.none() | few,
         "category": st.none() | few,
         "actor_id": st.none() | few,
+        "actor_type": st.none() | few,
     }
 )
 

@@ -240,6 +240,8 @@ def act_of(event: Event, sight: Sight) -> Act:
 # --- the two walls ---
 
 LIMITED = Sight(server_ids=frozenset({"s1", "it's \\'; --"}), global_events=False)
+# The second: of an actor whose id is somebody's of another type.
+LIMITS = {"servers": LIMITED, "own actions": Sight(actor_id="u1", actor_type="client")}
 
 
 async def _rows_of(connection: AsyncConnection, log_id: int, sight: Sight) -> set[int]:
@@ -256,13 +258,18 @@ async def _rows_of(connection: AsyncConnection, log_id: int, sight: Sight) -> se
     return found
 
 
+# As many first seqs as were counted: the largest number tells.
 async def _counted(connection: AsyncConnection, log_id: int, sight: Sight) -> set[int]:
-    """As many first seqs as were counted: the largest number tells."""
-    chosen = Selection(sight=sight)
-    facets = await count_facets(connection, log_id, chosen, ["server_id"], 500)
-    quarters = await count_quarters(connection, log_id, chosen)
-    counts = ((await find.count_entries(connection, log_id, chosen))[0], facets.counted, sum(quarters.counts.values()))
-    return {SIZE + count for count in counts}
+    return {SIZE + (await find.count_entries(connection, log_id, Selection(sight=sight)))[0]}
+
+
+async def _facets(connection: AsyncConnection, log_id: int, sight: Sight) -> set[int]:
+    counted = await count_facets(connection, log_id, Selection(sight=sight), ["server_id"], 500)
+    return {SIZE + counted.counted, SIZE + sum(value.count for value in counted.facets["server_id"].values)}
+
+
+async def _timeline(connection: AsyncConnection, log_id: int, sight: Sight) -> set[int]:
+    return {SIZE + sum((await count_quarters(connection, log_id, Selection(sight=sight))).counts.values())}
 
 
 async def _single(connection: AsyncConnection, log_id: int, sight: Sight) -> set[int]:
@@ -288,7 +295,8 @@ async def _folded(connection: AsyncConnection, log_id: int, sight: Sight) -> set
 
 
 READS: dict[str, Callable[[AsyncConnection, int, Sight], Any]] = {
-    "lists": _rows_of, "counts": _counted, "one by its id": _single, "by seq": _brought, "nearby": _nearby, "bursts": _folded,
+    "lists": _rows_of, "counts": _counted, "facets": _facets, "timeline": _timeline,
+    "one by its id": _single, "by seq": _brought, "nearby": _nearby, "bursts": _folded,
 }  # fmt: skip
 
 
@@ -301,35 +309,38 @@ def no_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "_sight_clauses", lambda _: [])
 
 
-def own_of(stock: Stock, name: str) -> set[int]:
+def own_of(stock: Stock, name: str, limited: Sight = LIMITED) -> set[int]:
     """What the limited reader may see, as the reads above tell it."""
-    mine = {event["seq"] for event in stock.events if admitted(event, LIMITED)}
-    return {SIZE + len(mine)} if name == "counts" else mine
+    mine = {event["seq"] for event in stock.events if admitted(event, limited)}
+    return {SIZE + len(mine)} if name in {"counts", "facets", "timeline"} else mine
 
 
+@pytest.mark.parametrize("limited", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("name", [name for name in READS if name != "by seq"])
-async def test_the_conditions_alone_keep_everything_else_out(stock: Stock, name: str) -> None:
+async def test_the_conditions_alone_keep_everything_else_out(stock: Stock, name: str, limited: Sight) -> None:
     """The second wall is down: the transaction sees everything."""
     for log, pools in stock.logs.values():
         async with bound(pools.reads, log.log_id, EVERYTHING, one_snapshot=True) as connection:
-            assert await READS[name](connection, log.log_id, LIMITED) <= own_of(stock, name)
+            assert await READS[name](connection, log.log_id, limited) <= own_of(stock, name, limited)
 
 
 @pytest.mark.usefixtures("no_conditions")
+@pytest.mark.parametrize("limited", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("name", READS)
-async def test_the_view_alone_keeps_everything_else_out(stock: Stock, name: str) -> None:
+async def test_the_view_alone_keeps_everything_else_out(stock: Stock, name: str, limited: Sight) -> None:
     """A dropped WHERE."""
     for log, pools in stock.logs.values():
-        async with bound(pools.reads, log.log_id, LIMITED, one_snapshot=True) as connection:
-            assert await READS[name](connection, log.log_id, LIMITED) <= own_of(stock, name)
+        async with bound(pools.reads, log.log_id, limited, one_snapshot=True) as connection:
+            assert await READS[name](connection, log.log_id, limited) <= own_of(stock, name, limited)
 
 
 @pytest.mark.usefixtures("no_conditions")
+@pytest.mark.parametrize("limited", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("name", READS)
-async def test_control_without_either_foreign_rows_are_seen(stock: Stock, name: str) -> None:
+async def test_control_without_either_foreign_rows_are_seen(stock: Stock, name: str, limited: Sight) -> None:
     for log, pools in stock.logs.values():
         async with bound(pools.reads, log.log_id, EVERYTHING, one_snapshot=True) as connection:
-            assert not await READS[name](connection, log.log_id, LIMITED) <= own_of(stock, name)
+            assert not await READS[name](connection, log.log_id, limited) <= own_of(stock, name, limited)
 
 
 async def test_streams_bind_what_their_selection_may_see(stock: Stock, no_conditions: None) -> None:
@@ -355,6 +366,8 @@ UNBOUND = {
     "listed without lists": "SET LOCAL audit.sight = 'listed'",
     "listed with empty lists": "SET LOCAL audit.sight = 'listed'; SET LOCAL audit.servers = ''; SET LOCAL audit.global_events = ''; "
     "SET LOCAL audit.categories = ''; SET LOCAL audit.actors = ''",
+    "the types are missing": "SET LOCAL audit.sight = 'listed'; SET LOCAL audit.servers = '*'; SET LOCAL audit.global_events = 'on'; "
+    "SET LOCAL audit.categories = '*'; SET LOCAL audit.actors = '*'",
     "one list is missing": "SET LOCAL audit.sight = 'listed'; SET LOCAL audit.servers = '*'; SET LOCAL audit.global_events = 'on'; "
     "SET LOCAL audit.categories = '*'",
 }
@@ -383,6 +396,7 @@ async def test_the_view_admits_what_the_sight_admits(stock: Stock, sight: Sight)
             server_id=event["server_id"],
             category=event["category"],
             actor_id=(event["actor"] or {}).get("id"),
+            actor_type=(event["actor"] or {}).get("type"),
         )
     }
     async with bound(pools.reads, log.log_id, sight) as connection:
@@ -466,6 +480,7 @@ UNSEEN = {
     "proving",  # the header that a proof is of, where the entry was found within a sight
     "query",  # slices of the log as it stands, for verifying and proving; what a person asks for by id is seen_entry's
     "slices",  # evidence, which has every entry
+    "append",  # whether a known entry is one that a key may have posted
     "find",  # where a walk ends, which is shown to nobody
     "history",  # whether retention or an erasure took anything since, which is no content
     "tables",

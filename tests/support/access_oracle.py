@@ -138,7 +138,8 @@ async def open_yard(server: Server, seed: int) -> AsyncIterator[Yard]:
         small_search(stack.enter_context(pytest.MonkeyPatch.context()), SEGMENT)
         database = await server.create()
         stack.push_async_callback(server.drop, database)
-        unlimited: dict[str, Any] = {"rate_limit_requests_per_second": 0, "rate_limit_address_per_second": 0}
+        limits = ("requests", "viewer_requests", "address")
+        unlimited: dict[str, Any] = {f"rate_limit_{name}_per_second": 0 for name in limits}
         first = await stack.enter_async_context(open_api(database, **unlimited))
         second_key = (await _create(first, "/v1/tenants", {"name": "second"}, "key"))["key"]
         second = await stack.enter_async_context(open_api(database, key=second_key, **unlimited))

@@ -62,6 +62,7 @@ def admitted(event: Event, sight: Sight) -> bool:
         )
         or (sight.categories is not None and event["category"] not in sight.categories)
         or (sight.actor_id is not None and (event["actor"] or {}).get("id") != sight.actor_id)
+        or (sight.actor_type is not None and (event["actor"] or {}).get("type") != sight.actor_type)
     )
 
 
@@ -133,6 +134,7 @@ sights = st.builds(
     global_events=st.booleans(),
     categories=st.one_of(st.none(), st.none(), st.frozensets(st.sampled_from(KINDS), max_size=3)),
     actor_id=st.one_of(st.none(), st.none(), st.none(), st.sampled_from(["u1", "12", "nobody"])),
+    actor_type=st.one_of(st.none(), st.none(), st.none(), st.sampled_from(["user", "client", "nobody"])),
     own_entries=st.booleans(),
     ips=st.booleans(),
     emails=st.booleans(),

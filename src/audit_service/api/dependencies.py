@@ -248,7 +248,7 @@ class Service:
         if tenant is None:
             raise UngrantedTokenError("no such tenant")
         sight = Sight(server_ids=grant.server_ids, own_entries="admin" in grant.scopes)
-        of_tenant = (grant.key_id, grant.key_id, grant.tenant, tenant.log_id, tenant.log_key)
+        of_tenant = (grant.key_id, grant.tenant, tenant.log_id, tenant.log_key)
         found = Credential(*of_tenant, grant.scopes, sight, "jwt", posting=KeyLimits(sight).posting)
         seconds = min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant))
         self._cache(digest, found, time.monotonic() + seconds)

@@ -38,7 +38,7 @@ async def _take(taken: ExitStack, places: Places, credential: Credential) -> Non
     deadline = clock() + random.uniform(*PATIENCE_SECONDS)  # noqa: S311 - to spread them, not to hide anything
     while True:
         try:
-            taken.enter_context(places.take(credential.log_id, credential.holder))
+            taken.enter_context(places.take(credential.log_id, credential.key_id))
         except (RateLimitedError, UnavailableError):
             if clock() >= deadline:
                 raise

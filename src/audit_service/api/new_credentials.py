@@ -133,6 +133,14 @@ class NewKey(_Limited):
     )
 
 
+class OwnActor(BaseModel):
+    """An actor as events name it: panels may number clients and administrators apart."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Kind
+    id: Id
+
+
 class NewToken(_Limited):
     """What a viewer token shows, and for how long."""
 
@@ -148,7 +156,9 @@ class NewToken(_Limited):
     server_ids: Servers | Literal["all"] = Field(
         description="The servers whose events are shown; `all` that the key sees"
     )
-    own_actions_of: Id | None = Field(None, description="Only what the actor of this id did")
+    own_actions_of: Id | OwnActor | None = Field(
+        None, description="Only what the actor of this id did, of any type; or of this type and id"
+    )
     ips: Flag = Field(False, description="Whether addresses are shown")
     emails: Flag = Field(False, description="Whether e-mail addresses are shown")
     staff_as: Label | None = Field(
@@ -220,6 +230,7 @@ def limits_of_key(wanted: NewKey, own: KeyLimits, recipe: Recipe, log: Log) -> K
     sight = Sight(
         server_ids=servers if "server_ids" in given else seen.server_ids,
         actor_id=seen.actor_id,
+        actor_type=seen.actor_type,
         ips=wanted.ips if "ips" in given else seen.ips,
         emails=wanted.emails if "emails" in given else seen.emails,
         staff_as=wanted.staff_as if "staff_as" in given else seen.staff_as,
@@ -238,17 +249,22 @@ def limits_of_token(wanted: NewToken, own: KeyLimits, recipe: Recipe, log: Log) 
     """The limits of a new viewer token, which is used from anywhere and posts nothing. Raises as `limits_of_key`."""
     given, seen = wanted.model_fields_set, own.sight
     _refuse_secrets(wanted, "the token", recipe.rules)
+    own_actor = wanted.own_actions_of
+    actor_id, actor_type = (own_actor.id, own_actor.type) if isinstance(own_actor, OwnActor) else (own_actor, None)
     sight = Sight(
         server_ids=seen.server_ids
         if isinstance(wanted.server_ids, str)
         else frozenset(safe_id(one, recipe, log) for one in wanted.server_ids),
-        actor_id=wanted.own_actions_of if "own_actions_of" in given else seen.actor_id,
+        actor_id=actor_id if "own_actions_of" in given else seen.actor_id,
+        actor_type=actor_type if "own_actions_of" in given else seen.actor_type,
         ips=wanted.ips,
         emails=wanted.emails,
         staff_as=wanted.staff_as if "staff_as" in given else seen.staff_as or STAFF_AS_DEFAULT,
         **_alike(wanted, seen),
     )
-    return _require_within(KeyLimits(sight), KeyLimits(seen), {"/actor_id": "/own_actions_of"})
+    return _require_within(
+        KeyLimits(sight), KeyLimits(seen), dict.fromkeys(("/actor_id", "/actor_type"), "/own_actions_of")
+    )
 
 
 def _alike(wanted: _Limited, seen: Sight) -> dict[str, Any]:
@@ -276,6 +292,7 @@ def _refuse_secrets(wanted: NewKey | NewToken, what: str, rules: Ruleset) -> Non
     faults = []
     for name in ("client", "source_id", "staff_as", "own_actions_of", "categories", "staff_types"):
         value = getattr(wanted, name, None)
+        value = [value.type, value.id] if isinstance(value, OwnActor) else value
         texts = [value] if isinstance(value, str) else value or []
         if any(holds_token(text, rules) for text in texts):
             faults.append(Fault("must not hold a secret", f"/{name}"))

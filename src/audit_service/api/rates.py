@@ -1,7 +1,8 @@
-"""How much one key and one address may ask for: three policies of token buckets, and turns for long reads.
+"""How much one key, one viewer token and one address may ask for: three policies of token buckets, and turns for long reads.
 
-`events`    events of one key, the viewer tokens it issued included; a batch is refused as a whole, an NDJSON stream is slowed
-`requests`  everything else that one key asks for
+`events`    events of one key; a batch is refused as a whole, an NDJSON stream is slowed
+`requests`  everything else that one key asks for, or one viewer token: a limit of its own, for each token. What a browser asks for neither
+            its key nor another viewer pays for
 `address`   requests from one address (of IPv6: one /64) that bring no good credential: without any, with one that is refused, or with one
             that nobody asked for
 
@@ -48,11 +49,13 @@ class Rates:
         self.clock = clock
         self.events = _buckets("events", settings.rate_limit_events_per_second, workers)
         self.requests = _buckets("requests", settings.rate_limit_requests_per_second, workers)
+        self.viewer_requests = _buckets("requests", settings.rate_limit_viewer_requests_per_second, workers)
         self.address = _buckets("address", settings.rate_limit_address_per_second, workers)
 
     def admit(self, scope: Scope, credential: Credential, *, ingest: bool) -> None:
-        """Count a request of a key: as one event or as one other request. Raises RateLimitedError."""
-        self._take(scope, self.events if ingest else self.requests, _holder(credential), 1)
+        """Count a request of a key or token: as one event or as one other request. Raises RateLimitedError."""
+        requests = self.viewer_requests if credential.kind == "viewer_token" else self.requests
+        self._take(scope, self.events if ingest else requests, _holder(credential), 1)
 
     def admit_batch(self, scope: Scope, credential: Credential, events: int) -> None:
         """Count the events of a batch, for which `admit` has counted one. Raises RateLimitedError before any of them is taken."""
@@ -171,7 +174,7 @@ class Turns:
                 async with asyncio.timeout(self._patience_seconds):
                     await queue.turns.acquire()
             except TimeoutError:
-                raise RateLimitedError("this key has as many reads under way as it may", "reads") from None
+                raise RateLimitedError("this credential has as many reads under way as it may", "reads") from None
             try:
                 yield
             finally:
@@ -204,13 +207,13 @@ def _policy(name: str, capacity: int) -> tuple[bytes, bytes]:
 
 
 def _refused(buckets: Buckets, wait_seconds: float) -> RateLimitedError:
-    whose = "from this address" if buckets.name == "address" else "by this key"
+    whose = "from this address" if buckets.name == "address" else "with this credential"
     detail = f"too many {'requests' if buckets.name == 'address' else buckets.name} {whose}"
     return RateLimitedError(detail, buckets.name, max(math.ceil(wait_seconds - 1e-6), 1))
 
 
 def _holder(credential: Credential) -> Hashable:
-    return credential.log_id, credential.holder
+    return credential.log_id, credential.key_id
 
 
 def _place(scope: Scope) -> Hashable:

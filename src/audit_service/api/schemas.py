@@ -484,12 +484,14 @@ class ConsistencyProof(_Answer):
 
 
 class LimitsView(_Answer):
-    """What a key or a viewer token is limited to; null: not limited. `actor_id`: only what this actor did."""
+    """What a key or a viewer token is limited to; null: not limited. `actor_id`, `actor_type`: only what this actor did, or one
+    of this type."""
 
     server_ids: list[str] | None
     global_events: bool
     categories: list[str] | None
     actor_id: str | None
+    actor_type: str | None
     audit_entries: bool
     ips: bool
     emails: bool

@@ -1,5 +1,5 @@
-"""Places for what takes long, counted: so many in all, so many for one key, and never the last one of all for a single log, so that neither
-a key nor a tenant takes them from the others."""
+"""Places for what takes long, counted: so many in all, so many for one key or token, and never the last one of all for a single log, so
+that neither a key nor a tenant takes them from the others."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from audit_service.errors import RateLimitedError, UnavailableError
 
 
 class Places:
-    """Places for one kind of work, named in the plural. One key never holds more than `per_key` of the `limit`, and all keys of one log
+    """Places for one kind of work, named in the plural. One key or token never holds more than `per_key` of the `limit`, and all of one log
     leave one to the other logs; a limit of 1 is for whoever comes first."""
 
     def __init__(self, name: str, *, limit: int, per_key: int, retry_after_seconds: int) -> None:
@@ -25,11 +25,11 @@ class Places:
 
     @contextmanager
     def take(self, log_id: int, holder: str) -> Iterator[None]:
-        """Hold a place for a key of a log. Raises RateLimitedError when the key or the log has its share already, UnavailableError when
+        """Hold a place for a key or token of a log. Raises RateLimitedError when it or the log has its share already, UnavailableError when
         none is free."""
         key = log_id, holder
         if self._taken[key] >= self.per_key:
-            raise self._refused("key")
+            raise self._refused("credential")
         if self.taken >= self.limit:
             raise UnavailableError(f"too many {self.name} are running", self.retry_after_seconds)
         if sum(count for (of_log, _), count in self._taken.items() if of_log == log_id) >= self.per_log:

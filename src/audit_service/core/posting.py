@@ -8,6 +8,7 @@
 from dataclasses import dataclass
 
 from audit_service.core.entry import JSONObject
+from audit_service.core.sight import OWN_PREFIX
 from audit_service.errors import Fault
 
 
@@ -39,6 +40,12 @@ class Posting:
         if self.source_id is not None and _source_id(event) not in {None, self.source_id}:
             found.append(Fault("is not the source that the credential may post events from", "/source/id"))
         return found
+
+    def admits(self, body: JSONObject) -> bool:
+        """Whether an entry, by its body, is one that may have been posted."""
+        if str(body["action"]).startswith(OWN_PREFIX) or self.faults(body, str(body["category"])):
+            return False
+        return self.source_id is None or _source_id(body) == self.source_id  # it was filled in
 
 
 _ANY = Posting()

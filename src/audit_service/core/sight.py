@@ -17,8 +17,9 @@ STAFF_TYPES = frozenset(("admin", "administrator", "staff", "support", "employee
 class Sight:
     """What may be seen. The default is all of what panels sent, and nothing of the service's own.
 
-    `server_ids`, `categories`: None for all. `actor_id`: only what this actor did; None for everybody's. `staff_as`: what stands in the
-    place of the names of actors whose type is one of `staff_types`; None where they are shown.
+    `server_ids`, `categories`: None for all. `actor_id`: only what this actor did; None for everybody's. `actor_type`: only what actors of
+    this type did; None for any, for panels may count clients and administrators apart. `staff_as`: what stands in the place of the names
+    of actors whose type is one of `staff_types`; None where they are shown.
     """
 
     server_ids: frozenset[str] | None = None
@@ -30,6 +31,7 @@ class Sight:
     emails: bool = True
     staff_as: str | None = None
     staff_types: frozenset[str] = STAFF_TYPES
+    actor_type: str | None = None
 
     def __repr__(self) -> str:
         """The same text for the same sight in every process, for a cursor is bound to it: a set is spelled in order."""
@@ -45,7 +47,7 @@ class Sight:
     @property
     def sees_every_row(self) -> bool:
         """Whether every entry that a panel sent is seen."""
-        limits = (self.server_ids, self.categories, self.actor_id)
+        limits = (self.server_ids, self.categories, self.actor_id, self.actor_type)
         return self.global_events and all(limit is None for limit in limits)
 
     @property
@@ -54,7 +56,13 @@ class Sight:
         return not (self.ips and self.emails and self.staff_as is None)
 
     def admits(
-        self, *, action: str, server_id: str | None, category: str | None = None, actor_id: str | None = None
+        self,
+        *,
+        action: str,
+        server_id: str | None,
+        category: str | None = None,
+        actor_id: str | None = None,
+        actor_type: str | None = None,
     ) -> bool:
         """Whether an entry is seen. What the store asks PostgreSQL for is the same, said twice over in SQL."""
         if action.startswith(OWN_PREFIX) and not self.own_entries:
@@ -63,7 +71,7 @@ class Sight:
             return False
         if self.categories is not None and category not in self.categories:
             return False
-        return self.actor_id is None or actor_id == self.actor_id
+        return self.actor_id in {None, actor_id} and self.actor_type in {None, actor_type}
 
     def admits_server(self, server_id: str | None) -> bool:
         """Whether anything of a server is seen; of None, global events."""
@@ -74,7 +82,7 @@ class Sight:
     def within(self, other: "Sight") -> "Sight":
         """What may be seen through both: nobody hands on more than they have. `staff_as` is the other's where it has one, and both decide
         who is staff where both hide them."""
-        if None not in (self.actor_id, other.actor_id) and self.actor_id != other.actor_id:
+        if _differ(self.actor_id, other.actor_id) or _differ(self.actor_type, other.actor_type):
             other = replace(other, server_ids=frozenset(), global_events=False)  # nothing is done by both
         hiding = [one.staff_types for one in (self, other) if one.staff_as is not None]
         return replace(
@@ -83,6 +91,7 @@ class Sight:
             global_events=self.global_events and other.global_events,
             categories=_both(self.categories, other.categories),
             actor_id=self.actor_id if other.actor_id is None else other.actor_id,
+            actor_type=self.actor_type if other.actor_type is None else other.actor_type,
             own_entries=self.own_entries and other.own_entries,
             ips=self.ips and other.ips,
             emails=self.emails and other.emails,
@@ -100,3 +109,7 @@ def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset
     if one is None or other is None:
         return other if one is None else one
     return one & other
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    return None not in (one, other) and one != other

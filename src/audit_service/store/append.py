@@ -9,12 +9,15 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+from sqlalchemy import BigInteger, any_, cast, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.entry import GROUPS, Prepared, Projection
-from audit_service.store.engine import call
+from audit_service.store.engine import bind, call, connected
 from audit_service.store.failures import translated
 from audit_service.store.literals import array_literal
+from audit_service.store.tables import bound_entry
 
 # Ragged arrays travel as array literals; see the function's comment.
 _LITERALS = frozenset({"actor_keys", "paths"})
@@ -86,6 +89,18 @@ async def append_entries(
     async with translated():
         rows = await call(engine, _CALL, *_arguments(log_id, ruleset, candidates))
     return [Appended._make(islice(row, 1, None)) for row in rows]
+
+
+async def fetch_bodies(engine: AsyncEngine, log_id: int, seqs: Sequence[int]) -> dict[int, str]:
+    """The bodies, by seq, of those entries whose body is still there. Raises UnavailableError."""
+    query = select(bound_entry.c.seq, bound_entry.c.body).where(
+        bound_entry.c.log_id == log_id,
+        bound_entry.c.seq == any_(cast([*seqs], ARRAY(BigInteger))),
+        bound_entry.c.body.is_not(None),
+    )
+    async with translated(), connected(engine) as connection:
+        await bind(connection, log_id)
+        return {row.seq: row.body for row in await connection.execute(query)}
 
 
 def _arguments(log_id: int, ruleset: str, candidates: Sequence[Candidate]) -> list[Any]:

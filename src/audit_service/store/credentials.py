@@ -46,13 +46,12 @@ class Credential:
     """Who asks: one tenant's log, what may be done with it, and what of it is seen. Comes from the key or the token alone, never from the
     request.
 
-    `kind` says whose id `key_id` is. `holder`: who pays for what it asks for; of a viewer token the key that issued it, whose tokens are
-    any number, else `key_id` itself. `posting`: what may be posted; None for everything. `networks`: the addresses it may be used from;
-    None for all. A token keeps to its own limits: `source_id` and `networks` are its key's alone.
+    `kind` says whose id `key_id` is; who asks pays for it under that id, a viewer token as well: its key does not. `posting`: what may be
+    posted; None for everything. `networks`: the addresses it may be used from; None for all. A token keeps to its own limits:
+    `source_id` and `networks` are its key's alone.
     """
 
     key_id: str
-    holder: str
     tenant: str
     log_id: int
     log_key: str
@@ -251,7 +250,7 @@ async def find_credential(connection: AsyncConnection, key: str) -> tuple[Creden
     if row is None:
         return None
     limits, scopes = parse_limits(row.limits), frozenset(row.scopes)
-    found = Credential(row.id, row.holder, row.tenant, row.log_id, row.log_key, scopes, limits.sight, "viewer_token")
+    found = Credential(row.id, row.tenant, row.log_id, row.log_key, scopes, limits.sight, "viewer_token")
     if not is_token:
         # Whoever may make any key sees what is noted of them; not so who may make only some: notes speak of all.
         granted = "admin" in scopes and limits.sight.is_whole
@@ -272,7 +271,6 @@ def _find_key(key: str) -> Select[Any]:
     return (
         select(
             found.key_id.label("id"),
-            found.key_id.label("holder"),
             found.scopes,
             found.limits,
             _seconds_until(found.expires_at),
@@ -289,7 +287,6 @@ def _find_token(token: str) -> Select[Any]:
     return (
         select(
             found.token_id.label("id"),
-            found.key_id.label("holder"),
             found.scopes,
             found.limits,
             _seconds_until(ends),

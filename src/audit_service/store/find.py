@@ -334,6 +334,8 @@ def _sight_clauses(selection: Selection) -> list[Clause]:
         found.append(_any_value("category", sight.categories))
     if sight.actor_id is not None:
         found.append(_any_value("actor_id", [sight.actor_id]))
+    if sight.actor_type is not None:
+        found.append(_any_value("actor_type", [sight.actor_type]))
     return found
 
 

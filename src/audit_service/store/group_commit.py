@@ -23,7 +23,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.errors import AuditError, InvalidEventError, UnavailableError
-from audit_service.store.append import Appended, Candidate, append_entries
+from audit_service.store.append import Appended, Candidate, append_entries, fetch_bodies
 
 # Within one call the lock is held for the whole group, so groups stay small enough for other workers to get their turn.
 GROUP_LIMIT_EVENTS = 500
@@ -111,6 +111,10 @@ class GroupCommit:
         else:
             queue.append(waiting)
         return await answer
+
+    async def fetch_bodies(self, log_id: int, seqs: Sequence[int]) -> dict[int, str]:
+        """`store.append.fetch_bodies`, for whoever has to look at what a known id stands for."""
+        return await fetch_bodies(self._engine, log_id, seqs)
 
     async def close(self) -> None:
         """Wait until everything that waits is flushed."""

@@ -36,6 +36,8 @@ def row_conditions(sight: Sight, *, server_named: bool = False) -> list[ColumnEl
         found.append(among_texts(_c.category, sight.categories))
     if sight.actor_id is not None:
         found.append(_c.actor_id == sight.actor_id)
+    if sight.actor_type is not None:
+        found.append(_c.actor_type == sight.actor_type)
     return found
 
 
@@ -87,14 +89,14 @@ def binding(sight: Sight, scope: Literal["LOCAL", "SESSION"] = "LOCAL") -> str:
     quoted constants only."""
     if sight.sees_every_row:
         return f"SET {scope} audit.sight = '{'every' if sight.own_entries else 'panels'}'"
-    actors = None if sight.actor_id is None else (sight.actor_id,)
     said = {
         "audit.sight": "listed",
         "audit.own_entries": _switch(sight.own_entries),
         "audit.global_events": _switch(sight.global_events),
         "audit.servers": _listed(sight.server_ids),
         "audit.categories": _listed(sight.categories),
-        "audit.actors": _listed(actors),
+        "audit.actors": _listed(_one(sight.actor_id)),
+        "audit.actor_types": _listed(_one(sight.actor_type)),
     }
     # SET LOCAL as a statement, not set_config(): it is what a distributed PostgreSQL forwards to its shards.
     return "; ".join(f"SET {scope} {name} = {quoted(value)}" for name, value in said.items())
@@ -102,6 +104,10 @@ def binding(sight: Sight, scope: Literal["LOCAL", "SESSION"] = "LOCAL") -> str:
 
 def _switch(on: bool) -> str:
     return "on" if on else "off"
+
+
+def _one(value: str | None) -> tuple[str] | None:
+    return None if value is None else (value,)
 
 
 def _listed(values: Iterable[str] | None) -> str:

@@ -285,7 +285,13 @@ def is_direct(selection: Selection) -> bool:
     by_time = selection.recorded_since is None and selection.recorded_until is None
     sight = selection.sight
     of_servers = bool(named_servers(selection)) or (sight.server_ids is None and sight.global_events)
-    return by_index and by_time and of_servers and sight.categories is None and sight.actor_id is None
+    return (
+        by_index
+        and by_time
+        and of_servers
+        and sight.categories is None
+        and (sight.actor_id, sight.actor_type) == (None, None)
+    )
 
 
 def names_ids(selection: Selection) -> bool:

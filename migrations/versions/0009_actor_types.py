@@ -1,4 +1,4 @@
-"""A legal hold on a target holds what an erasure about it would take, and all of a server.
+"""The type of an actor whose own actions are seen.
 
 Revision ID: 0009
 Revises: 0007
@@ -9,13 +9,13 @@ from alembic import op
 from audit_service.store.migrate import run_script
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_script(op.get_bind(), "0009_holds.sql")
+    run_script(op.get_bind(), "0009_actor_types.sql")
 
 
 def downgrade() -> None:
