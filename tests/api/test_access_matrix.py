@@ -49,6 +49,11 @@ TOKENS: Mapping[str, tuple[dict[str, Any], tuple[Place, ...]]] = {
     "a token of no server": ({"server_ids": []}, (GLOBAL,)),
     "a token of a category": ({"server_ids": "all", "categories": ["ownplace-category"]}, (OWN,)),
     "a token of own actions": ({"server_ids": "all", "own_actions_of": "ownplace-actor"}, (OWN,)),
+    "a token without e-mails": ({"server_ids": [SHARED_SERVER], "emails": False}, (OWN, GLOBAL)),
+    "a token with staff under one name": (
+        {"server_ids": [SHARED_SERVER], "staff_as": "Support", "staff_types": ["ownplace-people", "otherplace-people"]},
+        (OWN, GLOBAL),
+    ),
     "a token of a type's own actions": (
         {"server_ids": "all", "own_actions_of": {"type": "ownplace-people", "id": "ownplace-actor"}},
         (OWN,),
