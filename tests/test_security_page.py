@@ -13,6 +13,8 @@ SECTIONS = {
     "9.1": 3, "9.2": 4,
     "16.1": 1, "16.2": 5, "16.3": 4, "16.4": 3, "16.5": 4,
 }  # fmt: skip
+# How much of an answer is worked out, and how long an end may take: nobody is refused for them.
+NO_LIMITS_OF_CALLERS = {"AUDIT_HISTORY_LIMIT_EVENTS", "AUDIT_SHUTDOWN_TIMEOUT_SECONDS"}
 NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)
 
 
@@ -50,3 +52,14 @@ def test_the_page_says_every_limit_by_a_setting_that_exists() -> None:
     known = {f"AUDIT_{name.upper()}" for name in Settings.model_fields}
     named = {name for name in re.findall(r"AUDIT_[A-Z_]+[A-Z]", PAGE) if "*" not in name}
     assert named <= known | {"AUDIT"}, named - known
+
+
+def test_every_limit_that_can_be_set_is_written_down() -> None:
+    """In the README's table, and by name in this page's."""
+    from audit_service.settings import Settings
+
+    readme = (ROOT / "README.md").read_text("utf-8")
+    limits = {f"AUDIT_{name.upper()}" for name in Settings.model_fields if "limit" in name or "timeout" in name}
+    assert len(limits) > 15
+    assert {name for name in limits if f"| `{name}` |" not in readme} == set()
+    assert {name for name in limits if f"`{name}`" not in PAGE} == NO_LIMITS_OF_CALLERS

@@ -1,6 +1,7 @@
 """Settings: a wrong one stops the start with one line that names it, before anything is made."""
 
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.support.commands import command
 WRONG = [
     ({"AUDIT_PORT": "77777"}, "AUDIT_PORT: "),
     ({"AUDIT_BOOTSTRAP_KEY": "short"}, "AUDIT_BOOTSTRAP_KEY: "),
+    ({"AUDIT_BOOTSTRAP_KEY": "changeme-" * 5}, "AUDIT_BOOTSTRAP_KEY: "),
     ({"AUDIT_SERVICE_NAME": "a b"}, "AUDIT_SERVICE_NAME: "),
     ({"AUDIT_DATABASE_URL": "mysql://secret@x/y"}, "AUDIT_DATABASE_URL: "),
     ({"AUDIT_MIGRATION_DATABASE_URL": "postgresql://x/y"}, "settings: "),
@@ -92,5 +94,5 @@ def test_a_secret_in_both_places_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_file_that_only_its_group_may_read_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As orchestrators mount secrets for a user of their own."""
-    monkeypatch.setenv("AUDIT_BOOTSTRAP_KEY_FILE", str(secret_file(tmp_path, "s" * 40, 0o440)))
+    monkeypatch.setenv("AUDIT_BOOTSTRAP_KEY_FILE", str(secret_file(tmp_path, token_hex(32), 0o440)))
     assert Settings().bootstrap_key is not None

@@ -1,7 +1,7 @@
 """The type of an actor whose own actions are seen.
 
 Revision ID: 0009
-Revises: 0007
+Revises: 0008
 """
 
 from alembic import op

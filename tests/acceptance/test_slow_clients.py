@@ -458,6 +458,23 @@ async def test_what_follows_a_good_request_does_not_take_its_answer(port: int) -
         await connection.wait_closed()
 
 
+@pytest.mark.parametrize("off", [-1, 1, 7])
+async def test_a_body_of_another_length_than_its_header_says_is_no_event(port: int, off: int) -> None:
+    """What is beyond the length is no part of the body, and no request either; what is short of it is no body."""
+    event_id = f"length:{off}"
+    body = json.dumps(EVENT | {"id": event_id}).encode()
+    async with connected(port) as connection:
+        await connection.send(request("POST", "/v1/events", body, framing=b"Content-Length: %d" % (len(body) + off)))
+        if off > 0:
+            connection.writer.write_eof()
+        answer = await connection.answer()
+        assert (answer is None) if off > 0 else (answer is not None and answer.status == 400)
+        await connection.wait_closed()
+    found = await ask(port, request("GET", f"/v1/events/{event_id}"))
+    assert found is not None
+    assert found.status == 404
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 3])
 async def test_an_offer_of_http2_is_declined_and_the_request_answered(port: int, pieces: int) -> None:
     """Java's client makes it with every request over http; the parser would lose the body."""

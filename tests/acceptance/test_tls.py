@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.processes import Service, start_service, wait_until
 
-KEY = "file-" + "k" * 40
+KEY = "file-0123456789-" + "k" * 40
 
 
 def make_certificate(folder: Path) -> None:
@@ -94,9 +94,12 @@ def test_the_api_answers_over_https_and_says_to_stay_there(service: Service, fol
     assert "server" not in answer.headers
 
 
-def test_plain_http_is_not_answered_there_and_not_redirected(service: Service) -> None:
-    with pytest.raises(httpx.HTTPError):
-        httpx.get(f"http://127.0.0.1:{port_of(service)}/healthz", timeout=60, trust_env=False)
+def test_plain_http_is_not_answered_there_and_not_redirected(service: Service, folder: Path) -> None:
+    """Somebody listens there, takes the request, and answers nothing that is HTTP; the next one over TLS is answered."""
+    with socket.create_connection(("127.0.0.1", port_of(service)), timeout=60) as raw:
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"HTTP/" not in b"".join(iter(lambda: raw.recv(4096), b""))
+    assert get(service, folder, "/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

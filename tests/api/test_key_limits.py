@@ -10,6 +10,7 @@ import pytest
 
 from audit_service.app import create_app
 from audit_service.settings import Settings
+from tests.support.adapters import NAMES, sample
 from tests.support.api import Api
 from tests.support.apps import open_api
 from tests.support.credentials import ask, create_key, places
@@ -91,14 +92,25 @@ async def test_a_cloud_event_is_held_to_the_limits(shared_api: Api, node: dict[s
     assert "/server_id" in places(response)
 
 
-async def test_an_adapter_is_held_to_the_limits(shared_api: Api, node: dict[str, Any]) -> None:
-    """Every door leads through the same step: here Splunk's."""
-    body = {"event": {"action": "server.x", "server_id": "s3"}, "time": 1763800000}
-    headers = {"Authorization": f"Splunk {node['key']}"}
-    before = (await ask(shared_api, "GET", "/v1/events?count=capped")).json()
-    response = await shared_api.client.post("/services/collector/event", json=body, headers=headers)
-    assert response.status_code >= 400, response.text
-    assert (await ask(shared_api, "GET", "/v1/events?count=capped")).json()["count"] == before["count"]
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_adapter_is_held_to_the_limits(shared_api: Api, name: str) -> None:
+    """Servers, categories and source: every door leads through the same step. By the key's own source nothing passes for another's."""
+
+    async def stored(mark: str, **limits: Any) -> list[dict[str, Any]]:
+        key = (await create_key(shared_api, ["ingest"], **limits))["key"]
+        newest = {event["seq"] for event in await shared_api.list(sort="-seq", limit=1)}
+        sent = sample(name, mark)
+        headers = sent.headers | {"Authorization": f"Bearer {key}"}
+        response = await shared_api.client.post(sent.path, content=sent.body, headers=headers)
+        assert response.status_code < 500, response.text
+        assert CANARY not in response.text
+        events = await shared_api.list(sort="-seq", limit=20)
+        return [event for event in events if event["seq"] > max(newest) and not event["action"].startswith("audit.")]
+
+    assert len(await stored(" free")) == sample(name).events
+    assert await stored(" server", server_ids=["elsewhere"], global_events=False) == []
+    assert await stored(" category", categories=["elsewhere"]) == []
+    assert {event["source"]["id"] for event in await stored(" source", source_id="node-7")} <= {"node-7"}
 
 
 async def test_the_control_an_unlimited_key_posts_all_of_it(shared_api: Api) -> None:

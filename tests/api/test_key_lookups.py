@@ -13,6 +13,7 @@ from audit_service.api import dependencies
 from tests.support.api import Api
 from tests.support.appends import lock_waiters, wait_until
 from tests.support.apps import open_api
+from tests.support.credentials import create_key
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
 CALLERS = 24
@@ -98,3 +99,19 @@ async def test_a_key_that_is_none_is_asked_about_again(module_database: TestData
             live = [statement for statement in asked if "revoked_at IS NULL" in statement]
             assert len(live) == 2
             assert len(asked) == 4  # and why it is none, for the log
+
+
+async def test_a_key_of_another_network_is_asked_about_as_one_that_is_none(shared_api: Api) -> None:
+    """So the time an answer takes does not tell that it is one; and it was not used. Not in the cache, nor when its holder is busy."""
+    made = await create_key(shared_api, ["read"], networks=["198.51.100.0/24"])
+    service = shared_api.service
+    for warm in (False, True):
+        for key, cached in (("aud_unknown", False), (made["key"], warm)):
+            if cached:
+                assert await service.credential(key) is not None
+            with questions(shared_api) as asked:
+                answer = await shared_api.client.get("/v1/events", headers={"Authorization": f"Bearer {key}"})
+            assert (answer.status_code, answer.json()["detail"]) == (401, "the API key is not valid")
+            assert len(asked) == 2, (key[:8], cached)
+    listed = (await shared_api.client.get("/v1/keys")).json()["keys"]
+    assert [key["last_used_at"] for key in listed if key["key_id"] == made["key_id"]] == [None]

@@ -381,3 +381,13 @@ async def test_only_the_hash_of_a_key_is_in_the_database(module_database: TestDa
     assert created["key"].encode() not in dumped
     assert created["key"][16:59].encode() not in dumped
     assert BOOTSTRAP_KEY.encode() not in dumped
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/export", "/v1/chain", "/v1/keys", "/services/collector/event"])
+async def test_two_authorization_headers_are_none(shared_api: Api, path: str) -> None:
+    """Whoever stands before us may have looked at the other one."""
+    good, method = f"Bearer {BOOTSTRAP_KEY}", "POST" if path.startswith("/services") else "GET"
+    for pair in ((good, "Bearer nobody"), ("Bearer nobody", good), (good, good)):
+        headers = [("Authorization", value) for value in pair]
+        assert (await shared_api.client.request(method, path, headers=headers)).status_code == 401
+    assert (await shared_api.client.request(method, path)).status_code != 401 or method == "POST"

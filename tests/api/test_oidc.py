@@ -17,6 +17,7 @@ from audit_service.provider_keys import RETRY_SECONDS
 from audit_service.settings import Settings
 from tests.support.api import Api
 from tests.support.apps import add_key, add_tenant, open_api
+from tests.support.credentials import create_key
 from tests.support.forgeries import ELSEWHERE, FORGERIES, Forgery, accepts
 from tests.support.identity import (
     AUDIENCE,
@@ -117,6 +118,7 @@ async def test_only_an_access_token_is_accepted(api: Api, provider: Provider, ty
 UNTYPED: list[tuple[Any, dict[str, Any], int]] = [
     ("JWT", {}, 200), (..., {}, 200), ("at+jwt", {}, 200), ("logout+jwt", {}, 401), ("JWT", {"typ": "Bearer"}, 200), ("JWT",
     {"typ": "ID"}, 401),
+    ("JWT", {"nonce": "x"}, 401),
     ("JWT", {"typ": "Refresh"}, 401), ("JWT", {"at_hash": "x"}, 401), ("JWT", {"events": {}}, 401), ("JWT", {"cnf": {"jkt": "x"}}, 401),
 ]  # fmt: skip
 
@@ -404,3 +406,19 @@ def test_half_a_configuration_stops_the_start(name: str, value: Any) -> None:
     create_app(Settings(database_url=SecretStr("postgresql://unused"), **good))
     with pytest.raises(ValueError, match=f"AUDIT_OIDC_{name.upper()}"):
         create_app(Settings(database_url=SecretStr("postgresql://unused"), **good | {f"oidc_{name}": value}))
+
+
+async def test_a_token_of_some_servers_sees_no_notes_about_everybody(
+    module_database: TestDatabase, provider: Provider
+) -> None:
+    """As an admin key of some servers: notes speak of all. One for all servers sees them, as such a key does."""
+    claims = {**MAPPING, "servers": {"claim": "servers", "all": "*"}}
+    settings = settings_for(provider, oidc_claims=claims, oidc_max_scopes="read,admin")
+    async with open_api(module_database, **settings) as api:
+        await create_key(api, ["read"])  # is noted
+        some = (await create_key(api, ["read", "admin"], server_ids=["s1"], global_events=True))["key"]
+        every = (await create_key(api, ["read", "admin"]))["key"]
+        for key, servers, sees in ((some, ["s1"], False), (every, ["*"], True)):
+            token = provider.token(roles=["root", "reader"], servers=servers)
+            found = [(await ask(api, one, "/v1/events?action=audit.*")).json()["events"] for one in (key, token)]
+            assert [bool(events) for events in found] == [sees, sees]

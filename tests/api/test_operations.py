@@ -19,6 +19,7 @@ from audit_service.settings import Settings
 from audit_service.store import engine
 from tests.support.api import Api
 from tests.support.apps import add_tenant, open_api
+from tests.support.identity import running_provider, settings_for
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase
 
 CANARY = "hunter2-canary-value"
@@ -290,3 +291,27 @@ async def test_metrics_do_not_read_every_log_at_every_scrape(api: Api) -> None:
     api.service.lags.read_at -= 2
     await api.client.get("/metrics")
     assert len(borrowed) > looked
+
+
+async def test_a_limit_and_a_forged_token_are_lines_with_address_and_key(
+    module_database: TestDatabase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever tries is told apart by them; what they tried with is in no line."""
+    async with running_provider() as provider:
+        head, payload, signature = provider.token().split(".")
+        forged = ".".join((head, payload, signature[::-1]))
+        settings = settings_for(provider, rate_limit_requests_per_second=1)
+        async with open_api(module_database, **settings) as api:
+            credential = await api.service.credential(BOOTSTRAP_KEY)
+            assert credential is not None
+            with worker_logs():
+                await api.client.get("/v1/chain", headers={"Authorization": f"Bearer {forged}"})
+                while (await api.client.get("/v1/chain")).status_code == 200:
+                    pass
+            written = capsys.readouterr().err
+    found = [line for line in map(json.loads, written.splitlines()) if line["event"] == "request"]
+    assert [(line["route"], line["status"], line["peer"], line["key"]) for line in found] == [
+        ("/v1/chain", 401, "127.0.0.1", None),
+        ("/v1/chain", 429, "127.0.0.1", credential.key_id),
+    ]
+    assert not any(secret in written for secret in (BOOTSTRAP_KEY, payload, signature[::-1]))

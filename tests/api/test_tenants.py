@@ -16,7 +16,9 @@ from audit_service.store.credentials import DEFAULT_TENANT, SYSTEM_TENANT, check
 from tests.support.api import Api
 from tests.support.apps import add_key, dump, open_api
 from tests.support.credentials import ask, places
+from tests.support.identity import MAPPING, running_provider, settings_for
 from tests.support.postgres import SERVICE_NAME, TestDatabase
+from tests.support.serving import served
 
 CANARY = "Canary-41728394"
 
@@ -90,6 +92,26 @@ async def test_no_other_tenant_s_admin_makes_or_lists_tenants(
             assert (response.status_code, response.headers["content-type"]) == (403, "application/problem+json")
             assert made["log_key"] not in response.text
     assert "theirs" not in (await ask(shared_api, "GET", "/v1/tenants", system)).text
+
+
+async def test_no_jwt_and_no_key_of_a_part_makes_or_lists_tenants(module_database: TestDatabase) -> None:
+    """Of the tenant `system` and with `admin`: what is made with a new tenant is a key without limits, which would outlive the token."""
+    claims = {**MAPPING, "tenant": {"claim": "org", "map": {"operators": SYSTEM_TENANT}}}
+    log_id = await log_id_of(module_database, SYSTEM_TENANT)
+    async with (
+        running_provider() as provider,
+        served(module_database, **settings_for(provider, oidc_claims=claims, oidc_max_scopes="read,admin")) as service,
+    ):
+        token = provider.token(org="operators", roles=["root", "reader"])
+        whole = await add_key(module_database, log_id, ["read", "admin"])
+        limits = {"server_ids": ["s1"], "global_events": True}
+        body = {"name": "part", "scopes": ["admin"], **limits}
+        part = (await ask(service.api, "POST", "/v1/keys", whole, body)).json()["key"]
+        for key, status in ((token, 403), (part, 403), (whole, 201)):
+            made = await ask(service.api, "POST", "/v1/tenants", key, {"name": f"t-{secrets.token_hex(6)}"})
+            assert (made.status_code, "key" in made.json()) == (status, status == 201)
+            listed = await ask(service.api, "GET", "/v1/tenants", key)
+            assert (listed.status_code, "tenants" in listed.json()) == (403 if status == 403 else 200, status == 201)
 
 
 async def test_the_bootstrap_key_is_the_operator_s(shared_api: Api, system: str) -> None:

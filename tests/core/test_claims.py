@@ -47,7 +47,7 @@ def check(**changed: Any) -> None:
 GOOD_CHANGES: list[dict[str, Any]] = [
     {}, {"aud": [AUDIENCE]}, {"aud": ["other", AUDIENCE]}, {"nbf": ...}, {"iat": ...}, {"exp": NOW + 0.5}, {"exp": NOW - LEEWAY + 1},
     {"nbf": NOW + LEEWAY}, {"iat": NOW + LEEWAY}, {"exp": NOW + LIFETIME_LIMIT_SECONDS + LEEWAY}, {"iat": 0}, {"typ": "Bearer"},
-    {"nonce": "x"}, {"more": {"deep": [1]}},
+    {"more": {"deep": [1]}},
 ]  # fmt: skip
 
 
@@ -89,7 +89,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     ],
     "typ": ["ID", "Refresh", "Offline", "Logout"],
     "cnf": [{"jkt": "x"}, None],
-    **{name: ["x", None, {}] for name in ("at_hash", "c_hash", "s_hash", "events")},
+    **{name: ["x", None, {}] for name in ("nonce", "at_hash", "c_hash", "s_hash", "events")},
 }  # fmt: skip
 BAD_CHANGES = [{name: value} for name, values in BAD_VALUES.items() for value in values]
 
@@ -175,6 +175,9 @@ TENANTS: list[tuple[dict[str, Any], Any, str | None]] = [
     ({"claim": "org"}, ..., None), ({"default": "only"}, "acme", "only"), ({"claim": "org", "map": {"acme": "a"}}, "acme", "a"),
     ({"claim": "org", "map": {"acme": "a"}}, "other", None), ({"claim": "org", "map": {"acme": "a"}, "default": "d"}, "other", None),
     ({"claim": "org", "map": {"acme": "a"}, "default": "d"}, "a", None),
+    # Somebody may call their organisation at the provider as the service calls its own tenant.
+    ({"claim": "org"}, "system", None), ({"claim": "org", "default": "d"}, "system", None),
+    ({"claim": "org", "map": {"acme": "a"}}, "system", None), ({"claim": "org", "map": {"ops": "system"}}, "ops", "system"),
     *(({"claim": "org", "default": "d"}, value, None) for value in (None, "", 5, True, [], ["acme"], {"acme": 1}, "x" * 256, "a\0b")),
 ]  # fmt: skip
 
@@ -248,6 +251,7 @@ WRONG_RULES: list[dict[str, Any]] = [
     {"scopes": {"map": {"a": ["read"]}}}, {"scopes": {"claim": "roles", "map": {"a": ["all"]}}},
     {"scopes": {"claim": "roles", "map": {"a": "read"}}}, {"scopes": {"claim": "roles", "map": {"a": []}}}, {"servers": {}},
     {"servers": {"claim": "s", "all": 5}}, {"servers": None, "subject": ""}, {"subject": None}, {"more": {}},
+    {"tenant": {"claim": "org", "default": "system"}},
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from audit_service.api.logs import APPEND_SECONDS, PENDING, UNNOTED, Scope, log
-from audit_service.api.peer import Proxies, peer_address
+from audit_service.api.peer import Proxies, address_of, peer_address
 from audit_service.api.rates import CREDENTIAL, Rates, Turns
 from audit_service.core.api_key import is_mistyped, key_hash
 from audit_service.core.key_limits import KeyLimits
@@ -218,8 +218,6 @@ class Service:
         credential, seconds_left = found
         # Counted from the question: what is revoked after it is not in the answer.
         self._cache(digest, credential, began + min(CREDENTIAL_CACHE_SECONDS, seconds_left))
-        if credential.kind == "api_key":
-            await self._touch(credential.key_id, began)
         return credential
 
     async def why_dead(self, key: str) -> Refused:
@@ -247,7 +245,7 @@ class Service:
             tenant = await credentials.find_tenant(connection, grant.tenant)
         if tenant is None:
             raise UngrantedTokenError("no such tenant")
-        sight = Sight(server_ids=grant.server_ids, own_entries="admin" in grant.scopes)
+        sight = Sight(server_ids=grant.server_ids).with_notes(grant.scopes)
         of_tenant = (grant.key_id, grant.tenant, tenant.log_id, tenant.log_key)
         found = Credential(*of_tenant, grant.scopes, sight, "jwt", posting=KeyLimits(sight).posting)
         seconds = min(CREDENTIAL_CACHE_SECONDS, provider.seconds_left(grant))
@@ -256,6 +254,8 @@ class Service:
 
     def _cached(self, digest: bytes, scope: Scope | None) -> Credential | None:
         until, credential = self._credentials.get(digest, (0.0, None))
+        if credential is not None and scope is not None and not credential.may_be_used_from(address_of(scope)):
+            credential = None  # who found a key of other networks is not told by the time, either, that it is one
         if credential is None and scope is not None:
             # Never seen, or no good any more: where many were no good, the database is not asked about another one.
             self.rates.check_address(scope)
@@ -267,7 +267,9 @@ class Service:
         while len(self._credentials) > CREDENTIAL_CACHE_ENTRIES:
             self._credentials.popitem(last=False)
 
-    async def _touch(self, key_id: str, now: float) -> None:
+    async def touch(self, key_id: str) -> None:
+        """Note that a key was used, once a minute."""
+        now = time.monotonic()
         if now - self._touched.get(key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
             self._touched[key_id] = now
             async with translated(), connected(self.database.writes) as connection:
@@ -304,9 +306,15 @@ async def _authenticate(request: Request) -> Credential:
     return await authenticate_key(request, key)
 
 
+def authorization_of(request: Request) -> str:
+    """The header Authorization; empty where there are several: whoever stands before us may have looked at another one."""
+    values = request.headers.getlist("authorization")
+    return values[0] if len(values) == 1 else ""
+
+
 def _bearer_key(request: Request) -> str:
     """What `Authorization: Bearer` brings, however it is spelled; empty for anything else."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    scheme, _, key = authorization_of(request).partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
@@ -333,12 +341,15 @@ async def authenticate_key(request: Request, key: str) -> Credential:
     if credential is None:
         _refuse(request, await service.why_dead(key) if possible else Refused("a mistyped key"))
         raise UnauthenticatedError("the API key is not valid")
-    if credential.networks is not None and not credential.limits.allows_peer(peer_address(request)):
-        # Whoever found the key is not told that it is one.
+    if not credential.may_be_used_from(peer_address(request)):
+        # Whoever found the key is not told that it is one: the database is asked as often as about one that is none.
+        await service.why_dead(key)
         log.info("key refused", reason="its networks do not hold the peer's address", key=credential.key_id)
         place = Place(credential.log_id, credential.log_key)
         _refuse(request, Refused("a key from another network", place, Actor(credential.kind, credential.key_id)))
         raise UnauthenticatedError("the API key is not valid")
+    if credential.kind == "api_key":
+        await service.touch(credential.key_id)
     _note(request, credential)
     return credential
 
@@ -373,12 +384,13 @@ async def authorize(request: Request, scope: str, *, whole: bool = False) -> Cre
     ForbiddenError, RateLimitedError."""
     credential = await authenticate(request)
     service_of(request).rates.admit(request.scope, credential, ingest=scope == "ingest")
-    if scope not in credential.scopes:
-        _refuse(request, Refused(f"without the scope {scope}"))
-    elif whole and not credential.sight.is_whole:
-        _refuse(request, Refused("with sight of a part of the log"))
-    require_scope(credential, scope)
-    return require_whole(credential) if whole else credential
+    try:
+        require_scope(credential, scope)
+        return require_whole(credential) if whole else credential
+    except ForbiddenError:
+        lacking = "with sight of a part of the log" if scope in credential.scopes else f"without the scope {scope}"
+        _refuse(request, Refused(lacking))
+        raise
 
 
 def scoped(scope: str, *, whole: bool = False) -> Callable[[Request], Coroutine[Any, Any, Credential]]:

@@ -3,7 +3,8 @@
 The connection's own address counts unless it is in AUDIT_TRUSTED_PROXIES. If it is, that proxy has appended whom it heard from to
 AUDIT_FORWARDED_HEADER (X-Forwarded-For, or Forwarded of RFC 7239; one of them, never both: a proxy hands on what a client wrote into the
 one it does not use). The header is read from the right, past every trusted proxy; everything left of the first other address is only a
-claim. What is no address there (`unknown`, an obfuscated name, junk) leaves the address unknown, never a guess.
+claim, and spoils nothing: each element is read by itself, a quote that was left open before it or in another line included. What is no
+address there (`unknown`, an obfuscated name, junk) leaves the address unknown, never a guess; only a proxy of ours can have written it.
 
 The address limits who may ask, and goes into the access log. It is never part of an entry: `context.ip` is what the panel says of its
 own user.
@@ -101,27 +102,32 @@ def _hops(scope: Scope, header: bytes) -> Iterator[str | None]:
     if header != b"forwarded":
         yield from reversed(value.split(","))
         return
-    elements = _elements(value)
-    yield from [None] if elements is None else reversed(elements)
+    pieces: list[str] = []
+    quotes = 0
+    for piece in reversed(value.split(",")):  # a comma stands between elements, or in the quoted string of one
+        pieces.append(piece)
+        quotes += piece.count('"') - piece.count('\\"')
+        if quotes % 2 == 0:
+            yield _heard_from(",".join(reversed(pieces)))
+            pieces, quotes = [], 0
+    if pieces:
+        yield None
 
 
-def _elements(value: str) -> list[str | None] | None:
-    """The `for` of each element of a Forwarded header; None when the header is not well-formed."""
-    elements: list[str | None] = [None]
+def _heard_from(element: str) -> str | None:
+    """The `for` of an element of a Forwarded header; None where it has none, or is not well-formed."""
+    found: str | None = None
     position = 0
-    while position < len(value):
-        match = _PARAMETER.match(value, position)
+    while position < len(element):
+        match = _PARAMETER.match(element, position)
         if match is None:
             return None
         if match["name"].lower() == "for":
-            if elements[-1] is not None:
+            if found is not None:
                 return None  # one element cannot come from two
-            elements[-1] = re.sub(r"\\(.)", r"\1", match["quoted"]) if match["quoted"] is not None else match["token"]
+            found = re.sub(r"\\(.)", r"\1", match["quoted"]) if match["quoted"] is not None else match["token"]
         position = match.end()
-        separator = value[position : position + 1]
-        if separator == ",":
-            elements.append(None)
-        elif separator not in {";", ""}:
+        if element[position : position + 1] not in {";", ""}:
             return None
         position += 1
-    return elements
+    return found

@@ -10,6 +10,7 @@ The mapping (AUDIT_OIDC_CLAIMS) names a claim for each thing; nothing is granted
 A claim's name that starts with `/` is a JSON Pointer (RFC 6901) through objects; any other is a member as it is, dots and colons and all.
 
 - `tenant`: a string. Through `map` where there is one; a value it lacks is no tenant. `default` is for tokens without the claim only.
+  Only `map` leads to `system`, the service's own tenant: whoever names organisations at the provider could name one so.
 - `scopes`: a list of strings, or one with spaces between (as `scope` is). Each is looked up in `map`; what is not in it grants nothing.
   What they grant together is cut to the operator's ceiling (AUDIT_OIDC_MAX_SCOPES).
 - `servers`: a list of server ids, strings or integers; the marker `all` among them lifts the limit. Without this rule every token is
@@ -34,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from audit_service.core.api_key import SCOPES
 from audit_service.core.entry import JSONObject
+from audit_service.core.own_event import SYSTEM_TENANT
 from audit_service.core.token import parse_time
 from audit_service.errors import InvalidTokenError, UngrantedTokenError
 
@@ -45,8 +47,8 @@ NAME_CHARACTERS = 255
 SERVERS_LIMIT = 1000
 KEY_ID_DIGITS = 12
 
-# Of an ID token (OpenID Connect Core 3.3.2.11) and a logout token: signed by the same keys, shown to others than we are.
-_OTHER_TOKENS_CLAIMS = frozenset({"at_hash", "c_hash", "s_hash", "events"})
+# Of an ID token (OpenID Connect Core 2 and 3.3.2.11) and a logout token: signed by the same keys, shown to others than we are.
+_OTHER_TOKENS_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
 # As Keycloak says in the claims what it leaves out of the header. A tuple: whatever a claim holds can be looked for in it.
 _OTHER_TOKENS_TYPES = ("ID", "Refresh", "Offline", "Logout")
 
@@ -106,6 +108,8 @@ def compile_mapping(written: dict[str, Any], ceiling: Sequence[str]) -> ClaimMap
         raise ValueError(f"AUDIT_OIDC_CLAIMS: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if rules.tenant.claim is None and rules.tenant.default is None:
         raise ValueError("AUDIT_OIDC_CLAIMS: tenant needs a claim or a default")
+    if rules.tenant.default == SYSTEM_TENANT:
+        raise ValueError(f"AUDIT_OIDC_CLAIMS: tenant.default: only tenant.map leads to {SYSTEM_TENANT}")
     granted = {scope for scopes in rules.scopes.map.values() for scope in scopes}
     for name, scopes in (("AUDIT_OIDC_CLAIMS: scopes.map", granted), ("AUDIT_OIDC_MAX_SCOPES", set(ceiling))):
         if not scopes or not scopes <= set(SCOPES):
@@ -167,6 +171,8 @@ def _tenant(claims: JSONObject, rule: _TenantRule) -> str:
         return rule.default
     if isinstance(value, str) and rule.map is not None:
         value = rule.map.get(value)
+    elif value == SYSTEM_TENANT:
+        raise UngrantedTokenError("the service's own tenant, which no map leads to")
     if not isinstance(value, str) or not _is_name(value):
         raise UngrantedTokenError("no tenant")
     return value

@@ -25,6 +25,8 @@ from audit_service.core.entry import JSONObject, format_time
 from audit_service.core.verb import Verb
 
 CATEGORY: Final = "audit"
+# The tenant whose log is the service's own.
+SYSTEM_TENANT: Final = "system"
 # Of its own, so that a retention policy can let the notes of reading go sooner than the rest.
 READ_CATEGORY: Final = "audit-read"
 

@@ -55,6 +55,11 @@ class Sight:
         """Whether any field of what is seen is hidden."""
         return not (self.ips and self.emails and self.staff_as is None)
 
+    def with_notes(self, scopes: frozenset[str]) -> "Sight":
+        """What a key or a JWT with these scopes sees. An admin of everything sees what is noted of others, too; not so an admin of a part:
+        notes speak of all."""
+        return replace(self, own_entries=self.own_entries or ("admin" in scopes and self.is_whole))
+
     def admits(
         self,
         *,

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit_service.core import api_key
-from audit_service.core.key_limits import KeyLimits, Network, parse_limits
+from audit_service.core import api_key, own_event
+from audit_service.core.key_limits import Address, KeyLimits, Network, parse_limits
 from audit_service.core.posting import Posting
 from audit_service.core.sight import Sight
 from audit_service.errors import ConflictError, InvalidQueryError, NotFoundError
@@ -27,7 +27,7 @@ from audit_service.store.tables import viewer_token as token_table
 BOOTSTRAP_KEY_ID = "bootstrap"
 DEFAULT_TENANT = "default"
 # Its log is the service's own: start and stop, settings, tenants, and failed authentication that is nobody's.
-SYSTEM_TENANT = "system"
+SYSTEM_TENANT = own_event.SYSTEM_TENANT
 TENANT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 TENANT_NAME_RULE = "must be 1 to 63 lower-case letters, digits and . _ -, with a letter or digit at both ends"
 CredentialKind: TypeAlias = Literal["api_key", "viewer_token", "jwt"]
@@ -60,6 +60,10 @@ class Credential:
     kind: CredentialKind = "api_key"
     posting: Posting | None = None
     networks: tuple[Network, ...] | None = None
+
+    def may_be_used_from(self, address: Address | None) -> bool:
+        """Whether its networks hold the address; an unknown one is in none."""
+        return self.networks is None or self.limits.allows_peer(address)
 
     @property
     def limits(self) -> KeyLimits:
@@ -252,9 +256,7 @@ async def find_credential(connection: AsyncConnection, key: str) -> tuple[Creden
     limits, scopes = parse_limits(row.limits), frozenset(row.scopes)
     found = Credential(row.id, row.tenant, row.log_id, row.log_key, scopes, limits.sight, "viewer_token")
     if not is_token:
-        # Whoever may make any key sees what is noted of them; not so who may make only some: notes speak of all.
-        granted = "admin" in scopes and limits.sight.is_whole
-        sight = replace(limits.sight, own_entries=limits.sight.own_entries or granted)
+        sight = limits.sight.with_notes(scopes)
         found = replace(found, kind="api_key", sight=sight, posting=limits.posting, networks=limits.networks)
     return found, math.inf if row.seconds is None else float(row.seconds)
 

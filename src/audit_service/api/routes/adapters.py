@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from audit_service import ingest
 from audit_service.adapters import ADAPTERS, Adapter, Answer, Delivery, Refusal, Result
 from audit_service.api.body import read_body
-from audit_service.api.dependencies import authenticate_key, require_scope, service_of
+from audit_service.api.dependencies import authenticate_key, authorization_of, require_scope, service_of
 from audit_service.api.problems import problem, respond
 from audit_service.api.routes.ingest import count, status_of
 from audit_service.core.canonical import JSONValue
@@ -85,7 +85,7 @@ async def _authenticate(adapter: Adapter[Any], request: Request) -> Credential:
     refused = UnauthenticatedError(
         f"send an API key in Authorization, as {adapter.name} does it; docs/adapters.md shows how"
     )
-    for key in adapter.keys(request.headers.get("authorization", "")):
+    for key in adapter.keys(authorization_of(request)):
         try:
             credential = await authenticate_key(request, key)
         except UnauthenticatedError as error:

@@ -20,7 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 
-from audit_service.api.dependencies import Service, ServiceOf, open_to_all
+from audit_service.api.dependencies import Service, ServiceOf, authorization_of, open_to_all
 from audit_service.errors import NotFoundError, UnauthenticatedError, UnavailableError
 from audit_service.store.checkpoints import Lag, fetch_lag
 from audit_service.store.engine import bound, check_durability, connected, driver
@@ -90,7 +90,7 @@ async def _require_metrics_key(request: Request, service: Service) -> None:
         await open_to_all(request)
         return
     wanted = f"Bearer {key.get_secret_value()}".encode()
-    if not hmac.compare_digest(request.headers.get("authorization", "").encode("latin-1"), wanted):
+    if not hmac.compare_digest(authorization_of(request).encode("latin-1"), wanted):
         service.rates.note_failure(request.scope)
         raise UnauthenticatedError("send the metrics key: Authorization: Bearer …")
     service.rates.note_good(request.scope)

@@ -8,9 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from audit_service.api import listing, parameters, schemas
 from audit_service.api.body import read_body
-from audit_service.api.dependencies import Admin, ServiceOf, documented_security
+from audit_service.api.dependencies import Admin, ServiceOf, documented_security, require_whole
 from audit_service.api.new_credentials import BODY_LIMIT_BYTES, parse_body
 from audit_service.api.noting import note
+from audit_service.api.routes.keys import require_api_key
 from audit_service.core.api_key import SCOPES
 from audit_service.core.canonical import JSONValue
 from audit_service.core.chain import format_origin
@@ -57,7 +58,7 @@ class NewTenant(BaseModel):
 )
 async def create_tenant(request: Request, service: ServiceOf, credential: Admin) -> Response:
     """Create a tenant with an empty log and a first key with every scope, which the answer alone ever shows. For the bootstrap key,
-    and admin keys of the tenant `system`."""
+    and admin keys of the tenant `system` that see all of its log."""
     _require_operator(credential)
     data = await read_body(request, BODY_LIMIT_BYTES)
     installation, rules = await service.installation(), (await service.recipe()).rules
@@ -79,7 +80,7 @@ async def create_tenant(request: Request, service: ServiceOf, credential: Admin)
 
 @router.get("/v1/tenants", responses=schemas.TENANTS_RESPONSES, response_model=None)
 async def list_tenants(request: Request, service: ServiceOf, credential: Admin) -> Response:
-    """Every tenant, by name. For the bootstrap key, and admin keys of the tenant `system`."""
+    """Every tenant, by name. For the bootstrap key, and admin keys of the tenant `system` that see all of its log."""
     _require_operator(credential)
     parameters.Query(request.query_params.multi_items(), ()).finish()
     async with translated(), connected(service.database.reads) as connection:
@@ -88,8 +89,10 @@ async def list_tenants(request: Request, service: ServiceOf, credential: Admin) 
 
 
 def _require_operator(credential: Credential) -> None:
-    """Raises ForbiddenError for whoever does not run the service: its settings name the bootstrap key, and only its command line makes keys
-    of the tenant `system`."""
+    """Raises ForbiddenError for whoever does not run the service: its settings name the bootstrap key, and the first key of the tenant
+    `system` is made by its command line. A new tenant's key has no limits and no end: not for a JWT, nor for a key that sees a part."""
+    require_api_key(credential, "tenants are managed by API keys only")
+    require_whole(credential)
     if credential.tenant != SYSTEM_TENANT and not is_bootstrap(credential.key_id):
         raise ForbiddenError(
             f"tenants are managed with the bootstrap key, or an admin key of the tenant {SYSTEM_TENANT}"
