@@ -476,7 +476,8 @@ async def test_a_word_of_hidden_text_costs_no_more_than_its_limit(
 STORE = Path(audit_service.store.__file__).parent
 # Where entries are read past a sight, and why.
 UNSEEN = {
-    "batches", "checkpoints", "forgetting", "pruning", "retention", "segments", "sources", "signing", "tiles", "verification",  # for the service itself
+    # for the service itself
+    "batches", "checkpoints", "forgetting", "pruning", "retention", "segments", "sources", "signing", "tiles", "verification",
     "proving",  # the header that a proof is of, where the entry was found within a sight
     "query",  # slices of the log as it stands, for verifying and proving; what a person asks for by id is seen_entry's
     "slices",  # evidence, which has every entry
