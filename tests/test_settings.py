@@ -11,7 +11,6 @@ from tests.support.commands import command
 WRONG = [
     ({"AUDIT_PORT": "77777"}, "AUDIT_PORT: "),
     ({"AUDIT_BOOTSTRAP_KEY": "short"}, "AUDIT_BOOTSTRAP_KEY: "),
-    ({"AUDIT_BOOTSTRAP_KEY": "changeme-" * 5}, "AUDIT_BOOTSTRAP_KEY: "),
     ({"AUDIT_SERVICE_NAME": "a b"}, "AUDIT_SERVICE_NAME: "),
     ({"AUDIT_DATABASE_URL": "mysql://secret@x/y"}, "AUDIT_DATABASE_URL: "),
     ({"AUDIT_MIGRATION_DATABASE_URL": "postgresql://x/y"}, "settings: "),

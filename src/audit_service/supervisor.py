@@ -55,6 +55,8 @@ _STOP_SIGNALS = (
 )
 # A child that ends by itself so often without a healthy life in between will never work.
 _BROKEN_LIVES = 5
+# Fewer different characters than this are hardly chance.
+_VARIED_CHARACTERS = 10
 _BIND_PATIENCE_SECONDS = 5.0
 _BACKLOG_CONNECTIONS = 2048
 _WATCH_SECONDS = 0.2
@@ -225,6 +227,8 @@ def _ready_database(settings: Settings, postgres: EmbeddedPostgres | None) -> Se
     _say("database migrated")
     if key is not None:
         _say(f"admin API key, shown only this once: {key}")
+    if settings.bootstrap_key is not None and len(set(settings.bootstrap_key.get_secret_value())) < _VARIED_CHARACTERS:
+        _say("warning: AUDIT_BOOTSTRAP_KEY can be guessed from its hash, which is in every dump; use 32 random bytes")
     if settings.sign:
         _make_signing_key(settings, migration_url)
     _publish_keys(settings)

@@ -71,9 +71,15 @@ def test_serve_starts_appends_and_stops_without_leftovers(tmp_path: Path) -> Non
         assert_all_gone(service)
         assert not (service.data_dir / "run").exists()
         assert (service.data_dir.stat().st_mode & 0o777) == 0o700
-        assert [line for line in service.lines if "admin API key" in line] == []
+        assert [line for line in service.lines if "admin API key" in line or "warning" in line] == []
     with start_service(tmp_path / "var", AUDIT_BOOTSTRAP_KEY=service.admin_key) as again:
         assert append(again, "first") == digest
+        assert again.stop() == 0
+    made_up = "changeme-" * 5
+    with start_service(tmp_path / "var", AUDIT_BOOTSTRAP_KEY=made_up) as again:
+        (warning,) = [line for line in again.lines if "warning" in line]
+        assert "AUDIT_BOOTSTRAP_KEY" in warning
+        assert made_up not in warning
         assert again.stop() == 0
 
 
