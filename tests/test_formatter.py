@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 
 from audit_service.core.sight import EVERYTHING
@@ -16,8 +17,9 @@ from audit_service.core.writer import Writer
 from audit_service.errors import TreeDamagedError, UnavailableError
 from audit_service.file_stream import FORMATTER
 from audit_service.formatter import FRAME, READ, Kind, message
+from audit_service.store.engine import open_database
 from audit_service.store.reading import Part
-from audit_service.store.selection import Selection
+from audit_service.store.selection import Filter, Selection
 from audit_service.store.slices import session_of
 from tests.core.test_table import stored
 from tests.core.test_writer import row_of
@@ -84,10 +86,11 @@ async def test_it_reads_a_part_by_itself_and_sees_one_log_only(api: Api) -> None
     log_id = (await api.service.credential(BOOTSTRAP_KEY)).log_id  # type: ignore[union-attr]
     sight = replace(EVERYTHING, server_ids=frozenset({"s1"}), global_events=False, own_entries=False)
     session = session_of(api.service.database.reads, log_id, Selection(sight=sight))
-    unlimited = replace(
-        session, ranges=session_of(api.service.database.reads, log_id, Selection(sight=EVERYTHING)).ranges
-    )
-    bound_elsewhere = replace(unlimited, binding=unlimited.binding.replace(str(log_id), str(log_id + 1)))
+    everything = session_of(api.service.database.reads, log_id, Selection(sight=EVERYTHING))
+    assert session is not None
+    assert everything is not None
+    unlimited = replace(everything, binding=session.binding)
+    bound_elsewhere = replace(everything, binding=everything.binding.replace(f"'{log_id}'", f"'{log_id + 1}'"))
     arguments = {**ARGUMENTS[1], "format_": "ndjson"}
     found = {}
     for name, given in (("both", session), ("binding alone", unlimited), ("elsewhere", bound_elsewhere)):
@@ -104,13 +107,36 @@ async def test_it_reads_a_part_by_itself_and_sees_one_log_only(api: Api) -> None
     assert found["elsewhere"] == []
 
 
+async def test_its_session_cannot_write_and_takes_the_pools_url(api: Api) -> None:
+    """Also one with parameters that are meant for SQLAlchemy."""
+    log_id = (await api.service.credential(BOOTSTRAP_KEY)).log_id  # type: ignore[union-attr]
+    url = api.service.settings.database_url.get_secret_value()  # type: ignore[union-attr]
+    engine = open_database(f"{url}{'&' if '?' in url else '?'}prepared_statement_cache_size=0").reads
+    session = session_of(engine, log_id, Selection(sight=EVERYTHING))
+    assert session is not None
+    assert url.rpartition("@")[0].rpartition(":")[2] not in repr(session)
+    connection = await asyncpg.connect(**session.options)
+    try:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await connection.execute("UPDATE audit.api_key SET last_used_at = now()")
+    finally:
+        await connection.close()
+
+
+async def test_what_is_compared_here_is_read_nowhere_else(api: Api) -> None:
+    """The statement alone would let through whatever may match."""
+    asked = Selection(sight=replace(EVERYTHING, emails=False), filters=(Filter("q", ("ana",)),))
+    assert session_of(api.service.database.reads, 1, asked) is None
+
+
 async def test_a_database_that_goes_away_is_said(api: Api) -> None:
     log_id = (await api.service.credential(BOOTSTRAP_KEY)).log_id  # type: ignore[union-attr]
     session = session_of(api.service.database.reads, log_id, Selection(sight=EVERYTHING))
+    assert session is not None
     away = replace(session, options={**session.options, "host": "/nowhere", "timeout": 5})
     with started() as process:
         send(process, ("export", ARGUMENTS[1], away), (READ, Part(0, 1)))
-        kind, _, error = [receive(process) for _ in range(3)][-1]
+        kind, _, error = receive(process)  # before the file begins
     raised = pickle.loads(error)  # noqa: S301 - ours
     assert (kind, type(raised)) == (Kind.FAILED, UnavailableError)
     assert "/nowhere" not in str(raised)

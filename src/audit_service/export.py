@@ -11,6 +11,7 @@ held and appends are never slowed. The steps:
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -58,7 +59,7 @@ async def export(
         async with bound(engine, log_id) as connection:
             size = (await fetch_sound_head(connection, log_id)).size
         selected = stream_selected(engine, log_id, selection, to_seq=size, slices_here=STEPS_HERE)
-        session = session_of(engine, log_id, selection)
+        session = partial(session_of, engine, log_id, selection)
         file = stream_file("export", arguments, _steps(selected, size), session=session, report=report)
         async with aclosing(file) as pieces:
             async for piece in pieces:

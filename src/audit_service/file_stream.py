@@ -3,7 +3,7 @@
 A *writer* (`formatter.WRITERS`) makes the file, and a *step* is one call of it: the name of a method, and its arguments; or, as READ, a
 part of the log that is still to be read. A file of few steps is made here; a longer one by a child process (`formatter`), which reads by
 itself what is still to be read, so that the worker goes on answering. Either way no step is asked for before the pieces of an earlier one
-were taken, and no piece is made while another waits, so whoever takes nothing stops the reading.
+were taken, and no more pieces wait than fit between the processes, so whoever takes nothing stops the reading.
 """
 
 import asyncio
@@ -34,11 +34,12 @@ async def stream_file(
     arguments: Mapping[str, Any],
     steps: AsyncGenerator[Step],
     *,
-    session: Session | None = None,
+    session: Callable[[], Session | None] = lambda: None,
     report: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[bytes]:
     """The pieces of the file that the writer of this kind makes of the steps. Close it when it is not read to its end. Steps that READ
-    need a `session`, and at least STEPS_HERE others before them. `report` is told of rows as they go into the file: how many more.
+    need the `session` that is made for them, and at least STEPS_HERE others before them. `report` is told of rows as they go into the
+    file: how many more.
 
     Raises UnavailableError when the formatter has ended or cannot read, TreeDamagedError when the log does not bear out what should be
     written, and whatever the steps raise.
@@ -48,7 +49,7 @@ async def stream_file(
         if len(beginning) <= STEPS_HERE:
             pieces = _make_here(kind, arguments, beginning)
         else:
-            pieces = _make_apart((kind, dict(arguments), session), _chain(beginning, steps))
+            pieces = _make_apart((kind, dict(arguments), session()), _chain(beginning, steps))
         async with aclosing(pieces):
             async for piece, rows in pieces:
                 if report is not None and rows:

@@ -9,7 +9,8 @@ was given there; never on the command line, for the login is in it.
 What comes are messages, pickles with their length in front: first what writes, one of WRITERS, its arguments, and the session or None; then
 steps. A step is the name of a method of the writer, and its arguments; or READ, and a part of the log, of which rows are written. What
 goes to stdout are frames: pieces of the file, each with the number of rows in it, and for each step at last an empty one, DONE. FAILED
-instead holds a pickle of the error that ended it all. It ends with stdin: it does not outlive whoever started it.
+instead holds a pickle of the error that ended it all. It ends with stdin, at the latest when what it reads has come: it does not
+outlive whoever started it.
 """
 
 import gc
@@ -19,7 +20,6 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from enum import IntEnum
 from typing import Any, BinaryIO
 
@@ -84,27 +84,24 @@ def main() -> None:
     if opening is None:
         return
     try:
-        with ExitStack() as stack:
-            for kind, rows, data in _made(source, opening, stack):
-                target.write(FRAME.pack(kind, rows, len(data)) + data)
-                target.flush()
+        for kind, rows, data in _made(source, *opening):
+            target.write(FRAME.pack(kind, rows, len(data)) + data)
+            target.flush()
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), target.fileno()
         )  # nobody reads: nothing to complain about at the exit
 
 
-def _made(source: BinaryIO, opening: tuple[Any, ...], stack: ExitStack) -> Iterator[tuple[Kind, int, bytes]]:
-    """The frames, as long as there are steps."""
-    kind, arguments, session = opening
+def _made(source: BinaryIO, kind: str, arguments: dict[str, Any], session: Any) -> Iterator[tuple[Kind, int, bytes]]:
+    """The frames, as long as there are steps. The session is opened first: that it cannot be shows before the file begins."""
     writer = WRITERS[kind](**arguments)
-    reader = None
     step: Sequence[Any] | None = ("begin",)
     try:
+        reader = None if session is None else _open_reader(session)
         while step is not None:
             method, *values = step
-            if method == READ:
-                reader = reader or stack.enter_context(_reading(session))
+            if reader is not None and method == READ:
                 for rows in reader.read(*values, _SLICE_ENTRIES):
                     for group in groups_of(rows, session.ranges.size_at):
                         yield Kind.PIECE, len(group), writer.write(group)
@@ -118,10 +115,10 @@ def _made(source: BinaryIO, opening: tuple[Any, ...], stack: ExitStack) -> Itera
         yield Kind.FAILED, 0, pickle.dumps(error)
 
 
-def _reading(session: Any) -> Any:
-    from audit_service.store.reading import reading  # noqa: PLC0415 - the driver is 6 MB that only some files need
+def _open_reader(session: Any) -> Any:
+    from audit_service.store.reading import open_reader  # noqa: PLC0415 - the driver is 6 MB that only some files need
 
-    return reading(session)
+    return open_reader(session)
 
 
 def _receive(source: BinaryIO) -> Any:

@@ -125,17 +125,17 @@ class Settings(BaseSettings):
 
     exports_limit: Annotated[int, Field(ge=1, le=64)] = Field(
         4,
-        description="Exports and evidence running at a time, per worker, the last place never for the same tenant; over it: 503",
+        description="Exports and evidence running at a time, per worker, the last never for the same tenant; over it: a wait, then 503",
     )
     exports_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Of these for one key or viewer token, per worker; over it: 429"
+        2, description="Of these for one key or viewer token, per worker; over it: a wait, then 429"
     )
     verifies_limit: Annotated[int, Field(ge=1, le=64)] = Field(
         2,
-        description="Verifications asked for and running at a time, per worker, the last place never for the same tenant; over it: 503",
+        description="Verifications asked for and running at a time, per worker, the last never for the same tenant; over it: a wait, 503",
     )
     verifies_limit_per_key: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="Of these for one key or viewer token, per worker; over it: 429"
+        1, description="Of these for one key or viewer token, per worker; over it: a wait, then 429"
     )
     reads_limit_per_key: Annotated[int, Field(ge=0, le=200)] = Field(
         6,

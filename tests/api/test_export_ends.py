@@ -81,7 +81,7 @@ async def test_a_client_that_goes_away_ends_the_export(large: Served) -> None:
 async def test_a_client_that_stops_reading_stops_the_reading_of_the_log(
     large: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At first it is waited for, with nothing more read from the database; after STALL_SECONDS it is cut."""
+    """At first it is waited for, with no more formatted than fits between the processes; after STALL_SECONDS it is cut."""
     monkeypatch.setattr(download, "STALL_SECONDS", 2.0)
     async with large.wire(small=True) as wire:
         await ask(wire)

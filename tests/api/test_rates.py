@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -14,12 +14,14 @@ from audit_service.api import download
 from audit_service.api.rates import Rates, Turns
 from audit_service.app import create_app
 from audit_service.core.api_key import format_key, key_hash
+from audit_service.core.places import WAITING_PER_KEY
 from audit_service.errors import RateLimitedError
 from audit_service.settings import Settings
 from tests.support.api import Api
 from tests.support.apps import add_key, open_api
 from tests.support.credentials import ask, issue_token
 from tests.support.postgres import BOOTSTRAP_KEY, TestDatabase, default_log_id
+from tests.support.serving import served
 
 
 class Clock:
@@ -298,10 +300,45 @@ async def test_who_waits_for_a_place_gets_the_one_that_becomes_free(
         assert credential is not None
         with api.service.exports.take(credential.log_id, credential.key_id):
             waiting = asyncio.ensure_future(api.client.get("/v1/export"))
-            assert (await api.client.get("/v1/chain")).status_code == 200
+            async with asyncio.timeout(20):
+                while not api.service.exports.waiting:  # noqa: ASYNC110 - it tells nobody that it waits
+                    await asyncio.sleep(0.01)
             assert not waiting.done()
         assert (await waiting).status_code == 200
         assert api.service.exports.taken == 0
+
+
+async def test_only_so_many_of_one_key_wait_for_a_place(module_database: TestDatabase) -> None:
+    async with open_api(module_database, exports_limit_per_key=1) as api, AsyncExitStack() as waiting:
+        credential = await api.service.credential(api.client.headers["authorization"].removeprefix("Bearer "))
+        assert credential is not None
+        of_key = (credential.log_id, credential.key_id)
+        with api.service.exports.take(*of_key):
+            for _ in range(WAITING_PER_KEY):
+                waiting.enter_context(api.service.exports.queue(*of_key, RateLimitedError("x", "x", 1)))
+            began = asyncio.get_running_loop().time()
+            assert refused(await api.client.get("/v1/export"), "exports", 5)
+            assert asyncio.get_running_loop().time() - began < download.PATIENCE_SECONDS[0]
+            with api.service.exports.queue(credential.log_id, "another", RateLimitedError("x", "x", 1)):
+                assert api.service.exports.waiting == WAITING_PER_KEY + 1
+
+
+async def test_who_has_gone_takes_no_place(module_database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PATIENCE_SECONDS", (60.0, 60.0))
+    async with served(module_database, exports_limit_per_key=1) as opened:
+        service = opened.api.service
+        credential = await service.credential(BOOTSTRAP_KEY)
+        assert credential is not None
+        with service.exports.take(credential.log_id, credential.key_id):
+            async with opened.wire() as wire, asyncio.timeout(20):
+                head = f"GET /v1/export HTTP/1.1\r\nHost: audit.test\r\nAuthorization: Bearer {BOOTSTRAP_KEY}\r\n\r\n"
+                await wire.send(head.encode())
+                while not service.exports.waiting:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
+                wire.abort()
+                while service.exports.waiting:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert service.exports.taken == 1
 
 
 async def test_a_viewer_takes_nothing_from_other_viewers_nor_from_their_panel(module_database: TestDatabase) -> None:

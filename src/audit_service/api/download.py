@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from audit_service.api.logs import Receive, Scope, Send
@@ -15,35 +15,41 @@ from audit_service.store.credentials import Credential
 
 # A client that takes nothing for this long is cut. The pieces are up to a few MB, and each has this long.
 STALL_SECONDS = 120.0
-
-
 # How long a request waits for a place, at least and at most; in between it is chance, so that what came together and is refused does not
 # come together again. Refusing at once would cost more: who does not heed Retry-After would be back at once.
 PATIENCE_SECONDS = (1.0, 3.0)
 _LOOK_SECONDS = 0.2
 
 
-async def in_place(places: Places, credential: Credential, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def in_place(
+    places: Places, request: Request, credential: Credential, pieces: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
     """The same pieces, while one of the places is taken. Raises RateLimitedError, UnavailableError when none became free within
-    PATIENCE_SECONDS."""
+    PATIENCE_SECONDS, or nobody waits for it any more."""
     with ExitStack() as taken:
-        await _take(taken, places, credential)
+        try:
+            taken.enter_context(places.take(credential.log_id, credential.key_id))
+        except (RateLimitedError, UnavailableError) as refused:
+            with places.queue(credential.log_id, credential.key_id, refused):
+                await _wait(taken, places, request, credential)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
 
-async def _take(taken: ExitStack, places: Places, credential: Credential) -> None:
+async def _wait(taken: ExitStack, places: Places, request: Request, credential: Credential) -> None:
     clock = asyncio.get_running_loop().time
     deadline = clock() + random.uniform(*PATIENCE_SECONDS)  # noqa: S311 - to spread them, not to hide anything
     while True:
+        await asyncio.sleep(_LOOK_SECONDS)
         try:
             taken.enter_context(places.take(credential.log_id, credential.key_id))
         except (RateLimitedError, UnavailableError):
-            if clock() >= deadline:
+            if clock() >= deadline or await request.is_disconnected():
                 raise
-            await asyncio.sleep(_LOOK_SECONDS)
         else:
+            if await request.is_disconnected():
+                raise UnavailableError(f"nobody waits for these {places.name} any more", places.retry_after_seconds)
             return
 
 

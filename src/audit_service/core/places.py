@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from audit_service.errors import RateLimitedError, UnavailableError
+from audit_service.errors import AuditError, RateLimitedError, UnavailableError
+
+WAITING_PER_KEY = 16
 
 
 class Places:
@@ -17,11 +19,17 @@ class Places:
         self.per_log = max(limit - 1, 1)
         self.retry_after_seconds = retry_after_seconds
         self._taken: Counter[tuple[int, str]] = Counter()
+        self._waiting: Counter[tuple[int, str]] = Counter()
 
     @property
     def taken(self) -> int:
         """How many are taken now."""
         return self._taken.total()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return self._waiting.total()
 
     @contextmanager
     def take(self, log_id: int, holder: str) -> Iterator[None]:
@@ -40,6 +48,19 @@ class Places:
         finally:
             self._taken[key] -= 1
             self._taken += Counter()  # forgets who holds none
+
+    @contextmanager
+    def queue(self, log_id: int, holder: str, refused: AuditError) -> Iterator[None]:
+        """Be one of the few of a key that wait for a place. Raises `refused` when so many do already."""
+        key = log_id, holder
+        if self._waiting[key] >= WAITING_PER_KEY:
+            raise refused
+        self._waiting[key] += 1
+        try:
+            yield
+        finally:
+            self._waiting[key] -= 1
+            self._waiting += Counter()
 
     def _refused(self, whose: str) -> RateLimitedError:
         return RateLimitedError(

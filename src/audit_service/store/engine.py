@@ -39,6 +39,7 @@ COMMIT_DURABLY = """
 SUPPORTED_VERSIONS = range(15, 19)
 # A database that is paused, or behind a dead link, never answers: who asks something short is told within five seconds.
 ANSWER_TIMEOUT_SECONDS = 4.0
+_PATIENT_TIMEOUT_SECONDS = 20.0
 _CONNECT_ARGS = (
     "audit_connect_args"  # of an engine's execution options, which are there for whatever its user wants to keep
 )
@@ -133,7 +134,11 @@ def open_database(
 def session_options(engine: AsyncEngine) -> dict[str, Any]:
     """What `asyncpg.connect` is given for a session like those of a pool of reads, but one that cannot write at all. The login is in it."""
     options = {**engine.dialect.create_connect_args(engine.url)[1], **engine.get_execution_options()[_CONNECT_ARGS]}
-    return options | {"server_settings": {**options["server_settings"], "default_transaction_read_only": "on"}}
+    for name in ("prepared_statement_cache_size", "prepared_statement_name_func"):  # meant for SQLAlchemy
+        options.pop(name, None)
+    alone = {"default_transaction_read_only": "on", "idle_session_timeout": "0"}
+    # Who connects gives way to everybody, so may need long.
+    return options | {"timeout": _PATIENT_TIMEOUT_SECONDS, "server_settings": {**options["server_settings"], **alone}}
 
 
 def _commit_durably(connection: Any, *_: object) -> None:

@@ -7,8 +7,7 @@ its own, and brought whole before anything is done with it: no snapshot is held 
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -56,6 +55,11 @@ class SliceQuery:
             async for rows in self._stream(fetch, seqs[0], seqs[-1] + 1, seqs, entries):
                 yield rows
 
+    def is_full(self, rows: Rows, entries: int) -> bool:
+        """Whether there may be more behind a slice."""
+        over_budget = bool(rows) and rows[-1][self.before_at] + rows[-1][self.size_at] >= self.budget_bytes
+        return len(rows) >= entries or over_budget
+
     async def _stream(
         self, fetch: Fetch, from_seq: int, to_seq: int, seqs: Sequence[int], entries: int
     ) -> AsyncGenerator[Rows]:
@@ -65,8 +69,7 @@ class SliceQuery:
             rows = await fetch(self.statement, *(values[name] for name in self.names))
             if rows:
                 yield rows
-            full = rows and rows[-1][self.before_at] + rows[-1][self.size_at] >= self.budget_bytes
-            if len(rows) < entries and not full:
+            if not self.is_full(rows, entries):
                 return
             from_seq = rows[-1][0] + 1
 
@@ -76,7 +79,7 @@ class Session:
     """How to read a log from another process: what `asyncpg.connect` is given, the login in it; the statements that bind the session; and
     what it reads, a range and some seqs of one."""
 
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)  # the password is in it
     binding: str
     ranges: SliceQuery
     named: SliceQuery
@@ -96,20 +99,14 @@ class Reader:
         while (rows := _result(coming.result)) is not None:
             coming = asyncio.run_coroutine_threadsafe(_next(slices), self._loop)
             yield rows
-            del rows  # or it would live on while the next is waited for
 
 
-@contextmanager
-def reading(session: Session) -> Iterator[Reader]:
-    """Open a session. Raises UnavailableError."""
+def open_reader(session: Session) -> Reader:
+    """Open a session, for the rest of the process's life. Raises UnavailableError."""
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="reader", daemon=True).start()
     connecting = asyncio.run_coroutine_threadsafe(_connect(session), loop)
-    connection = _result(connecting.result)
-    try:
-        yield Reader(session, loop, connection)
-    finally:
-        loop.call_soon_threadsafe(connection.terminate)
+    return Reader(session, loop, _result(connecting.result))
 
 
 async def _connect(session: Session) -> asyncpg.Connection:
@@ -123,10 +120,10 @@ async def _next(slices: AsyncGenerator[Rows]) -> Rows | None:
 
 
 def _result(wait: Callable[[], Any]) -> Any:
-    """What is waited for, with the driver's failures in our words: they would hold the statement."""
+    """What is waited for, with the driver's failures in our words and their class: their texts would hold the statement."""
     try:
         return wait()
     except asyncpg.QueryCanceledError:
         raise UnavailableError("the query took too long; narrow it") from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
-        raise UnavailableError("the database cannot be read any more") from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        raise UnavailableError(f"the database cannot be read ({type(error).__name__})") from None

@@ -64,12 +64,17 @@ async def stream_selected(
                 yield left
             read += 1
             if here is not None and read >= here:
-                yield part.after(rows[-1][0])
+                rest = part.after(rows[-1][0])
+                if rest.seqs or (rest.seqs is None and query.is_full(rows, SLICE_ENTRIES)):
+                    yield rest
                 break
 
 
-def session_of(engine: AsyncEngine, log_id: int, selection: Selection) -> Session:
-    """What another process needs for reading the parts of a selection. The login is in it: hand it on where nobody else reads."""
+def session_of(engine: AsyncEngine, log_id: int, selection: Selection) -> Session | None:
+    """What another process needs for reading the parts of a selection; None where all of it is read here. The login is in it: hand it on
+    where nobody else reads."""
+    if veil_of(selection) is not None:
+        return None
     where, sight = conditions(log_id, selection), selection.sight
     return Session(
         session_options(engine),

@@ -106,7 +106,7 @@ async def verify_chain(request: Request, service: ServiceOf, credential: Verifie
     }
     end = ending(request, credential, "audit.verify.finished", depth=depth)
     steps = _verification(service, credential, arguments)
-    stream = in_place(service.verifies, credential, _lines(steps, end))
+    stream = in_place(service.verifies, request, credential, _lines(steps, end))
     first = await anext(stream)  # a range outside the log, or a database that is away, gets a status of its own
     return Download(stream, first, media_type="application/json")
 
@@ -167,7 +167,7 @@ async def export_events(request: Request, service: ServiceOf, credential: Export
     pieces = export.export(
         service.database.reads, credential.log_id, selection, chosen, links, gzip=packed, report=end.add_entries
     )
-    stream = in_place(service.exports, credential, noted(end, pieces))
+    stream = in_place(service.exports, request, credential, noted(end, pieces))
     first = await anext(stream)  # a database that is away gets a status of its own
     # A tenant's name may hold anything; a header and a file name may not.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", credential.tenant)

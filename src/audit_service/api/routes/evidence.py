@@ -39,7 +39,7 @@ async def get_evidence(request: Request, service: ServiceOf, credential: WholeEx
     end = ending(
         request, credential, "audit.evidence.finished", from_seq=plan.from_seq, to_seq=plan.to_seq, filters=filters
     )
-    stream = in_place(service.exports, credential, noted(end, make_evidence(tree, plan)))
+    stream = in_place(service.exports, request, credential, noted(end, make_evidence(tree, plan)))
     first = await anext(stream)  # a database that is away, or no free slot, gets a status of its own
     return Download(stream, first, media_type=MEDIA_TYPE, filename=filename(tree, plan))
 
