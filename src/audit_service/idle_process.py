@@ -40,9 +40,8 @@ async def idle_process(command: Sequence[str], *, ahead_bytes: int = 64 * 1024) 
         try:
             yield IdleProcess(process.pid, writing, stdout)
         finally:
-            if (
-                not writing.is_closing()
-            ):  # asyncio's own has closed itself when the child has ended, and cannot be told twice
+            # asyncio's own transport closes itself when the child has ended, and cannot be told twice.
+            if not writing.is_closing():
                 writing.abort()
             reading.close()
     finally:

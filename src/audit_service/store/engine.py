@@ -40,9 +40,8 @@ SUPPORTED_VERSIONS = range(15, 19)
 # A database that is paused, or behind a dead link, never answers: who asks something short is told within five seconds.
 ANSWER_TIMEOUT_SECONDS = 4.0
 _PATIENT_TIMEOUT_SECONDS = 20.0
-_CONNECT_ARGS = (
-    "audit_connect_args"  # of an engine's execution options, which are there for whatever its user wants to keep
-)
+# Of an engine's execution options, which are there for whatever its user wants to keep.
+_CONNECT_ARGS = "audit_connect_args"
 
 
 def sqlalchemy_url(url: str) -> URL:
