@@ -5,11 +5,12 @@ import json
 
 import pytest
 
+from audit_service.core.chain import format_origin
 from audit_service.core.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, sign_checkpoint
 from audit_service.core.note import format_note, parse_note
 from audit_service.errors import InputError, SigningRefusedError
-from audit_service.signing.folder import opened
-from audit_service.signing.resume import resume
+from audit_service.signing.folder import Signed, opened
+from audit_service.signing.resume import _Expected, resume
 from audit_service.store import signing as store
 from tests.support.appends import owner
 from tests.support.intact import naive_root
@@ -173,6 +174,23 @@ async def test_an_epoch_whose_log_is_lost_before_it_began_is_begun_only_by_the_s
     done = await resume(lab.signing, lab.target, reason="restored a backup")
     assert (done.epoch, [one.lost for one in done.losses]) == (3, [(300, 310), (300, 302)])
     assert (await lab.sign()).origin.endswith("/3")
+
+
+async def test_nothing_larger_than_an_epoch_is_its_last_good_checkpoint(lab: SignerLab) -> None:
+    """In a pruned log the sizes below the cut are never reached: an epoch that ended there has lost all of it, and not less than none."""
+    keys, folder = lab.signing.keys(), lab.signing.folder.log(lab.target.log_key)
+    origins = [format_origin("audit.example.com", lab.target.log_key, epoch) for epoch in (1, 2)]
+    found = [Checkpoint(origins[0], 1200, bytes(32)), Checkpoint(origins[1], 800, bytes(32))]
+    signed = {
+        one.epoch: one
+        for one in (Signed(each, format_note(sign_checkpoint(each, keys.signers(each.origin)))) for each in found)
+    }
+    expected = _Expected(folder, signed)
+    for size in expected.sizes():
+        if size >= 1000:
+            expected.arrive(size, bytes(32))
+    assert expected.last_good(1) == signed[1]
+    assert expected.last_good(2) is None
 
 
 async def _signed(lab: SignerLab) -> str:

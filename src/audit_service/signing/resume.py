@@ -70,7 +70,8 @@ async def resume(
         raise InputError("nothing of this log was signed here")
     signed = _signed_of(folder, keys, state, head)
     expected = _Expected(folder, signed)
-    observed, stale = await _observe(signing, target, head, expected, report)
+    async with signing.keeping_lease():
+        observed, stale = await _observe(signing, target, head, expected, report)
     has_all = expected.has_all(state)
     if has_all and state.epoch == head.epoch:
         raise InputError("the log has all that was signed: there is nothing to resume")
@@ -123,6 +124,7 @@ class _Expected:
         self._current: list[Signed] = []
         self._best: Signed | None = None  # the largest that the log has, of any epoch
         self._good: dict[int, Signed | None] = {}
+        self._below: dict[int, Signed | None] = {}  # the largest that the log has, up to each epoch's last
 
     def sizes(self) -> Iterator[int]:
         """Each size once; the checkpoints that belong to it are the current ones until the next is asked for."""
@@ -143,7 +145,7 @@ class _Expected:
                 last = found.checkpoint.size
                 yield found
 
-    def arrive(self, _size: int, root: bytes) -> None:
+    def arrive(self, size: int, root: bytes) -> None:
         """The log has this root at the current checkpoints' size."""
         best = self._best
         for one in self._current:
@@ -151,10 +153,12 @@ class _Expected:
                 self._good[one.epoch] = self._best = one
             else:
                 self._good.setdefault(one.epoch, best)
+        self._below |= {epoch: self._best for epoch, last in self._signed.items() if size <= last.checkpoint.size}
 
     def last_good(self, epoch: int) -> Signed | None:
-        """The largest checkpoint of an epoch that the log has; where it has none, the largest of another below the epoch's own."""
-        return self._good.get(epoch, self._best)
+        """The largest checkpoint of an epoch that the log has; where it has none, or all are below the cut of a pruned log, the largest of
+        another below the epoch's own."""
+        return self._good.get(epoch, self._below.get(epoch))
 
     def has_all(self, signed: Signed) -> bool:
         """Whether the log begins with this checkpoint, the last of its epoch."""
