@@ -9,14 +9,14 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, any_, cast, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from audit_service.core.entry import GROUPS, Prepared, Projection
 from audit_service.store.engine import bind, call, connected
 from audit_service.store.failures import translated
 from audit_service.store.literals import array_literal
+from audit_service.store.rows import among
 from audit_service.store.tables import bound_entry
 
 # Ragged arrays travel as array literals; see the function's comment.
@@ -94,9 +94,7 @@ async def append_entries(
 async def fetch_bodies(engine: AsyncEngine, log_id: int, seqs: Sequence[int]) -> dict[int, str]:
     """The bodies, by seq, of those entries whose body is still there. Raises UnavailableError."""
     query = select(bound_entry.c.seq, bound_entry.c.body).where(
-        bound_entry.c.log_id == log_id,
-        bound_entry.c.seq == any_(cast([*seqs], ARRAY(BigInteger))),
-        bound_entry.c.body.is_not(None),
+        bound_entry.c.log_id == log_id, among(seqs, bound_entry), bound_entry.c.body.is_not(None)
     )
     async with translated(), connected(engine) as connection:
         await bind(connection, log_id)

@@ -48,9 +48,8 @@ async def stream_selected(
 ) -> AsyncGenerator[Rows | Part]:
     """The same; after `slices_here` of them, if so many are given, the parts of the log that hold the rest, for whoever reads them
     elsewhere. What has to be compared here is read here."""
-    where, sight, veil = conditions(log_id, selection), selection.sight, veil_of(selection)
-    session = _Bound(engine, log_id, sight)
-    ranges, named = _query(engine, where, seen_entry), _query(engine, where, seen_entry, named=True)
+    veil, session = veil_of(selection), _Bound(engine, log_id, selection.sight)
+    ranges, named = _queries(engine, log_id, selection)
     read, here = 0, None if veil is not None else slices_here
     async for some in candidates(engine, log_id, selection, from_seq=from_seq, to_seq=to_seq):
         part = Part(some.start, some.stop) if isinstance(some, range) else Part(from_seq, to_seq, list(some))
@@ -75,13 +74,8 @@ def session_of(engine: AsyncEngine, log_id: int, selection: Selection) -> Sessio
     where nobody else reads."""
     if veil_of(selection) is not None:
         return None
-    where, sight = conditions(log_id, selection), selection.sight
-    return Session(
-        session_options(engine),
-        f"SET audit.log_id = '{log_id:d}'; {binding(sight, 'SESSION')}",
-        _query(engine, where, seen_entry),
-        _query(engine, where, seen_entry, named=True),
-    )
+    bind = f"SET audit.log_id = '{log_id:d}'; {binding(selection.sight, 'SESSION')}"
+    return Session(session_options(engine), bind, *_queries(engine, log_id, selection))
 
 
 async def stream_range(
@@ -107,6 +101,12 @@ class _Bound:
         async with bound(self.engine, self.log_id, self.sight) as connection:
             rows: Rows = await driver(connection).fetch(statement, *arguments)
         return rows
+
+
+def _queries(engine: AsyncEngine, log_id: int, selection: Selection) -> tuple[SliceQuery, SliceQuery]:
+    """Of a range, and of some seqs of one, what a selection matches."""
+    where = conditions(log_id, selection)
+    return _query(engine, where, seen_entry), _query(engine, where, seen_entry, named=True)
 
 
 def _query(engine: AsyncEngine, where: Sequence[ColumnElement[bool]], of: Any, *, named: bool = False) -> SliceQuery:
